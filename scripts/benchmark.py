@@ -1,0 +1,278 @@
+"""Speed and memory of ReDiFu beside a literal reference of the released equations, measured in one run.
+
+Three sides take turns, so that a busy machine slows all of them alike: the reference
+(tests/released_reference.py), the model, and plain matrix products with as many floating point operations
+(FLOP). Medians are printed. Peak memory is that of a process of its own after training steps. Linux only.
+
+    python scripts/benchmark.py
+    python scripts/benchmark.py --setting iemocap-16x110 --repeat 7 --threads 2
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from redifu import ReDiFuConfig, ReDiFuForEmotionRecognition
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from released_reference import ReleasedReference, released_loss  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A released recipe and the shape of its batch; all dialogues are equally long."""
+
+    recipe: str
+    dialogues: int
+    utterances: int
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ReDiFuConfig:
+        return ReDiFuConfig.released(self.recipe, **self.overrides)
+
+
+SETTINGS = {
+    "iemocap-16x110": Setting(recipe="iemocap", dialogues=16, utterances=110),
+    "iemocap-16x60": Setting(recipe="iemocap", dialogues=16, utterances=60),
+    "meld-16x33": Setting(recipe="meld", dialogues=16, utterances=33),
+}
+# For trying the script out: they say nothing about speed.
+TOY_SETTINGS = {
+    "toy": Setting(
+        recipe="meld", dialogues=2, utterances=5, overrides={"hidden_size": 8, "num_attention_heads": 4}
+    )
+}
+CUBE = 2048
+CPU_HAS_AMX = "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A model bound to its batch, ready to be timed."""
+
+    model: nn.Module
+    predict: Callable[[], object]
+    loss: Callable[[], Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def forward(self, *, bf16: bool = False) -> None:
+        """One forward pass in evaluation mode, without gradients."""
+        self.model.eval()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            self.predict()
+
+    def step(self, *, bf16: bool = False) -> None:
+        """One training step, optimizer included."""
+        self.model.train()
+        self.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = self.loss()
+        loss.backward()
+        self.optimizer.step()
+
+
+def random_batch(setting: Setting) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs of the model as the processor gives them, and labels."""
+    config, shape = setting.config, (setting.dialogues, setting.utterances)
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        f"{name}_features": torch.randn(*shape, getattr(config, f"{name}_size"), generator=generator)
+        for name in config.modalities
+    }
+    inputs["utterance_mask"] = torch.ones(shape, dtype=torch.bool)
+    inputs["modality_mask"] = torch.ones(*shape, len(config.modalities), dtype=torch.bool)
+    inputs["speaker_ids"] = torch.randint(config.num_speakers, shape, generator=generator)
+    return inputs, torch.randint(config.num_labels, shape, generator=generator)
+
+
+def model_side(setting: Setting, *, attention: str = "sdpa") -> Side:
+    model = ReDiFuForEmotionRecognition._from_config(setting.config, attn_implementation=attention)
+    inputs, labels = random_batch(setting)
+    return Side(
+        model=model,
+        predict=lambda: model(**inputs),
+        loss=lambda: model(**inputs, labels=labels).loss,
+        optimizer=torch.optim.AdamW(model.parameters()),
+    )
+
+
+def reference_side(setting: Setting) -> Side:
+    config = setting.config
+    reference = ReleasedReference(
+        setting.recipe,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        window=config.relation_window,
+        text_size=config.text_size,
+        audio_size=config.audio_size,
+        visual_size=config.visual_size,
+        num_labels=config.num_labels,
+        num_speakers=config.num_speakers,
+    )
+    inputs, labels = random_batch(setting)
+    names = ("text_features", "audio_features", "visual_features", "speaker_ids")
+    positional = [inputs[name] for name in names]
+    return Side(
+        model=reference,
+        predict=lambda: reference(*positional),
+        loss=lambda: released_loss(reference(*positional), labels),
+        optimizer=torch.optim.AdamW(reference.parameters()),
+    )
+
+
+SIDES: dict[str, Callable[[Setting], Side]] = {"reference": reference_side, "model": model_side}
+
+
+def count_flops(setting: Setting) -> tuple[int, int]:
+    """Floating point operations of the model's forward pass and of its training step without the optimizer.
+
+    The counter does not know the CPU's fused attention; the eager one does the same products before its eyes.
+    """
+    side = model_side(setting, attention="eager")
+    with FlopCounterMode(display=False) as forward:
+        side.forward()
+    with FlopCounterMode(display=False) as step:
+        side.step()
+    return forward.get_total_flops(), step.get_total_flops()
+
+
+def timed(run: Callable[..., object], **options: bool) -> Callable[[], float]:
+    """A function that runs `run` and returns the seconds it took."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        run(**options)
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def product_rate(rows: int, inner: int, columns: int, *, flops: int) -> Callable[[], float]:
+    """A function that does about `flops` FLOP as fp32 products of one shape and returns FLOP a second."""
+    left, right, result = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
+    flops_each = 2 * rows * inner * columns
+    count = max(1, round(flops / flops_each))
+    seconds = timed(lambda: [torch.mm(left, right, out=result) for _ in range(count)])
+    return lambda: count * flops_each / seconds()
+
+
+def take_turns(sides: dict[str, Callable[[], float]], *, repeat: int) -> dict[str, float]:
+    """Median of `repeat` values of each side, one of each in turn, after one turn that does not count."""
+    turns = [{name: side() for name, side in sides.items()} for _ in range(repeat + 1)]
+    return {name: median(turn[name] for turn in turns[1:]) for name in sides}
+
+
+def measure(setting: Setting, names: list[str], *, repeat: int) -> list[str]:
+    """Time forward passes and training steps of the named sides and return lines of the report."""
+    flops = dict(zip(("forward", "step"), count_flops(setting), strict=True))
+    sides = {name: SIDES[name](setting) for name in names}
+    size, rows = setting.config.hidden_size, setting.dialogues * setting.utterances
+    shapes = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in [(rows, size, 4 * size), (CUBE, CUBE, CUBE)]}
+    lines = []
+    for kind in ("forward", "step"):
+        runs = {name: timed(getattr(side, kind)) for name, side in sides.items()}
+        if CPU_HAS_AMX:
+            runs["model, bf16"] = timed(getattr(sides["model"], kind), bf16=True)
+        # As many operations as a forward pass are enough to know the rate of a training step's products too.
+        runs |= {name: product_rate(*shape, flops=flops["forward"]) for name, shape in shapes.items()}
+        medians = take_turns(runs, repeat=repeat)
+        rates = {name: medians.pop(name) for name in shapes}
+        lines += describe(kind, medians, rates, flops=flops[kind])
+    return lines
+
+
+def describe(kind: str, medians: dict[str, float], rates: dict[str, float], *, flops: int) -> list[str]:
+    """The lines of one kind of run; the model is held against the faster of the plain products."""
+    product = flops / max(rates.values())
+    lines = [f"  {kind}, {flops / 1e9:.4g} GFLOP"]
+    for name, seconds in medians.items():
+        line = f"    {name:<14}{seconds:10.4f} s"
+        if name != "reference" and "reference" in medians:
+            line += f"   {medians['reference'] / seconds:6.1f} times faster than the reference"
+        if name == "model":
+            line += f"   {seconds / product:6.2f} times the plain product"
+        lines.append(line)
+    if not CPU_HAS_AMX:
+        lines.append("    model, bf16   not measured: no AMX")
+    shares = ", ".join(f"{name} at {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+    return [*lines, f"    plain product {product:10.4f} s   ({shares})"]
+
+
+def take_peak_memory(side: Side) -> int:
+    """Peak bytes of this process after two training steps; the second begins with the optimizer's state."""
+    side.step()
+    side.step()
+    status = Path("/proc/self/status").read_text("utf-8")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def measure_memory(setting_name: str, names: list[str], *, threads: int) -> list[str]:
+    """Peak memory of training steps, each side in a process of its own, as lines of the report."""
+    peaks = {}
+    for name in names:
+        command = [
+            sys.executable,
+            __file__,
+            "--setting",
+            setting_name,
+            "--threads",
+            f"{threads}",
+            "--peak-of",
+            name,
+        ]
+        peaks[name] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    lines = [f"    {name:<14}{peak / 1e9:10.3f} GB" for name, peak in peaks.items()]
+    if "reference" in peaks:
+        lines[-1] += f"  {peaks['model'] / peaks['reference']:6.2f} of the reference's peak"
+    return ["  peak memory of a process that takes training steps", *lines]
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--setting",
+        choices=[*SETTINGS, *TOY_SETTINGS],
+        action="append",
+        help="may be repeated; default: all but toy",
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="turns, of which the median is printed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument(
+        "--skip-reference", action="store_true", help="measure the model and the products only"
+    )
+    parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the report of each setting as soon as it is measured."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    settings = SETTINGS | TOY_SETTINGS
+    if options.peak_of:
+        print(take_peak_memory(SIDES[options.peak_of](settings[options.setting[0]])))
+        return
+    names = ["model"] if options.skip_reference else ["reference", "model"]
+    print(f"torch {torch.__version__}, {options.threads} threads, medians of {options.repeat}")
+    for setting_name in options.setting or SETTINGS:
+        print(setting_name, flush=True)
+        print("\n".join(measure(settings[setting_name], names, repeat=options.repeat)), flush=True)
+        print("\n".join(measure_memory(setting_name, names, threads=options.threads)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The command line: arguments, tables and progress bars; what they stand for is computed elsewhere.
+
+What a command needs is imported by that command, so that prediction does not wait for what trains and draws.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
+MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: those after the program's name; None takes them from the process.
+
+    Returns:
+        The exit status: 0, or 2 for a user's mistake, with one line on stderr. All else raises, which is 1.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MISTAKES as error:
+        print(f"redifu {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has gone, as `head` does; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, where argparse prints the usage too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="redifu", description="The emotion of every utterance of a conversation.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    predict = _command(commands, "predict", _predict, "recognise the emotion of every utterance")
+    predict.add_argument("model", metavar="MODEL", help="folder of a trained model")
+    predict.add_argument(
+        "conversations",
+        metavar="CONVERSATIONS",
+        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one",
+    )
+    predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
+
+    train = _command(commands, "train", _train, "train by a recipe, or go on with a run that was killed")
+    train.add_argument("recipe", metavar="RECIPE.yaml", help="sections model, data and training")
+    train.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", help="replace a value of the recipe: training.seed=2"
+    )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations")
+    evaluate.add_argument("model", metavar="MODEL", help="folder of a trained model")
+    evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
+    evaluate.add_argument("--split", help="the split to read of a file with several")
+    evaluate.add_argument(
+        "--output", metavar="FILE.json", help="write all metrics, and beside them a picture of the confusions"
+    )
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[..., None], summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from redifu.data.readers import conversations_from_lines, read_conversations
+    from redifu.data.writers import prediction_writer
+    from redifu.evaluation.inference import predict_conversations
+
+    model, processor = _load(options.model)
+    streamed = options.conversations == "-"
+    if streamed:
+        given = conversations_from_lines(sys.stdin.buffer, source="stdin", check=processor.check)
+    else:
+        given = read_conversations(options.conversations, check=processor.check)
+    # Whoever waits at the other end of a pipe wants each answer before giving the next conversation.
+    window = {"lookahead_utterances": 1} if streamed else {}
+    predictions = predict_conversations(model, processor, given, **window)
+    if options.output is not None:
+        with prediction_writer(options.output, model.config.labels) as writer:
+            for conversation, probabilities in _counted(predictions):
+                writer.write(conversation, probabilities)
+    else:
+        _print_predictions(predictions, model.config.labels, as_lines=streamed)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from redifu.training.recipe import load_recipe
+    from redifu.training.trainer import train
+
+    _be_quiet()
+    recipe = load_recipe(options.recipe, options.overrides)
+    with _training_progress() as report:
+        folder = train(recipe, report=report)
+    # torchrun starts this command several times; one of them speaks.
+    if os.environ.get("RANK", "0") == "0":
+        print(folder)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import json
+
+    from redifu.data.readers import read_conversations
+    from redifu.evaluation.plots import plot_confusion
+    from redifu.evaluation.protocol import evaluate_conversations
+
+    output = None if options.output is None else Path(options.output)
+    # Before the work and not after it.
+    if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
+        raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
+    model, processor = _load(options.model)
+    given = read_conversations(options.data, split=options.split, check=processor.check)
+    metrics = evaluate_conversations(model, processor, given)
+    _print_metrics(metrics)
+    if output is not None:
+        output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+
+
+def _load(folder: str) -> tuple[Any, Any]:
+    from redifu.training.checkpoints import load_pretrained
+
+    _be_quiet()
+    return load_pretrained(folder)
+
+
+def _be_quiet() -> None:
+    """Keep transformers' own progress bars off the screen."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str], *, as_lines: bool) -> None:
+    """Print each conversation as soon as it is there, as a table or as a JSON line."""
+    import json
+
+    from redifu.data.writers import with_predictions
+
+    console = Console()
+    for given, probabilities in predictions:
+        conversation = with_predictions(given, probabilities, labels=labels)
+        if as_lines:
+            print(json.dumps(conversation, ensure_ascii=False), flush=True)
+        else:
+            console.print(_prediction_table(conversation))
+
+
+def _prediction_table(conversation: dict) -> Table:
+    table = Table("speaker", "text", "emotion", title=Text(conversation["id"]), title_justify="left")
+    table.add_column("probability", justify="right")
+    for utterance in conversation["utterances"]:
+        emotion, scores = utterance["emotion"], utterance["scores"]
+        cells = [utterance["speaker"], utterance.get("text") or "", emotion or "-"]
+        # Text: a bracket in what somebody said is no markup.
+        table.add_row(*map(Text, cells), f"{scores[emotion]:.2f}" if scores else "-")
+    return table
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    console = Console()
+    scores = Table("metric", title=f"{metrics['num_utterances']:,} utterances", title_justify="left")
+    scores.add_column("value", justify="right")
+    scores.add_column("95 % interval", justify="right")
+    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece"):
+        digits = 3 if name in ("nll", "ece") else 2
+        low_high = [f"{value:.{digits}f}" for value in metrics["intervals"].get(name, [])]
+        scores.add_row(name, f"{metrics[name]:.{digits}f}", " to ".join(low_high))
+    console.print(scores)
+    classes = Table("label")
+    for name in ("precision", "recall", "F1", "support"):
+        classes.add_column(name, justify="right")
+    for label, values in metrics["per_class"].items():
+        numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
+        classes.add_row(Text(label), *numbers, f"{values['support']:,}")
+    console.print(classes)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f}/s")
+
+
+def _counted(predictions: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, Any]]:
+    """Pass predictions on, and show on stderr how many utterances there were and how fast they came."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} utterances"), _Rate(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        for conversation, probabilities in predictions:
+            yield conversation, probabilities
+            progress.advance(task, len(conversation["utterances"]))
+
+
+@contextmanager
+def _training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show the steps of a run, and a line for each epoch; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=None)
+
+        def report(record: dict[str, Any]) -> None:
+            if record["event"] == "step":
+                said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
+                progress.update(task, description=said, completed=record["step"], total=record["steps"])
+            elif console.is_terminal:
+                console.print(f"epoch {record['epoch']}: dev weighted F1 {record['weighted_f1']:.2f}")
+
+        yield report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Conversations from JSON, JSON lines, CSV, Parquet and datasets, checked one by one as they are read."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .schema import FEATURES, validate_conversation
+
+Check = Callable[[dict[str, Any]], None]
+
+# The columns of MELD's own CSV files. Its StartTime and EndTime are places in an episode that is not
+# given, so they do not become start and end.
+MELD_COLUMNS = {
+    "Utterance": "text",
+    "Speaker": "speaker",
+    "Emotion": "label",
+    "Sentiment": "sentiment",
+    "Dialogue_ID": "dialogue_id",
+    "Utterance_ID": "turn",
+}
+MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
+
+# Some copies of MELD were decoded as Latin-1: their control characters are the bytes of Windows-1252. The
+# five that it does not define stand for nothing and go.
+WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+
+
+def read_conversations(
+    path: str | Path, *, split: str | None = None, check: Check | None = None
+) -> Iterator[dict[str, Any]]:
+    """Read the conversations of a file, lazily where the format allows.
+
+    Args:
+        path: .json (one object or a list), .jsonl (one object a line, read line by line), .csv or .parquet
+            (one utterance a row: dialogue_id, turn, speaker, ...; or MELD's own columns), or the folder of a
+            saved Dataset or DatasetDict, whose rows are the same.
+        split: a value of the column `split`, or the split of a DatasetDict to read; None reads all rows.
+        check: called with each conversation, as `ReDiFuProcessor.check`; its ValueError gets the file's name.
+
+    Returns:
+        Checked conversations, each with an id, in the order of the file; a table's utterances sorted by turn.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: naming the file and, where known, line, dialogue and utterance; while reading, too.
+    """
+    path = Path(path)
+    source = str(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{source}: no such file")
+    if path.is_dir():
+        import datasets  # only here: it takes a second to import
+
+        return conversations_from_dataset(
+            datasets.load_from_disk(source), source=source, split=split, check=check
+        )
+    ending = path.suffix.lower()
+    if ending in _TABLES:
+        return _validated(
+            _rows_to_conversations(_TABLES[ending](path), source=source, split=split),
+            source=source,
+            check=check,
+        )
+    if ending not in _OBJECTS:
+        endings = ", ".join([*_OBJECTS, *_TABLES])
+        raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
+    if split is not None:
+        raise ValueError(f"{source}: expected a table to choose split {split!r} from, got a {ending} file")
+    return _validated(_OBJECTS[ending](path), source=source, check=check)
+
+
+def conversations_from_lines(
+    lines: Iterable[str | bytes], *, source: str, check: Check | None = None
+) -> Iterator[dict[str, Any]]:
+    """Read JSON lines, each conversation as soon as its line is there.
+
+    Args:
+        lines: one JSON object a line; blank lines are skipped.
+        source: where they come from, named in errors and in the ids of conversations without one.
+        check: as of `read_conversations`.
+
+    Returns:
+        Checked conversations, each with an id.
+
+    Raises:
+        ValueError: while reading, naming the source and the line, or the dialogue and the utterance.
+    """
+    return _validated(_objects_of_lines(lines, source=source), source=source, check=check)
+
+
+def conversations_from_dataset(
+    dataset: Any, *, source: str = "dataset", split: str | None = None, check: Check | None = None
+) -> Iterator[dict[str, Any]]:
+    """Read a datasets Dataset of one utterance a row, with the columns of a table.
+
+    Args:
+        dataset: a Dataset, or a DatasetDict to choose `split` from; class labels become their names.
+        source: its name in errors.
+        split: a split of a DatasetDict, or a value of the column `split`.
+        check: as of `read_conversations`.
+
+    Returns:
+        Checked conversations in order of first appearance, their utterances sorted by turn.
+
+    Raises:
+        ValueError: naming the source and, where known, dialogue and utterance; while reading, too.
+    """
+    if isinstance(dataset, dict):
+        if split not in dataset:
+            raise ValueError(f"{source}: expected a split, one of {', '.join(dataset)}, got {split!r}")
+        dataset, split = dataset[split], None
+    table = dataset.with_format("arrow")[:]
+    for column, feature in dataset.features.items():
+        if hasattr(feature, "int2str"):
+            table = _with_column(table, column, partial(_label_name, feature.names))
+    return _validated(_rows_to_conversations(table, source=source, split=split), source=source, check=check)
+
+
+def _validated(conversations: Iterable[Any], *, source: str, check: Check | None) -> Iterator[dict[str, Any]]:
+    index = None
+    for index, conversation in enumerate(conversations):
+        conversation = validate_conversation(conversation, source=source, index=index)
+        try:
+            if check is not None:
+                check(conversation)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        yield conversation
+    if index is None:
+        raise ValueError(f"{source}: expected at least one conversation, got none")
+
+
+def _objects_of_json(path: Path) -> Iterator[Any]:
+    text = path.read_bytes()
+    if text.strip():
+        content = _parse(text, source=str(path))
+        yield from content if isinstance(content, list) else [content]
+
+
+def _objects_of_jsonl(path: Path) -> Iterator[Any]:
+    with path.open("rb") as lines:
+        yield from _objects_of_lines(lines, source=str(path))
+
+
+def _objects_of_lines(lines: Iterable[str | bytes], *, source: str) -> Iterator[Any]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _parse(line, source=source, first_line=number)
+
+
+def _parse(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line, reason = error.lineno, f"{error.msg} at column {error.colno}"
+    except UnicodeDecodeError as error:
+        line, reason = error.object.count(b"\n", 0, error.start) + 1, "the text is not UTF-8"
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
+        line, reason = 1, str(error)
+    raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
+
+
+def _read_csv(path: Path) -> pa.Table:
+    try:
+        # All cells as strings: pandas would take a speaker named "None" for a missing one and "007" for 7.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells a row, got more")
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
+
+
+_OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl}
+_TABLES = {".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -> Iterator[dict[str, Any]]:
+    if set(table.column_names) >= MELD_REQUIRED:
+        for column in ("Utterance", "Speaker"):
+            table = _with_column(table, column, lambda text: str(text).translate(WINDOWS_1252))
+        table = table.rename_columns([MELD_COLUMNS.get(name, name) for name in table.column_names])
+    keys = _row_keys(table, source=source, split=split)
+    # The same dialogue id in two splits means two dialogues, as in MELD.
+    group = [name for name in ("split", "dialogue_id") if name in keys]
+    table = table.drop_columns([name for name in ("split", "turn") if name in keys]).combine_chunks()
+    for _, rows in keys.groupby(group, sort=False, dropna=False):
+        if "turn" in rows:
+            rows = rows.sort_values("turn", kind="stable")
+        cells = table.take(pa.array(rows.index)).to_pylist()
+        identifier = str(cells[0]["dialogue_id"])
+        yield {"id": identifier, "utterances": [_utterance(row) for row in cells]}
+
+
+def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
+    """What groups and sorts the rows of a table, indexed by their place in it."""
+    names = table.column_names
+    needed = ["dialogue_id", "speaker"] + (["split"] if split is not None else [])
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(
+            f"{source}: expected the columns {', '.join(missing)}, got {', '.join(names) or 'none'}"
+        )
+    keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
+    if split is not None:
+        splits = keys["split"].astype(str)
+        keys = keys[splits == split]
+        if keys.empty:
+            raise ValueError(
+                f"{source}: expected a split, one of {', '.join(splits.unique())}, got {split!r}"
+            )
+    given = keys.copy()
+    if "turn" in keys:
+        keys["turn"] = pd.to_numeric(keys["turn"], errors="coerce")
+    for name in ("dialogue_id", "turn"):
+        if name in keys and keys[name].isna().any():
+            row = keys.index[keys[name].isna()][0]
+            kind = "a number" if name == "turn" else "a value"
+            got = "an empty cell" if pd.isna(given[name][row]) else repr(given[name][row])
+            raise ValueError(f"{source}: row {row + 1}: {name}: expected {kind}, got {got}")
+    return keys
+
+
+def _utterance(row: dict[str, Any]) -> dict[str, Any]:
+    cells = {name: value for name, value in row.items() if value is not None and name != "dialogue_id"}
+    return {name: _cell(name, value) for name, value in cells.items()}
+
+
+def _cell(name: str, value: Any) -> Any:
+    """A cell as JSON would hold it; one that cannot be is left for the check of the conversation to name."""
+    if name in ("speaker", "text", "label"):
+        return str(value)
+    with suppress(ValueError):
+        if name in ("start", "end"):
+            return float(value)
+        if name in FEATURES and isinstance(value, str):
+            return json.loads(value)
+    return value
+
+
+def _with_column(table: pa.Table, name: str, change: Callable[[Any], Any]) -> pa.Table:
+    values = [None if value is None else change(value) for value in table[name].to_pylist()]
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def _label_name(names: list[str], number: int) -> str | None:
+    # datasets writes -1 for a label that is not known.
+    return names[number] if number >= 0 else None

@@ -1,0 +1,81 @@
+"""How a data set is scored."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from redifu.evaluation.inference import predict_conversations
+from redifu.evaluation.metrics import EmotionRecognitionMetric
+
+logger = logging.getLogger(__name__)
+
+UNLABELLED = -100
+
+
+def evaluate_conversations(
+    model: Any, processor: Any, conversations: Iterable[dict], *, batch_utterances: int = 256
+) -> dict[str, Any]:
+    """Score a model on labelled conversations.
+
+    Utterances without a label give context and are not scored. Labelled utterances of which the model can use
+    no stream are not scored either; their number is logged as a warning.
+
+    Args:
+        model: a ReDiFuForEmotionRecognition.
+        processor: its ReDiFuProcessor.
+        conversations: conversations, read once and lazily.
+        batch_utterances: as in `predict_conversations`.
+
+    Returns:
+        The metrics of `redifu.evaluation.metrics.score_predictions`, intervals over the conversations.
+
+    Raises:
+        ValueError: a label is not one of the model's, or nothing can be scored.
+    """
+    metric = EmotionRecognitionMetric(model.config.labels)
+    scored = unusable = 0
+    predictions = predict_conversations(model, processor, conversations, batch_utterances=batch_utterances)
+    # Conversations are told apart by their place and not by their id, which two files may share.
+    for place, (conversation, probabilities) in enumerate(predictions):
+        references = reference_ids(conversation, metric.labels)
+        labelled = references != UNLABELLED
+        rows = np.flatnonzero(labelled & ~np.isnan(probabilities).any(1))
+        unusable += int(labelled.sum()) - len(rows)
+        scored += len(rows)
+        if len(rows):
+            metric.add_batch(
+                predictions=probabilities[rows],
+                references=references[rows],
+                dialogues=[str(place)] * len(rows),
+            )
+    if unusable:
+        logger.warning("%d labelled utterances have no stream the model can use and are not scored", unusable)
+    if not scored:
+        raise ValueError("expected an utterance with a label and a stream the model can use, got none")
+    return metric.compute()
+
+
+def reference_ids(conversation: dict, labels: list[str]) -> np.ndarray:
+    """Number the labels of a conversation.
+
+    Args:
+        conversation: a conversation, labels optional.
+        labels: names of the labels, in the order of their ids.
+
+    Returns:
+        (utterances,) int label ids, -100 where there is no label.
+
+    Raises:
+        ValueError: a label is unknown; names the dialogue and the utterance.
+    """
+    ids = {None: UNLABELLED} | {label: index for index, label in enumerate(labels)}
+    names = [utterance.get("label") for utterance in conversation["utterances"]]
+    for turn, name in enumerate(names):
+        if name not in ids:
+            raise ValueError(
+                f"dialogue {conversation.get('id')}, utterance {turn}: unknown label: "
+                f"expected one of {', '.join(labels)}, got {name}"
+            )
+    return np.array([ids[name] for name in names])

@@ -1,0 +1,81 @@
+"""Masked multi-head attention, written once for every part of the model."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Turn (batch, utterances, hidden) into (batch, heads, utterances, hidden / heads)."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def masked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_mask: Tensor,
+    scale: float,
+    dropout: float = 0.0,
+    implementation: str = "sdpa",
+) -> tuple[Tensor, Tensor | None]:
+    """Attend from every utterance to the utterances of `key_mask`.
+
+    Args:
+        query: (batch, heads, utterances, head size).
+        key: (batch, heads, utterances, head size).
+        value: (batch, heads, utterances, head size), finite also where `key_mask` is False.
+        key_mask: (batch, utterances) bool, True where a key may be attended.
+        scale: factor on the products of queries and keys.
+        dropout: probability of dropping an attention weight.
+        implementation: "eager" or "sdpa".
+
+    Returns:
+        The attended values (batch, utterances, heads * head size), zero for a dialogue without any key, and
+        the attention weights (batch, heads, utterances, utterances) of "eager", None of "sdpa".
+    """
+    has_key = key_mask.any(dim=-1, keepdim=True)
+    # A row without any key would be 0 / 0, in the gradient too: it looks everywhere and becomes zero below.
+    visible = (key_mask | ~has_key)[:, None, None, :]
+    weights = None
+    if implementation == "sdpa":
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, dropout_p=dropout, scale=scale
+        )
+    else:
+        scores = (query * scale) @ key.transpose(-1, -2)
+        weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+        attended = F.dropout(weights, dropout, training=dropout > 0) @ value
+    attended = attended.transpose(1, 2).flatten(2)
+    if weights is not None:
+        weights = weights * has_key[:, None, None]
+    return attended * has_key[..., None], weights
+
+
+def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find, for each utterance, the nearest earlier and later utterance that is present.
+
+    Args:
+        present: (batch, utterances) bool.
+
+    Returns:
+        `previous` and `following`, (batch, utterances) int64 indices that wrap around inside the dialogue
+        (before the first comes the last), and `inner`, (batch, utterances, 2) bool, False where they wrapped.
+    """
+    length = present.shape[-1]
+    index = torch.arange(length, device=present.device).expand_as(present)
+    seen = torch.where(present, index, -1).cummax(dim=-1).values
+    previous = F.pad(seen[:, :-1], (1, 0), value=-1)
+    ahead = torch.where(present, index, length).flip(-1).cummin(dim=-1).values.flip(-1)
+    following = F.pad(ahead[:, 1:], (0, 1), value=length)
+    inner = torch.stack([previous >= 0, following < length], dim=-1)
+    last, first = seen[:, -1:].clamp_min(0), ahead[:, :1].clamp_max(length - 1)
+    return torch.where(inner[..., 0], previous, last), torch.where(inner[..., 1], following, first), inner
+
+
+def take_utterances(states: Tensor, index: Tensor) -> Tensor:
+    """Pick utterance `index[b, i]` of dialogue b for place (b, i): (batch, utterances, hidden) in and out."""
+    batch, length = index.shape
+    offset = torch.arange(batch, device=index.device)[:, None] * length
+    return states.flatten(0, 1).index_select(0, (index + offset).flatten()).unflatten(0, (batch, length))

@@ -1,0 +1,224 @@
+"""Configuration of ReDiFu."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+MODALITIES = ("text", "audio", "visual")
+
+# What transformers itself passes to, or stores in, a configuration beside its dataclass fields.
+_INHERITED_KEYS = {
+    "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "experts_implementation",
+    "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype",
+}  # fmt: skip
+
+_RELEASED: dict[str, dict[str, Any]] = {
+    # The defaults of ReDiFuConfig are the released MELD recipe.
+    "meld": {},
+    "iemocap": {
+        "hidden_size": 512,
+        "num_attention_heads": 64,
+        "audio_size": 1582,
+        "num_speakers": 2,
+        "relation_window": 20,
+        "dropout": 0.5,
+        "position_encoding": "rotary",
+        "feed_forward_gelu_scale": 0.5,
+        "encoder_residual_scale": 0.5,
+        "head_activation": "leaky_relu",
+        "head_residual": True,
+        "modality_weights": [1.0, 1.0, 0.4],
+    },
+}
+_RELEASED_LABELS = {
+    "meld": ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"],
+    "iemocap": ["happy", "sad", "neutral", "angry", "excited", "frustrated"],
+}
+_CHOICES = {
+    "position_encoding": ("sinusoidal", "rotary"),
+    "head_activation": ("relu", "leaky_relu"),
+    "differential_attention": ("shifted_keys", "none"),
+    "fusion": ("mutual_attention", "concat"),
+}
+
+
+@strict
+class ReDiFuConfig(PreTrainedConfig):
+    """All that shapes a ReDiFu model; the defaults, but for the labels, are the released MELD recipe.
+
+    Args:
+        hidden_size: size of every stream inside the model.
+        num_attention_heads: heads of the differential encoders.
+        fusion_num_attention_heads: heads of the fusion; None for as many as `num_attention_heads`.
+        text_size: features of an utterance's text, None for a model without text; `text_config` sets it.
+        audio_size: features of an utterance's sound, None for a model without audio.
+        visual_size: features of an utterance's picture, None for a model without visual.
+        num_speakers: speakers with an embedding of their own; any further ones of a dialogue share one row.
+        relation_window: greatest distance, in utterances, of related utterances.
+        relation_embedding_size: size of the embedding of a relation.
+        relation_dropout: dropout inside the relation subgraphs.
+        relation_modalities: the streams with relation subgraphs: ["text"], or [] for none.
+        cross_modal_relations: whether relations also join different streams; only False so far.
+        dropout: dropout everywhere else.
+        causal: whether no utterance sees a later one; only False so far.
+        differential_attention: "shifted_keys" (released) or "none" (ordinary attention).
+        position_encoding: "sinusoidal" (released MELD) or "rotary" (released IEMOCAP).
+        feed_forward_gelu_scale: c of c x (1 + tanh(...)) in the encoders: 0.5 is the GELU itself.
+        encoder_residual_scale: factor of the encoded states when added to the positioned ones.
+        fusion: "mutual_attention" (released) or "concat" (one head on the streams side by side).
+        head_activation: "relu" or "leaky_relu" before the heads.
+        head_residual: whether the heads also read the streams as they were before the fusion.
+        modality_weights: factors of the text, audio and visual logits in their sum.
+        stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
+        text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
+
+    Raises:
+        ValueError: for an unknown key, or values that do not fit each other.
+    """
+
+    model_type = "redifu"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True)
+    }
+
+    hidden_size: int = 256
+    num_attention_heads: int = 16
+    fusion_num_attention_heads: int | None = None
+    text_size: int | None = 1024
+    audio_size: int | None = 300
+    visual_size: int | None = 342
+    num_speakers: int = 9
+    relation_window: int = 25
+    relation_embedding_size: int = 10
+    relation_dropout: float | int = 0.2
+    relation_modalities: list[str] | tuple[str, ...] = ("text",)
+    cross_modal_relations: bool = False
+    dropout: float | int = 0.6
+    causal: bool = False
+    differential_attention: str = "shifted_keys"
+    position_encoding: str = "sinusoidal"
+    feed_forward_gelu_scale: float | int = 0.66
+    encoder_residual_scale: float | int = 1.0
+    fusion: str = "mutual_attention"
+    head_activation: str = "relu"
+    head_residual: bool = False
+    modality_weights: list[float | int] | tuple[float | int, ...] = (3.0, 1.0, 0.3)
+    stream_loss_weight: float | int = 0.1
+    text_config: PreTrainedConfig | dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill what follows from other fields, and refuse what is not a field."""
+        known = {field.name for field in fields(self)}
+        for key in kwargs:
+            if key not in known | _INHERITED_KEYS:
+                nearest = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise ValueError(f"unknown configuration key {key!r}{hint}")
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        super().__post_init__(**kwargs)
+        self.relation_modalities = list(self.relation_modalities)
+        self.modality_weights = list(self.modality_weights)
+        if isinstance(self.text_config, PreTrainedConfig):
+            self.text_size = self.text_config.hidden_size
+        self._check()
+
+    def _check(self) -> None:
+        # Not as validators of @strict: those raise an error that is no ValueError.
+        self._check_choices()
+        self._check_sizes()
+        self._check_numbers()
+
+    @classmethod
+    def released(cls, recipe: str, **overrides: Any) -> "ReDiFuConfig":
+        """Return the configuration of a released model.
+
+        Args:
+            recipe: "iemocap" or "meld".
+            overrides: fields to set otherwise.
+
+        Raises:
+            ValueError: for a recipe that was not released.
+        """
+        if recipe not in _RELEASED:
+            raise ValueError(f"released recipes are {sorted(_RELEASED)}, got {recipe!r}")
+        values = {**_RELEASED[recipe], **overrides}
+        if not {"num_labels", "id2label"} & set(overrides):
+            values["id2label"] = dict(enumerate(_RELEASED_LABELS[recipe]))
+        if recipe == "iemocap":
+            heads = values["num_attention_heads"]
+            values.setdefault("fusion_num_attention_heads", max(heads // 2, 1))
+        return cls(**values)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from a dict and overrides; the overrides, set unchecked by transformers, are checked."""
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result)._check()
+        return result
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The streams the model has, in the order text, audio, visual."""
+        return tuple(name for name in MODALITIES if getattr(self, f"{name}_size") is not None)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the labels in the order of the logits."""
+        names: dict[Any, str] = self.id2label or {}
+        return [names[index] for index in range(len(names))]
+
+    def _check_choices(self) -> None:
+        """Refuse values that name nothing."""
+        for field, choices in _CHOICES.items():
+            if (value := getattr(self, field)) not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
+        if not set(self.relation_modalities) <= {"text"}:
+            raise ValueError(f"relation_modalities must be ['text'] or [], got {self.relation_modalities}")
+        if isinstance(self.text_config, PreTrainedConfig) and self.text_config.is_encoder_decoder:
+            family = self.text_config.model_type
+            raise ValueError(f"text_config must be an encoder's or a decoder's, got {family}, which is both")
+        if self.cross_modal_relations or self.causal:
+            raise ValueError("cross_modal_relations and causal must be False: this version has neither")
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that can not be, or do not divide each other."""
+        heads = ["num_attention_heads"]
+        if self.fusion_num_attention_heads is not None:
+            heads.append("fusion_num_attention_heads")
+        sizes = ["hidden_size", "num_speakers", "relation_embedding_size", *heads]
+        sizes += [f"{name}_size" for name in self.modalities]
+        for field, least in [*((size, 1) for size in sizes), ("relation_window", 0)]:
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
+        for field in heads:
+            if self.hidden_size % getattr(self, field):
+                raise ValueError(
+                    f"{field} must divide hidden_size {self.hidden_size}, got {getattr(self, field)}"
+                )
+        if self.position_encoding == "rotary" and self.hidden_size % 2:
+            raise ValueError(f"rotary positions need an even hidden_size, got {self.hidden_size}")
+        if not self.modalities:
+            raise ValueError(
+                "text_size, audio_size and visual_size are all None: the model would read nothing"
+            )
+
+    def _check_numbers(self) -> None:
+        """Refuse probabilities and weights out of their range."""
+        for field in ("dropout", "relation_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}")
+        if not self.stream_loss_weight >= 0:
+            raise ValueError(f"stream_loss_weight must be at least 0, got {self.stream_loss_weight}")
+        weights = self.modality_weights
+        if len(weights) != len(MODALITIES) or not all(weight >= 0 for weight in weights):
+            raise ValueError(
+                f"modality_weights must be three numbers of at least 0, got {self.modality_weights}"
+            )
+        names = self.id2label or {}
+        if not names or sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
+            raise ValueError(f"id2label must name each of 0, 1, ... once, got {names}")

@@ -1,0 +1,144 @@
+"""Checks of what a model is called with, and the masks that follow from it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .configuration_redifu import MODALITIES, ReDiFuConfig
+
+
+def check_inputs(
+    config: ReDiFuConfig,
+    features: Mapping[str, Tensor | None],
+    *,
+    utterance_mask: Tensor | None,
+    modality_mask: Tensor | None,
+    speaker_ids: Tensor | None,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+) -> None:
+    """Refuse inputs that do not fit the model or each other.
+
+    Args:
+        config: the model's configuration.
+        features: (batch, utterances, size) float or None, by stream.
+        utterance_mask: (batch, utterances) bool or 0/1, or None.
+        modality_mask: (batch, utterances, 3) bool or 0/1, or None.
+        speaker_ids: (batch, utterances) int, or None.
+        input_ids: (texts, tokens) int, or None.
+        attention_mask: (texts, tokens) bool or 0/1, or None.
+
+    Raises:
+        ValueError: with what was expected and what came.
+    """
+    _check_streams(config, features, input_ids)
+    grids = {f"{name}_features": value for name, value in features.items()}
+    grids |= {"utterance_mask": utterance_mask, "modality_mask": modality_mask, "speaker_ids": speaker_ids}
+    for name in ("utterance_mask", "speaker_ids"):
+        if (grid := grids[name]) is not None and grid.dim() != 2:
+            raise ValueError(f"{name} must be (batch, utterances), got {tuple(grid.shape)}")
+    shapes = {name: tuple(value.shape[:2]) for name, value in grids.items() if value is not None}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
+    if not shapes:
+        raise ValueError(
+            "input_ids need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
+        )
+    if 0 in next(iter(shapes.values())):
+        raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
+    if modality_mask is not None and modality_mask.shape[2:] != (len(MODALITIES),):
+        raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(modality_mask.shape)}")
+    if attention_mask is not None and (input_ids is None or attention_mask.shape != input_ids.shape):
+        raise ValueError(
+            f"attention_mask must have the shape of input_ids, got {tuple(attention_mask.shape)}"
+        )
+    for name in ("utterance_mask", "modality_mask", "attention_mask"):
+        _check_mask(name, {"attention_mask": attention_mask, **grids}[name])
+
+
+def _check_streams(
+    config: ReDiFuConfig, features: Mapping[str, Tensor | None], input_ids: Tensor | None
+) -> None:
+    for name, value in features.items():
+        expected = getattr(config, f"{name}_size")
+        if value is None:
+            continue
+        if expected is None:
+            raise ValueError(f"{name}_features given, but this model has no {name} stream")
+        if value.dim() != 3 or value.shape[2] != expected:
+            raise ValueError(
+                f"{name}_features must be (batch, utterances, {expected}), got {tuple(value.shape)}"
+            )
+    if input_ids is not None and config.text_config is None:
+        raise ValueError("input_ids given, but this model has no text backbone: give text_features")
+    if input_ids is not None and features["text"] is not None:
+        raise ValueError("give input_ids or text_features, not both")
+    if input_ids is not None and input_ids.dim() != 2:
+        raise ValueError(f"input_ids must be (texts, tokens), got {tuple(input_ids.shape)}")
+    if input_ids is None and all(value is None for value in features.values()):
+        raise ValueError(f"nothing to read: give features of at least one of {', '.join(config.modalities)}")
+
+
+def check_ids(name: str, ids: Tensor, *, counted: Tensor, least: int = 0, most: int | None = None) -> None:
+    """Refuse ids that are no integers, or outside `least` to `most` where `counted` (a bool mask)."""
+    if ids.is_floating_point():
+        raise ValueError(f"{name} must be integers, got {ids.dtype}")
+    # Reading values breaks a traced graph, so a compiled model trusts its ids.
+    if torch.compiler.is_compiling():
+        return
+    wrong = counted & ((ids < least) | (ids > (ids if most is None else most)))
+    if wrong.any():
+        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bounds}, got {ids[wrong][0].item()}")
+
+
+def _check_mask(name: str, mask: Tensor | None) -> None:
+    # Reading values breaks a traced graph, so a compiled model trusts its masks.
+    if mask is None or mask.dtype == torch.bool or torch.compiler.is_compiling():
+        return
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} must hold only 0 and 1, got values from {mask.min()} to {mask.max()}")
+
+
+def check_labels(
+    labels: Tensor, class_weights: Tensor | None, *, shape: tuple[int, ...], num_labels: int
+) -> None:
+    """Refuse labels of another shape or outside the classes, and weights of other classes."""
+    if labels.shape != shape:
+        raise ValueError(f"labels must be {shape}, got {tuple(labels.shape)}")
+    check_ids("labels other than -100", labels, counted=labels != -100, most=num_labels - 1)
+    if class_weights is not None and class_weights.shape != (num_labels,):
+        raise ValueError(f"class_weights must be ({num_labels},), got {tuple(class_weights.shape)}")
+
+
+def stream_presence(
+    features: Mapping[str, Tensor | None],
+    input_ids: Tensor | None,
+    utterance_mask: Tensor | None,
+    modality_mask: Tensor | None,
+    speaker_ids: Tensor | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Derive which utterances are real and which streams each has.
+
+    Args:
+        features: (batch, utterances, size) or None, by stream.
+        input_ids: (texts, tokens) or None; given, every real utterance has text unless a mask says otherwise.
+        utterance_mask: (batch, utterances) or None for all real.
+        modality_mask: (batch, utterances, 3) or None for what is given.
+        speaker_ids: (batch, utterances) or None; read for its shape only.
+
+    Returns:
+        (batch, utterances) bool for the utterances, and the same by stream.
+    """
+    grids = [*features.values(), utterance_mask, modality_mask, speaker_ids]
+    grid = next(value for value in grids if value is not None)
+    real = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
+    if utterance_mask is not None:
+        real = utterance_mask.bool()
+    present = {}
+    for index, name in enumerate(MODALITIES):
+        given = features[name] is not None or (name == "text" and input_ids is not None)
+        here = real if modality_mask is None else real & modality_mask[..., index].bool()
+        present[name] = here if given else torch.zeros_like(real)
+    return real, present

@@ -1,0 +1,199 @@
+"""Denoising of the audio and visual streams: a differential Transformer over the utterances that have it.
+
+Source: arXiv 2603.25752, the differential Transformer; the equations are those of the released model.
+Everywhere here "previous" and "next" mean the nearest utterance of the dialogue that has the stream.
+"""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import masked_attention, neighbour_indices, split_heads, take_utterances
+from .configuration_redifu import ReDiFuConfig
+
+
+def sinusoidal_positions(positions: Tensor, size: int) -> Tensor:
+    """Sines (even places) and cosines (odd) of (batch, utterances) positions: (batch, utterances, size)."""
+    steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None].float() * torch.exp(steps * (-math.log(10000.0) / size))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :size]
+
+
+def rotate_positions(states: Tensor, positions: Tensor) -> Tensor:
+    """Rotate interleaved pairs of (batch, utterances, hidden) states by (batch, utterances) positions."""
+    size = states.shape[-1]
+    steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None].float() / 10000.0 ** (steps / size)
+    cosine, sine = angles.cos().to(states.dtype), angles.sin().to(states.dtype)
+    even, odd = states[..., 0::2], states[..., 1::2]
+    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+
+
+class DeltaNet(nn.Module):
+    """Adds what changes around an utterance: x + alpha * sigmoid(W x) * LN(depthwise convolution of x)."""
+
+    def __init__(self, hidden_size: int):
+        """Build for states of `hidden_size`."""
+        super().__init__()
+        self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size=3, groups=hidden_size)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.gate = nn.Linear(hidden_size, hidden_size)
+        self.alpha = nn.Parameter(torch.ones(1))
+
+    def reset_parameters(self) -> None:
+        """Start with the whole change added."""
+        nn.init.ones_(self.alpha)
+
+    def forward(self, states: Tensor, previous: Tensor, following: Tensor) -> Tensor:
+        """Return (batch, utterances, hidden); `previous` and `following` are neighbours, zero at the ends."""
+        left, middle, right = self.convolution.weight[:, 0].unbind(-1)
+        convolved = (
+            previous * left + states * middle + following * right + cast(Tensor, self.convolution.bias)
+        )
+        return states + self.alpha * self.gate(states).sigmoid() * self.norm(convolved)
+
+
+class ContextGate(nn.Module):
+    """Mixes positioned states p and delta by one learned number an utterance."""
+
+    def __init__(self, hidden_size: int):
+        """Build for states of `hidden_size`."""
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * hidden_size)
+        self.hidden = nn.Linear(2 * hidden_size, hidden_size)
+        self.output = nn.Linear(hidden_size, 1)
+
+    def forward(self, positioned: Tensor, delta: Tensor) -> Tensor:
+        """Return g delta + (1 - g) positioned, (batch, utterances, hidden)."""
+        joined = self.norm(torch.cat([positioned, delta], dim=-1))
+        gate = self.output(self.hidden(joined).tanh()).sigmoid()
+        return positioned + gate * (delta - positioned)
+
+
+class DifferentialAttention(nn.Module):
+    """Subtracts from an attention map the one over keys an utterance earlier: keeps what lasts in time.
+
+    With A1 = softmax(q k^T) and A2 the same over keys rolled by one utterance, A2's columns are A1's rolled,
+    hence (A1 - A2) v = A1 (v - next v): one ordinary attention over first differences of the values.
+    """
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build one layer; `config.differential_attention` none makes it ordinary attention."""
+        super().__init__()
+        self.config = config
+        # The released scale is that of the model size, not of the head size.
+        self.scale = config.hidden_size**-0.5
+        self.differential = config.differential_attention == "shifted_keys"
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        if self.differential:
+            self.strength = nn.Parameter(torch.tensor(0.5))
+
+    def reset_parameters(self) -> None:
+        """Start with the difference at half strength."""
+        if self.differential:
+            nn.init.constant_(self.strength, 0.5)
+
+    def forward(self, states: Tensor, *, present: Tensor, following: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return (batch, utterances, hidden) and, of "eager", A1 (batch, heads, utterances, utterances).
+
+        Args:
+            states: (batch, utterances, hidden).
+            present: (batch, utterances) bool, the utterances that have the stream.
+            following: (batch, utterances) index of the next such utterance, the first after the last.
+        """
+        query, key, value = self.qkv(states).chunk(3, dim=-1)
+        if self.differential:
+            value = value - take_utterances(value, following)
+        value = value.masked_fill(~present[..., None], 0.0)
+        heads = self.config.num_attention_heads
+        attended, weights = masked_attention(
+            split_heads(query, heads),
+            split_heads(key, heads),
+            split_heads(value, heads),
+            key_mask=present,
+            scale=self.scale,
+            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
+            # and neither acts in evaluation (tests: golden).
+            dropout=self.config.dropout if self.training else 0.0,
+            implementation=self.config._attn_implementation,
+        )
+        return self.output(self.strength * attended if self.differential else attended), weights
+
+
+class PositionwiseFeedForward(nn.Module):
+    """F(h) = W2 gelu(W1 LN(h)) + h, with the recipe's factor in the GELU and the released second residual."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build with inner size `config.hidden_size`."""
+        super().__init__()
+        self.scale = 2 * config.feed_forward_gelu_scale
+        self.dropout = config.dropout
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.inner = nn.Linear(config.hidden_size, config.hidden_size)
+        self.outer = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (batch, utterances, hidden)."""
+        inner = self.scale * F.gelu(self.inner(self.norm(states)), approximate="tanh")
+        inner = F.dropout(inner, self.dropout, self.training)
+        return F.dropout(self.outer(inner), self.dropout, self.training) + states
+
+
+class DifferentialEncoder(GradientCheckpointingLayer):
+    """Encodes a stream: position and speaker, change in time, a differential layer, residual, filter gate."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build the encoder of one stream."""
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.delta = DeltaNet(size)
+        self.context_gate = ContextGate(size)
+        self.input_norm = nn.LayerNorm(size, eps=1e-6)
+        self.attention = DifferentialAttention(config)
+        self.attention_norm = nn.LayerNorm(size, eps=1e-6)
+        self.feed_forward = PositionwiseFeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(size, eps=1e-6)
+        self.filter_gate = nn.Linear(size, size)
+
+    def forward(
+        self, states: Tensor, speakers: Tensor, *, positions: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Encode one stream.
+
+        Args:
+            states: (batch, utterances, hidden), zero where the stream is missing.
+            speakers: (batch, utterances, hidden) embeddings of the speakers.
+            positions: (batch, utterances) places within the dialogue, from 0.
+            present: (batch, utterances) bool.
+
+        Returns:
+            The gated stream and the encoded one before the gate, both (batch, utterances, hidden) and zero
+            where the stream is missing, and the attention weights or None.
+        """
+        previous, following, inner = neighbour_indices(present)
+        positioned = F.dropout(
+            self._position(states, positions) + speakers, self.config.dropout, self.training
+        )
+        delta = self.delta(
+            states,
+            take_utterances(states, previous) * inner[..., :1],
+            take_utterances(states, following) * inner[..., 1:],
+        )
+        hidden = self.input_norm(self.context_gate(positioned, delta) + positioned)
+        attended, weights = self.attention(hidden, present=present, following=following)
+        hidden = self.attention_norm(hidden + attended)
+        hidden = self.feed_forward_norm(hidden + self.feed_forward(hidden))
+        encoded = positioned + self.config.encoder_residual_scale * hidden
+        encoded = encoded.masked_fill(~present[..., None], 0.0)
+        return encoded * self.filter_gate(encoded).sigmoid(), encoded, weights
+
+    def _position(self, states: Tensor, positions: Tensor) -> Tensor:
+        if self.config.position_encoding == "rotary":
+            return rotate_positions(states, positions)
+        return states + sinusoidal_positions(positions, states.shape[-1]).to(states.dtype)

@@ -1,0 +1,368 @@
+"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture.
+
+Source: arXiv 2603.25752; `ReDiFuConfig.released` reproduces the authors' released model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_redifu import MODALITIES, ReDiFuConfig
+from .conversation_inputs import check_ids, check_inputs, check_labels, stream_presence
+from .differential_attention import DifferentialEncoder
+from .losses import IGNORED_LABEL, emotion_loss
+from .speaker_relations import SpeakerRelations
+from .text_backbone import encode_texts
+from .text_guided_fusion import build_fusion
+
+# Bounds the memory of the text backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
+TEXT_CHUNK_TOKENS = 1024
+
+
+@dataclass
+class ReDiFuModelOutput(ModelOutput):
+    """What `ReDiFuModel` returns.
+
+    Attributes:
+        last_hidden_state: (batch, utterances, streams * hidden), the fused streams, zero where missing.
+        present: (batch, utterances, streams) bool, the streams each real utterance has.
+        hidden_states: on request, (batch, utterances, hidden) by name of the step.
+        attentions: on request (eager only), weights by name: (batch, heads, utterances, utterances).
+    """
+
+    last_hidden_state: Tensor | None = None
+    present: Tensor | None = None
+    hidden_states: dict[str, Tensor] | None = None
+    attentions: dict[str, Tensor] | None = None
+
+
+@dataclass
+class ReDiFuEmotionRecognitionOutput(ModelOutput):
+    """What `ReDiFuForEmotionRecognition` returns.
+
+    Attributes:
+        loss: scalar, with labels.
+        logits: (batch, utterances, labels), un-normalised; what masks hide is finite and means nothing.
+        text_logits: the same of the text stream alone, None where a fusion has no head per stream.
+        audio_logits: the same of the audio stream.
+        visual_logits: the same of the visual stream.
+        hidden_states: see `ReDiFuModelOutput`.
+        attentions: see `ReDiFuModelOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    text_logits: Tensor | None = None
+    audio_logits: Tensor | None = None
+    visual_logits: Tensor | None = None
+    hidden_states: dict[str, Tensor] | None = None
+    attentions: dict[str, Tensor] | None = None
+
+
+class ReDiFuPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation of ReDiFu models."""
+
+    config: ReDiFuConfig
+    config_class = ReDiFuConfig
+    base_model_prefix = "redifu"
+    main_input_name = "text_features"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # torch's own defaults, as in the released recipe; the base class draws every Linear from a normal.
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
+class ReDiFuModel(ReDiFuPreTrainedModel):
+    """Relations, differential encoders and fusion, without a head on top."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build from a configuration; touches no file."""
+        super().__init__(config)
+        if config.text_config is not None:
+            self.text_backbone = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
+            if hasattr(self.text_backbone, "pooler"):
+                self.text_backbone.pooler = (
+                    None  # mean pooling reads the tokens: a pooler would never be trained
+                )
+        sizes = {name: getattr(config, f"{name}_size") for name in config.modalities}
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(size, config.hidden_size) for name, size in sizes.items()}
+        )
+        relation_modalities = [name for name in config.relation_modalities if name in sizes]
+        self.relations = nn.ModuleDict({name: SpeakerRelations(config) for name in relation_modalities})
+        encoded = [name for name in ("audio", "visual") if name in sizes]
+        self.encoders = nn.ModuleDict({name: DifferentialEncoder(config) for name in encoded})
+        if encoded:
+            self.speaker_embedding = nn.Embedding(config.num_speakers + 1, config.hidden_size)
+        self.fusion = build_fusion(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        text_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        *,
+        utterance_mask: Tensor | None = None,
+        modality_mask: Tensor | None = None,
+        speaker_ids: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> ReDiFuModelOutput:
+        """Encode conversations.
+
+        Args:
+            text_features: (batch, utterances, text size) float, or None.
+            audio_features: (batch, utterances, audio size) float, or None.
+            visual_features: (batch, utterances, visual size) float, or None.
+            utterance_mask: (batch, utterances) bool or 0/1, True for real utterances; None for all.
+            modality_mask: (batch, utterances, 3) bool or 0/1, streams present; None for what is given.
+            speaker_ids: (batch, utterances) int, numbered from 0 in each dialogue; None for one speaker.
+            input_ids: (real utterances with text, tokens) int, row by row, in place of `text_features`.
+            attention_mask: (real utterances with text, tokens), 1 for real tokens; None for all.
+            output_hidden_states: whether to return the states of every step.
+            output_attentions: whether to return attention weights.
+
+        Raises:
+            ValueError: for inputs that do not fit the model or each other.
+        """
+        features = {"text": text_features, "audio": audio_features, "visual": visual_features}
+        check_inputs(
+            self.config,
+            features,
+            utterance_mask=utterance_mask,
+            modality_mask=modality_mask,
+            speaker_ids=speaker_ids,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+        )
+        real, present = stream_presence(features, input_ids, utterance_mask, modality_mask, speaker_ids)
+        if input_ids is not None:
+            features["text"] = self._encode_text(input_ids, attention_mask, present["text"])
+        speaker_ids = torch.zeros_like(real, dtype=torch.long) if speaker_ids is None else speaker_ids
+        check_ids("speaker_ids", speaker_ids, counted=real)
+        streams, states, attentions = self._encode_streams(
+            features, speaker_ids.masked_fill(~real, 0), real, present
+        )
+        fused, weights = self.fusion(streams, present=present)
+        states |= {f"{name}_fused": hidden for name, hidden in fused.items()}
+        attentions |= weights
+        joined = [
+            fused[name] + streams[name] if self.config.head_residual else fused[name]
+            for name in self.config.modalities
+        ]
+        want_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        want_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        return ReDiFuModelOutput(
+            last_hidden_state=torch.cat(joined, dim=-1),
+            present=torch.stack([present[name] for name in self.config.modalities], dim=-1),
+            hidden_states=states if want_states else None,
+            attentions=self._returned(attentions) if want_attentions else None,
+        )
+
+    def _encode_streams(
+        self,
+        features: Mapping[str, Tensor | None],
+        speaker_ids: Tensor,
+        real: Tensor,
+        present: Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
+        """Project every stream, relate the utterances of text, denoise audio and visual."""
+        positions = real.long().cumsum(-1) - 1
+        streams: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
+        attentions: dict[str, Tensor | None] = {}
+        for name in self.config.modalities:
+            here = present[name]
+            streams[name] = states[f"{name}_projected"] = self._project(name, features[name], here)
+            if name in self.relations:
+                related, weights = self.relations[name](
+                    streams[name], speaker_ids, positions=positions, present=here
+                )
+                streams[name] = related["intra_speaker"]
+                states |= {f"{name}_{step}": hidden for step, hidden in related.items()}
+                attentions |= {f"{name}_{step}": weight for step, weight in weights.items()}
+            if name in self.encoders:
+                speakers = self.speaker_embedding(speaker_ids.clamp(max=self.config.num_speakers))
+                streams[name], encoded, weights = self.encoders[name](
+                    streams[name], speakers, positions=positions, present=here
+                )
+                states |= {f"{name}_encoded": encoded, f"{name}_gated": streams[name]}
+                attentions[f"{name}_encoded"] = weights
+        return streams, states, attentions
+
+    def _project(self, name: str, features: Tensor | None, present: Tensor) -> Tensor:
+        """Project a stream to (batch, utterances, hidden), zero where it is missing, whatever stood there."""
+        if features is None:
+            return torch.zeros(*present.shape, self.config.hidden_size, dtype=self.dtype, device=self.device)
+        given = features.to(self.dtype).masked_fill(~present[..., None], 0.0)
+        projected = self.projections[name](given)
+        return projected.masked_fill(~present[..., None], 0.0)
+
+    def _encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor | None, present: Tensor
+    ) -> Tensor | None:
+        """Encode the texts and set them into (batch, utterances, text size); None without any text."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        places = present.flatten().nonzero().squeeze(-1)
+        if len(places) != len(input_ids):
+            raise ValueError(
+                f"input_ids must have a row for each of {len(places)} texts, got {len(input_ids)}"
+            )
+        if not len(places):
+            return None
+        pooled = encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
+        grid = pooled.new_zeros(present.numel(), pooled.shape[-1]).index_copy(0, places, pooled)
+        return grid.unflatten(0, present.shape)
+
+    def _returned(self, attentions: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        if self.config._attn_implementation != "eager":
+            raise ValueError("attention weights are returned by attn_implementation='eager' only, got 'sdpa'")
+        return {name: weights for name, weights in attentions.items() if weights is not None}
+
+
+class StreamHeads(nn.Module):
+    """One linear head per stream; the fused logits are their weighted sum over the streams present."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build a head for each stream."""
+        super().__init__()
+        self.config = config
+        self.outputs = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_size, len(config.labels)) for name in config.modalities}
+        )
+
+    def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return fused logits and logits by stream from (batch, utterances, streams * hidden) states."""
+        activation = F.relu if self.config.head_activation == "relu" else F.leaky_relu
+        weights = dict(zip(MODALITIES, self.config.modality_weights, strict=True))
+        total = states.new_zeros(*states.shape[:2], len(self.config.labels))
+        logits = {}
+        for index, (name, part) in enumerate(
+            zip(self.config.modalities, states.split(self.config.hidden_size, -1), strict=True)
+        ):
+            hidden = F.dropout(activation(part), self.config.dropout, self.training)
+            logits[name] = self.outputs[name](hidden)
+            total = total + weights[name] * logits[name] * present[..., index, None]
+        return total, logits
+
+
+class ConcatHead(nn.Module):
+    """One MLP on the streams side by side."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build a hidden layer and the output."""
+        super().__init__()
+        self.dropout = config.dropout
+        self.hidden = nn.Linear(len(config.modalities) * config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, len(config.labels))
+
+    def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return fused logits, and none by stream."""
+        hidden = F.dropout(F.relu(self.hidden(states)), self.dropout, self.training)
+        return self.output(hidden), {}
+
+
+class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
+    """ReDiFu with heads for the emotion of every utterance."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build from a configuration; touches no file."""
+        super().__init__(config)
+        self.redifu = ReDiFuModel(config)
+        self.classifier = ConcatHead(config) if config.fusion == "concat" else StreamHeads(config)
+        self.post_init()
+
+    @classmethod
+    def from_text_backbone(
+        cls, name_or_path: str, *, text_config: dict[str, Any] | None = None, **config_fields: Any
+    ) -> "ReDiFuForEmotionRecognition":
+        """Build an untrained fusion on a pretrained text backbone.
+
+        Args:
+            name_or_path: a folder or Hub id that AutoModel loads.
+            text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
+            config_fields: fields of `ReDiFuConfig`.
+        """
+        backbone_config = AutoConfig.from_pretrained(name_or_path, **(text_config or {}))
+        backbone_config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
+        model = cls(ReDiFuConfig(text_config=backbone_config, **config_fields))
+        pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        missing = model.redifu.text_backbone.load_state_dict(
+            pretrained.state_dict(), strict=False
+        ).missing_keys
+        if missing:
+            raise ValueError(f"{name_or_path} lacks weights of the text backbone: {', '.join(missing)}")
+        return model
+
+    @can_return_tuple
+    def forward(
+        self,
+        text_features: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        class_weights: Tensor | None = None,
+        **inputs: Any,
+    ) -> ReDiFuEmotionRecognitionOutput:
+        """Recognise the emotion of every utterance.
+
+        Args:
+            text_features: (batch, utterances, text size) float, or None.
+            audio_features: (batch, utterances, audio size) float, or None.
+            visual_features: (batch, utterances, visual size) float, or None.
+            labels: (batch, utterances) int, -100 ignored.
+            class_weights: (labels,) float, weights of the classes in the loss.
+            inputs: as of `ReDiFuModel.forward`.
+
+        Raises:
+            ValueError: for inputs that do not fit the model or each other.
+        """
+        base = self.redifu(text_features, audio_features, visual_features, return_dict=True, **inputs)
+        logits, stream_logits = self.classifier(base.last_hidden_state, base.present)
+        loss = None
+        if labels is not None:
+            loss = self._loss(
+                logits, stream_logits, labels=labels, present=base.present, class_weights=class_weights
+            )
+        return ReDiFuEmotionRecognitionOutput(
+            loss=loss,
+            logits=logits,
+            **{f"{name}_logits": value for name, value in stream_logits.items()},
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+        )
+
+    def _loss(
+        self,
+        logits: Tensor,
+        stream_logits: Mapping[str, Tensor],
+        *,
+        labels: Tensor,
+        present: Tensor,
+        class_weights: Tensor | None,
+    ) -> Tensor:
+        check_labels(labels, class_weights, shape=tuple(logits.shape[:2]), num_labels=logits.shape[2])
+        return emotion_loss(
+            logits,
+            labels.masked_fill(~present.any(dim=-1), IGNORED_LABEL),
+            stream_logits=stream_logits,
+            present=dict(zip(self.config.modalities, present.unbind(-1), strict=True)),
+            stream_weight=self.config.stream_loss_weight,
+            class_weights=class_weights,
+        )

@@ -1,0 +1,200 @@
+"""From conversations to what a ReDiFu model takes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME, cached_file, logging
+
+from .configuration_redifu import MODALITIES
+from .losses import IGNORED_LABEL
+
+logger = logging.get_logger(__name__)
+
+TEXT = MODALITIES.index("text")
+# All that an utterance may carry to be read.
+_CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
+
+
+def _has_text(utterance: Mapping[str, Any]) -> bool:
+    return bool((utterance.get("text") or "").strip())
+
+
+class ReDiFuProcessor(ProcessorMixin):
+    """Bundles the tokenizer and the feature extractor of a checkpoint with its labels."""
+
+    def __init__(
+        self,
+        feature_extractor: Any = None,
+        tokenizer: Any = None,
+        labels: list[str] | None = None,
+        speaker_in_text: bool = False,
+        text_context_turns: int = 0,
+        max_text_tokens: int = 128,
+        max_utterances: int = 512,
+        **kwargs: Any,
+    ):
+        """Build the processor.
+
+        Args:
+            feature_extractor: a `ReDiFuFeatureExtractor`.
+            tokenizer: that of the text backbone, None for a checkpoint without one.
+            labels: names of the labels in the order of the logits.
+            speaker_in_text: whether the speaker's name stands in front of the text.
+            text_context_turns: how many earlier turns follow the text, nearest first.
+            max_text_tokens: a longer text, with its context, loses its end.
+            max_utterances: `split_long` cuts longer dialogues.
+            kwargs: what transformers stores beside.
+        """
+        least = {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1}
+        given = {"text_context_turns": text_context_turns, "max_text_tokens": max_text_tokens}
+        for name, value in {**given, "max_utterances": max_utterances}.items():
+            if value < least[name]:
+                raise ValueError(f"{name} must be at least {least[name]}, got {value}")
+        self.labels = list(labels or [])
+        self.speaker_in_text = speaker_in_text
+        self.text_context_turns = text_context_turns
+        self.max_text_tokens = max_text_tokens
+        self.max_utterances = max_utterances
+        super().__init__(feature_extractor, tokenizer, **kwargs)
+
+    def check(self, conversation: Mapping[str, Any]) -> None:
+        """Refuse a conversation that does not fit the checkpoint.
+
+        Raises:
+            ValueError: naming dialogue and utterance, for an unknown label or features that do not fit.
+        """
+        for turn, utterance in enumerate(conversation["utterances"]):
+            try:
+                self.feature_extractor.check(utterance)
+                label = utterance.get("label")
+                if label is not None and self.labels and label not in self.labels:
+                    raise ValueError(f"label must be one of {', '.join(self.labels)}, got {label!r}")
+            except ValueError as error:
+                raise ValueError(f"dialogue {conversation.get('id')}, utterance {turn}: {error}") from None
+
+    def __call__(
+        self, conversations: Mapping[str, Any] | Sequence[Mapping[str, Any]], return_tensors: str = "pt"
+    ) -> BatchFeature:
+        """Turn conversations into the inputs of a model.
+
+        Args:
+            conversations: one or several dicts with "utterances", as in a conversation file.
+            return_tensors: "pt" or "np".
+
+        Returns:
+            utterance_mask (batch, utterances), modality_mask (batch, utterances, 3), speaker_ids (batch,
+            utterances) and, where there are any, NAME_features (batch, utterances, size), input_ids and
+            attention_mask (texts, tokens), and labels (batch, utterances), -100 where an utterance has none.
+
+        Raises:
+            ValueError: as of `check`, and for a conversation without utterances.
+        """
+        conversations = [conversations] if isinstance(conversations, Mapping) else list(conversations)
+        if not conversations:
+            raise ValueError("expected at least one conversation, got none")
+        for conversation in conversations:
+            if not conversation["utterances"]:
+                raise ValueError(f"dialogue {conversation.get('id')} has no utterances")
+            self.check(conversation)
+            self._warn_of_ignored(conversation)
+        batch = self.feature_extractor(conversations)
+        batch.update(self._speakers_and_labels(conversations, batch["utterance_mask"].shape))
+        if self.tokenizer is not None:
+            texts = []
+            for row, conversation in enumerate(conversations):
+                for turn, utterance in enumerate(conversation["utterances"]):
+                    if _has_text(utterance):
+                        batch["modality_mask"][row, turn, TEXT] = True
+                        texts.append(self._text_in_context(conversation["utterances"], turn))
+            if texts:
+                batch.update(self._tokenize(texts))
+        return BatchFeature(dict(batch), tensor_type=return_tensors)
+
+    def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:
+        """Cut a dialogue of more than `max_utterances` into pieces with context on both sides.
+
+        Returns:
+            Pieces, each a conversation, with the slice of its utterances that counts; in order, these slices
+            are the whole dialogue, every utterance once.
+        """
+        utterances = conversation["utterances"]
+        if len(utterances) <= self.max_utterances:
+            return [(conversation, slice(0, len(utterances)))]
+        counted = max(self.max_utterances // 2, 1)
+        context = (self.max_utterances - counted) // 2
+        pieces: list[tuple[Mapping[str, Any], slice]] = []
+        for start in range(0, len(utterances), counted):
+            first, last = max(start - context, 0), start + counted + context
+            keep = slice(start - first, min(start + counted, len(utterances)) - first)
+            pieces.append(({**conversation, "utterances": utterances[first:last]}, keep))
+        return pieces
+
+    # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """Let None stand for the tokenizer."""
+        if argument_name == "tokenizer" and argument is None:
+            return None
+        return super().check_argument_for_proper_class(argument_name, argument)
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save all parts; without a tokenizer that is processor_config.json alone."""
+        if self.tokenizer is not None:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        self.to_json_file(Path(save_directory, PROCESSOR_NAME))
+        return [str(Path(save_directory, PROCESSOR_NAME))]
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(
+        cls, sub_processor_type: Any, pretrained_model_name_or_path: Any, subfolder: Any = "", **kwargs: Any
+    ) -> Any:
+        place, options = pretrained_model_name_or_path, {"subfolder": subfolder, **kwargs}
+        if cached_file(
+            place, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **options
+        ):
+            return super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
+        return None
+
+    def _speakers_and_labels(
+        self, conversations: Sequence[Mapping[str, Any]], shape: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        """Number the speakers of each dialogue in order of appearance, and map the labels."""
+        speaker_ids = np.zeros(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
+        for row, conversation in enumerate(conversations):
+            numbers: dict[str, int] = {}
+            for turn, utterance in enumerate(conversation["utterances"]):
+                speaker_ids[row, turn] = numbers.setdefault(utterance["speaker"], len(numbers))
+                if self.labels and utterance.get("label") is not None:
+                    labels[row, turn] = self.labels.index(utterance["label"])
+        named = {"speaker_ids": speaker_ids}
+        return named | {"labels": labels} if (labels != IGNORED_LABEL).any() else named
+
+    def _text_in_context(self, utterances: Sequence[Mapping[str, Any]], turn: int) -> str:
+        """The text of a turn followed by earlier ones, nearest first, so that truncation drops the oldest."""
+        first = max(turn - self.text_context_turns, 0)
+        turns = [utterance for utterance in utterances[first : turn + 1][::-1] if _has_text(utterance)]
+        named = [
+            f"{each['speaker']}: {each['text']}" if self.speaker_in_text else each["text"] for each in turns
+        ]
+        return f" {self.tokenizer.sep_token or ''} ".join(named)
+
+    def _tokenize(self, texts: list[str]) -> dict[str, np.ndarray]:
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_text_tokens, return_tensors="np"
+        )
+        return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+
+    def _warn_of_ignored(self, conversation: Mapping[str, Any]) -> None:
+        readable = {f"{name}_features" for name in self.feature_extractor.sizes}
+        if self.tokenizer is not None:
+            readable.add("text")
+        for key in _CONTENT:
+            if key not in readable and any(
+                utterance.get(key) is not None for utterance in conversation["utterances"]
+            ):
+                logger.warning_once(f"this checkpoint does not read {key!r}: it is ignored")

@@ -1,0 +1,137 @@
+"""Relations of who speaks when, and attention over them.
+
+Source: arXiv 2603.25752, the relation subgraphs; the equations are those of the released model.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_redifu import ReDiFuConfig
+
+SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
+NUM_RELATIONS = 6  # 0 means not related
+
+
+def speaker_relations(
+    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int
+) -> tuple[Tensor, Tensor]:
+    """Relate each utterance (row) to its neighbours (columns) of the same speaker and of other speakers.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool, the utterances that take part.
+        window: greatest distance of related utterances.
+
+    Returns:
+        Intra-speaker and inter-speaker relation ids, (batch, utterances, utterances) int64. The diagonal is
+        always SELF, so that no row is empty.
+    """
+    distance = positions[:, :, None] - positions[:, None, :]
+    same = speaker_ids[:, :, None] == speaker_ids[:, None, :]
+    related = (distance.abs() <= window) & present[:, :, None] & present[:, None, :]
+    earlier, later = related & (distance > 0), related & (distance < 0)
+    intra = SAME_SPEAKER_EARLIER * (earlier & same) + SAME_SPEAKER_LATER * (later & same)
+    inter = OTHER_SPEAKER_EARLIER * (earlier & ~same) + OTHER_SPEAKER_LATER * (later & ~same)
+    itself = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
+    return intra.masked_fill(itself, SELF), inter.masked_fill(itself, SELF)
+
+
+class RelationalAttention(nn.Module):
+    """Graph attention: e_ij = LeakyReLU(a1·h_i + a2·h_j + a3·E[R_ij]), softmax over related j, LN of the sum.
+
+    The dot product of `a` with [h_i | h_j | E] is a sum of three, so no pair is ever materialised.
+    """
+
+    def __init__(self, input_size: int, config: ReDiFuConfig):
+        """Build a layer from `input_size` to `config.hidden_size`."""
+        super().__init__()
+        self.dropout = config.relation_dropout
+        size = config.hidden_size
+        self.weight = nn.Parameter(torch.empty(input_size, size))
+        self.attention = nn.Parameter(torch.empty(2 * size + config.relation_embedding_size, 1))
+        self.norm = nn.LayerNorm(size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as the released model does."""
+        nn.init.xavier_uniform_(self.weight, gain=1.414)
+        nn.init.xavier_uniform_(self.attention, gain=1.414)
+
+    def forward(self, states: Tensor, relations: Tensor, *, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (batch, utterances, hidden) and the weights (batch, utterances, utterances).
+
+        Args:
+            states: (batch, utterances, input size).
+            relations: (batch, utterances, utterances) ids, 0 for not related.
+            embedding: (relations, relation embedding size).
+        """
+        hidden = states @ self.weight
+        size = hidden.shape[-1]
+        receiver, neighbour = (hidden @ self.attention[: 2 * size].view(2, size).T).unbind(-1)
+        relation = F.embedding(relations, embedding @ self.attention[2 * size :]).squeeze(-1)
+        scores = F.leaky_relu(receiver[:, :, None] + neighbour[:, None, :] + relation, 0.2)
+        weights = scores.masked_fill(relations == 0, float("-inf")).softmax(dim=-1)
+        return self.norm(F.dropout(weights, self.dropout, self.training) @ hidden), weights
+
+
+class RelationGraph(GradientCheckpointingLayer):
+    """One relation subgraph: two layers side by side, a third on both, a projection, a residual, a norm."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build the three layers of one kind of relation."""
+        super().__init__()
+        size = config.hidden_size
+        self.dropout = config.relation_dropout
+        self.inputs = nn.ModuleList([RelationalAttention(size, config) for _ in range(2)])
+        self.joint = RelationalAttention(2 * size, config)
+        self.projection = nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, states: Tensor, relations: Tensor, *, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (batch, utterances, hidden) and weights of its layers (batch, 3, utterances, utterances)."""
+        dropped = F.dropout(states, self.dropout, self.training)
+        layers = [layer(dropped, relations, embedding=embedding) for layer in self.inputs]
+        joined = torch.cat([F.gelu(hidden) for hidden, _ in layers], dim=-1)
+        joined = F.dropout(joined, self.dropout, self.training)
+        hidden, weights = self.joint(joined, relations, embedding=embedding)
+        output = self.norm(self.projection(F.gelu(hidden)) + states)
+        return output, torch.stack([*(layer_weights for _, layer_weights in layers), weights], dim=1)
+
+
+class SpeakerRelations(nn.Module):
+    """The inter-speaker subgraph and, on its result, the intra-speaker subgraph of one stream."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build both subgraphs; they share one embedding of relations."""
+        super().__init__()
+        self.window = config.relation_window
+        self.embedding = nn.Embedding(NUM_RELATIONS, config.relation_embedding_size)
+        self.inter_speaker = RelationGraph(config)
+        self.intra_speaker = RelationGraph(config)
+
+    def forward(
+        self, states: Tensor, speaker_ids: Tensor, *, positions: Tensor, present: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Pass a stream through both subgraphs.
+
+        Args:
+            states: (batch, utterances, hidden).
+            speaker_ids: (batch, utterances) int.
+            positions: (batch, utterances) int.
+            present: (batch, utterances) bool.
+
+        Returns:
+            By subgraph, in order: states (batch, utterances, hidden), zero where not present, and weights.
+        """
+        intra, inter = speaker_relations(speaker_ids, positions, present=present, window=self.window)
+        hidden_states, attentions = {}, {}
+        for name, graph, relations in (
+            ("inter_speaker", self.inter_speaker, inter),
+            ("intra_speaker", self.intra_speaker, intra),
+        ):
+            states, attentions[name] = graph(states, relations, embedding=self.embedding.weight)
+            states = hidden_states[name] = states.masked_fill(~present[..., None], 0.0)
+        return hidden_states, attentions

@@ -1,0 +1,48 @@
+"""Utterance embeddings from the tokens of a text backbone."""
+
+import torch
+from torch import Tensor, nn
+
+
+def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real tokens: (texts, tokens, hidden) and (texts, tokens) bool to (texts, hidden)."""
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
+def encode_texts(backbone: nn.Module, input_ids: Tensor, mask: Tensor, *, chunk_tokens: int) -> Tensor:
+    """Embed texts by masked mean pooling of the backbone's last hidden states.
+
+    Texts of similar length are encoded together, so that little padding is computed and memory stays bounded.
+
+    Args:
+        backbone: a model that takes input_ids and attention_mask and returns last_hidden_state.
+        input_ids: (texts, tokens) int.
+        mask: (texts, tokens) bool, True for real tokens.
+        chunk_tokens: at most so many tokens, padding included, are encoded at once (a longer text alone).
+
+    Returns:
+        (texts, hidden).
+    """
+    # The width of a text is the place of its last real token: only trailing padding is cut.
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    widths = (mask * places).amax(dim=1).clamp_min(1)
+    order = widths.argsort(stable=True)
+    pooled = []
+    for chunk in _chunks(widths[order].tolist(), chunk_tokens):
+        rows = order[chunk]
+        width = int(widths[rows[-1]])
+        kept = mask[rows, :width]
+        states = backbone(input_ids=input_ids[rows, :width], attention_mask=kept.long()).last_hidden_state
+        pooled.append(mean_pooling(states, kept))
+    return torch.cat(pooled)[order.argsort()]
+
+
+def _chunks(ascending_widths: list[int], chunk_tokens: int) -> list[slice]:
+    """Cut ascending widths into slices whose padded size stays within `chunk_tokens`."""
+    slices, start = [], 0
+    for index, width in enumerate(ascending_widths):
+        if index > start and (index + 1 - start) * width > chunk_tokens:
+            slices.append(slice(start, index))
+            start = index
+    return [*slices, slice(start, len(ascending_widths))]

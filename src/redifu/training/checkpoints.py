@@ -1,0 +1,191 @@
+"""Checkpoints of a run, written so that an interrupted save never harms the last good one.
+
+Nothing is pickled: tensors go to safetensors, all else to JSON.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
+
+PREFIX = "epoch-"
+# What loading raises for files that are damaged or do not fit each other.
+_BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError)
+# An unfinished folder never carries the prefix, so it is never taken for a checkpoint.
+UNFINISHED = "unfinished"
+OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: finished epochs.
+        step: optimiser steps.
+        best_epoch: the epoch with the best weighted F1 on dev, the earliest of equals.
+        best_weighted_f1: its weighted F1, 0 to 100.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_weighted_f1: float = -1.0
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes `folder` when all went well, on disk and in one step.
+
+    Raises:
+        FileExistsError: `folder` exists: replacing it could not be done in one step.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already")
+    unfinished = folder.parent / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    move_folder(unfinished, folder)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder once all its content is on disk: no crash leaves an empty file under the new name."""
+    for path in [*source.rglob("*"), source]:
+        _flush(path)
+    source.rename(target)
+    _flush(target.parent)
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    model: ReDiFuForEmotionRecognition,
+    processor: ReDiFuProcessor,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    progress: Progress,
+) -> Path:
+    """Save the end of an epoch as a folder that `from_pretrained` loads; then drop all others but the best.
+
+    Args:
+        folder: holds the checkpoints of the run.
+        model: saved with its processor.
+        processor: that of the model.
+        optimizer: saved for `restore_optimizer`.
+        scheduler: the same.
+        progress: names the epoch, and the best one.
+    """
+    target = folder / f"{PREFIX}{progress.epoch}"
+    with atomic_folder(target) as unfinished:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        state = optimizer.state_dict()
+        tensors = {
+            f"{index}.{name}": value.contiguous()
+            for index, values in state["state"].items()
+            for name, value in values.items()
+        }
+        save_file(tensors, unfinished / OPTIMIZER_TENSORS)
+        rest = {
+            "progress": dataclasses.asdict(progress),
+            "param_groups": state["param_groups"],
+            "scheduler": {key: value for key, value in scheduler.state_dict().items() if key != "lr_lambdas"},
+        }
+        (unfinished / STATE).write_text(json.dumps(rest), encoding="utf-8")
+    for other in _checkpoints(folder):
+        if other not in (progress.epoch, progress.best_epoch):
+            shutil.rmtree(folder / f"{PREFIX}{other}")
+    return target
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of the last finished epoch, None before the first."""
+    epochs = _checkpoints(folder)
+    return folder / f"{PREFIX}{max(epochs)}" if epochs else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Read how far the run was when the checkpoint was saved."""
+    return Progress(**json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["progress"])
+
+
+def restore_optimizer(
+    checkpoint: Path, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> None:
+    """Put optimiser and schedule into the state of a checkpoint; both must be built as when it was saved."""
+    rest = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(checkpoint / OPTIMIZER_TENSORS).items():
+        index, name = key.split(".", maxsplit=1)
+        state.setdefault(int(index), {})[name] = value.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+    # The lambdas are code and not state; the schedule was built with its own.
+    scheduler.load_state_dict({**rest["scheduler"], "lr_lambdas": scheduler.state_dict()["lr_lambdas"]})
+
+
+def load_pretrained(folder: str | Path) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
+    """Load a model and its processor from a folder, without network.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder holds no ReDiFu model, or a broken one; names the folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such model folder")
+    try:
+        _check_kind(folder)
+        loaded: Any = ReDiFuForEmotionRecognition.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        model, found = loaded
+        # transformers draws them at random, and only warns.
+        if found["missing_keys"]:
+            raise ValueError(f"it lacks weights: {', '.join(sorted(found['missing_keys']))}")
+        processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
+    except _BROKEN as error:
+        raise ValueError(f"{folder}: not a ReDiFu model: {error}") from error
+    # Loaded tensors lie in the mapped file at odd addresses, where products round otherwise than elsewhere.
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()
+    return model.eval(), processor
+
+
+def _check_kind(folder: Path) -> None:
+    """Refuse, before transformers warns and guesses, a folder that lacks a part or holds another model."""
+    for name in ("config.json", "processor_config.json", "model*.safetensors"):
+        if not list(folder.glob(name)):
+            raise ValueError(f"it has no {name}")
+    try:
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"config.json is not JSON: {error}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "redifu":
+        raise ValueError(f"model_type in config.json must be 'redifu', got {kind!r}")
+
+
+def _checkpoints(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*")]
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,297 @@
+"""Recipes: YAML files that say what is trained, on which data, and how."""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+
+from redifu.model import ReDiFuConfig
+
+# The backbone has its own key, and the number of labels follows from data.labels.
+CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {"text_config", "sub_configs_defaults"}
+
+
+class DataSource(NamedTuple):
+    """A data file or folder and, of a file with several splits, the one to read."""
+
+    path: str
+    split: str | None = None
+
+
+@strict
+@dataclass
+class ModelSection:
+    """What is trained.
+
+    Attributes:
+        text_backbone: folder or Hub id of a pretrained text encoder; None reads ready text features.
+        text_config: fields of the text backbone's configuration to set otherwise, its dropout for instance.
+        released: "iemocap" or "meld", a released recipe as starting point.
+        checkpoint: folder of a trained model to go on from.
+        config: fields of `ReDiFuConfig`; in the file they stand beside the keys above.
+    """
+
+    text_backbone: str | None = None
+    text_config: dict[str, Any] | None = None
+    released: str | None = None
+    checkpoint: str | None = None
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def validate_start(self) -> None:
+        """Refuse several starting points."""
+        given = [key for key in ("text_backbone", "released", "checkpoint") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of text_backbone, released, checkpoint, got {' and '.join(given)}")
+
+
+@strict
+@dataclass
+class DataSection:
+    """The data, and how it is read.
+
+    Attributes:
+        train: a path, or {path, split}; environment variables in it are expanded.
+        dev: the same; the epoch is chosen on it.
+        test: the same, or None; scored once, at the end.
+        labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
+        speaker_in_text: as of `ReDiFuProcessor`, like all that follow; None is the processor's own default.
+        text_context_turns: earlier turns that follow the text.
+        max_text_tokens: a longer text loses its end.
+        max_utterances: longer dialogues are cut.
+    """
+
+    train: str | dict
+    dev: str | dict
+    test: str | dict | None = None
+    labels: list[str] | None = None
+    speaker_in_text: bool | None = None
+    text_context_turns: int | None = None
+    max_text_tokens: int | None = None
+    max_utterances: int | None = None
+
+    def validate_sources(self) -> None:
+        """Refuse a source without path, or with keys that mean nothing."""
+        for name in ("train", "dev", "test"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                _refuse_unknown(value, known=DataSource._fields, where=f"{name}.")
+                if not all(isinstance(part, str) for part in value.values()) or "path" not in value:
+                    raise ValueError(f"{name} must be a path or {{path: ..., split: ...}}, got {value}")
+
+    def validate_labels(self) -> None:
+        """Refuse labels that are no names or name two things."""
+        if self.labels is not None and len(set(self.labels)) < max(len(self.labels), 2):
+            raise ValueError(f"labels must name at least two different labels, got {self.labels}")
+
+    def validate_least(self) -> None:
+        """Refuse lengths below the least that make sense."""
+        _refuse_below(self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1})
+
+    def source(self, name: str) -> DataSource | None:
+        """Return the source "train", "dev" or "test"; None for a test set that is not given."""
+        value = getattr(self, name)
+        return DataSource(value) if isinstance(value, str) else value and DataSource(**value)
+
+
+@strict
+@dataclass
+class TrainingSection:
+    """How it is trained.
+
+    Attributes:
+        output: the folder that holds the trained model; it appears when training has finished.
+        seed: of the initial weights and of all randomness of the epochs.
+        epochs: at most so many.
+        batch_size: dialogues of one step, over all processes.
+        learning_rate: of the fusion, the highest of its schedule.
+        text_learning_rate: of the text backbone.
+        freeze_text: whether the text backbone stays as it is.
+        weight_decay: of AdamW; biases, norms and embeddings have none.
+        warmup_ratio: share of all steps in which the learning rates rise from 0.
+        schedule: how they go on: "linear" or "cosine" to 0, or "constant".
+        max_grad_norm: longer gradients are clipped.
+        class_weights: "none", "balanced" (inverse to the counts in the training data) or a number per label.
+        modality_dropout: probability to hide each stream of an utterance, never its last one.
+        patience: stop after so many epochs without a better weighted F1 on dev; None never stops early.
+        mixed_precision: "no" or "bf16"; dev and test are always scored in float32.
+        activation_checkpointing: compute activations twice to save memory.
+        num_threads: CPU threads of each process; None leaves them as they are.
+    """
+
+    output: str
+    seed: int = 1
+    epochs: int = 10
+    batch_size: int = 8
+    learning_rate: float | int = 1e-3
+    text_learning_rate: float | int = 5e-5
+    freeze_text: bool = False
+    weight_decay: float | int = 0.01
+    warmup_ratio: float | int = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: float | int = 1.0
+    class_weights: Literal["none", "balanced"] | list[float | int] = "none"
+    modality_dropout: float | int = 0.0
+    patience: int | None = None
+    mixed_precision: Literal["no", "bf16"] = "no"
+    activation_checkpointing: bool = False
+    num_threads: int | None = None
+
+    def validate_ranges(self) -> None:
+        """Refuse numbers out of their range."""
+        least = {"seed": 0, "epochs": 1, "batch_size": 1, "patience": 1, "num_threads": 1, "weight_decay": 0}
+        least |= {"learning_rate": 0, "text_learning_rate": 0}
+        _refuse_below(self, least)
+        for name, most in (("warmup_ratio", 1), ("modality_dropout", 1)):
+            if not 0 <= getattr(self, name) < most:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
+
+
+@dataclass
+class Recipe:
+    """The three sections of a recipe, with every default filled in."""
+
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Recipe":
+        """Build from the mapping of a YAML file.
+
+        Raises:
+            ValueError: for an unknown or missing key, or a value that can not be; names the key.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a recipe must have the sections model, data and training, got {values!r}")
+        _refuse_unknown(values, known=("model", "data", "training"), where="")
+        sections = {name: values.get(name) or {} for name in ("model", "data", "training")}
+        for name, section in sections.items():
+            if not isinstance(section, Mapping):
+                raise ValueError(f"section {name} must hold keys, got {section!r}")
+        model_keys = {field.name for field in dataclasses.fields(ModelSection)} - {"config"}
+        _refuse_unknown(sections["model"], known=model_keys | CONFIG_KEYS, where="model.")
+        model = {key: value for key, value in sections["model"].items() if key in model_keys}
+        model["config"] = {key: value for key, value in sections["model"].items() if key in CONFIG_KEYS}
+        training = dict(sections["training"])
+        # YAML reads a bare `no` as false, and nothing as null.
+        if training.get("mixed_precision") is False:
+            training["mixed_precision"] = "no"
+        if training.get("class_weights", "none") is None:
+            training["class_weights"] = "none"
+        return cls(
+            _section(ModelSection, model, name="model"),
+            _section(DataSection, sections["data"], name="data"),
+            _section(TrainingSection, training, name="training"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the mapping that `from_dict` takes, with every default."""
+        values = dataclasses.asdict(self)
+        values["model"] |= values["model"].pop("config")
+        return values
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as YAML, with every default."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file with the sections model, data and training.
+        overrides: "section.key=value", the value in YAML; they replace what the file says.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: naming the file and the key, for what is not YAML, an unknown key or an impossible value.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such recipe") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    try:
+        for override in overrides:
+            _apply(values, override)
+        return Recipe.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def expand(path: str) -> str:
+    """Replace environment variables and ~ in a path of a recipe.
+
+    Raises:
+        ValueError: for a variable that is not set.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if unset := re.search(r"\$\{?(\w+)", expanded):
+        raise ValueError(f"{path}: the environment variable {unset[1]} is not set")
+    return expanded
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes `5e-5` for a string, because it has no dot."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _apply(values: Any, override: str) -> None:
+    """Set one "section.key=value" in the mapping of a recipe."""
+    name, equals, value = override.partition("=")
+    *parents, key = name.split(".")
+    if not equals or not parents or not key:
+        raise ValueError(f"an override must be SECTION.KEY=VALUE, got {override!r}")
+    for parent in parents:
+        if not isinstance(values, dict) or not isinstance(values.setdefault(parent, {}), dict):
+            raise ValueError(f"the override {override!r} names a key inside of what holds no keys")
+        values = values[parent]
+    try:
+        values[key] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of the override {override!r} is not YAML: {error}") from None
+
+
+def _section(kind: type, values: Mapping[str, Any], *, name: str) -> Any:
+    """Build one checked section; the errors name its keys."""
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    _refuse_unknown(values, known=known, where=f"{name}.")
+    for key, field in known.items():
+        if field.default is field.default_factory is dataclasses.MISSING and values.get(key) is None:
+            raise ValueError(f"{name}.{key} is missing")
+    try:
+        return kind(**values)
+    except StrictDataclassError as error:
+        # Its own message spans several lines; the cause says what is wrong.
+        raise ValueError(f"{name}: {error.__cause__}") from None
+
+
+def _refuse_unknown(given: Iterable[str], *, known: Iterable[str], where: str) -> None:
+    known = sorted(known)
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {where}{nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown key {where}{key}; {hint}")
+
+
+def _refuse_below(section: Any, least: Mapping[str, int]) -> None:
+    for key, limit in least.items():
+        value = getattr(section, key)
+        if value is not None and not value >= limit:
+            raise ValueError(f"{key} must be at least {limit}, got {value}")

@@ -1,0 +1,51 @@
+"""What happened in a run, as JSON lines and for tensorboard."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from redifu.training.checkpoints import Progress
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class RunLog:
+    """Writes each record as a line of `log.jsonl`, its numbers to tensorboard, and passes it on.
+
+    A record has "event", "epoch" and "step". A resumed run drops the records after its checkpoint, so that
+    the log reads like that of a run that was never interrupted.
+    """
+
+    def __init__(self, folder: Path, *, progress: Progress, report: Report):
+        """Open the logs of a run.
+
+        Args:
+            folder: gets `log.jsonl` and the folder `tensorboard`.
+            progress: where the run goes on.
+            report: called with each record.
+        """
+        path = folder / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        # A kill may have cut the last line short; it is then of an epoch that is run again.
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= progress.epoch]
+        path.write_text("".join(kept), encoding="utf-8")
+        self._lines = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+        self._report = report
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record."""
+        self._lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._lines.flush()
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._tensorboard.add_scalar(f"{record['event']}/{name}", value, record["step"])
+        self._report(record)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._lines.close()
+        self._tensorboard.close()

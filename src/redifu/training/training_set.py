@@ -1,0 +1,132 @@
+"""The dialogues of an epoch: cut, with streams hidden, shared among processes."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+
+def readable_keys(processor: Any) -> list[str]:
+    """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
+    features = [f"{name}_features" for name in processor.feature_extractor.sizes]
+    return features if processor.tokenizer is None else ["text", *features]
+
+
+def hide_streams(
+    conversation: Mapping[str, Any],
+    *,
+    keys: Collection[str],
+    probability: float,
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Hide each stream of each utterance with a probability, but never the last one of an utterance.
+
+    Args:
+        conversation: left as it is.
+        keys: of the streams; others are neither hidden nor a reason to hide the last one of these.
+        probability: of hiding a stream.
+        generator: draws one number for each utterance and key, whatever is there.
+
+    Returns:
+        The conversation with hidden streams None.
+    """
+    draws = generator.random((len(conversation["utterances"]), len(keys)))
+    utterances = []
+    for utterance, row in zip(conversation["utterances"], draws, strict=True):
+        given = {key: draw for key, draw in zip(keys, row, strict=True) if _has(utterance, key)}
+        # Where all would go, the one with the greatest draw stays: each equally often.
+        kept = max(given, key=given.__getitem__, default=None)
+        hidden = [key for key, draw in given.items() if draw < probability and key != kept]
+        utterances.append({**utterance, **dict.fromkeys(hidden)})
+    return {**conversation, "utterances": utterances}
+
+
+class TrainingDialogues(Dataset):
+    """Labelled dialogues, cut to the length the processor allows, the context of a cut without labels.
+
+    An item is asked for as (index, counted); one that is not counted comes without labels. What is hidden
+    follows from seed, epoch and index, so it is the same for any number of processes and after a restart.
+    """
+
+    def __init__(
+        self,
+        conversations: Iterable[Mapping[str, Any]],
+        *,
+        processor: Any,
+        modality_dropout: float,
+        seed: int,
+    ):
+        """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from."""
+        self.keys = readable_keys(processor)
+        cut = [_cut_labels(*part) for each in conversations for part in processor.split_long(each)]
+        self.dialogues = [each for each in cut if any(map(self._counts, each["utterances"]))]
+        self.modality_dropout = modality_dropout
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of utterances of each dialogue."""
+        return [len(dialogue["utterances"]) for dialogue in self.dialogues]
+
+    def __len__(self) -> int:
+        """Return the number of dialogues."""
+        return len(self.dialogues)
+
+    def __getitem__(self, item: tuple[int, bool]) -> Mapping[str, Any]:
+        """Return a dialogue of this epoch."""
+        index, counted = item
+        dialogue = self.dialogues[index]
+        if self.modality_dropout > 0:
+            dialogue = hide_streams(
+                dialogue,
+                keys=self.keys,
+                probability=self.modality_dropout,
+                generator=np.random.default_rng((self.seed, self.epoch, index)),
+            )
+        return dialogue if counted else _cut_labels(dialogue, slice(0))
+
+    def _counts(self, utterance: Mapping[str, Any]) -> bool:
+        return utterance.get("label") is not None and any(_has(utterance, key) for key in self.keys)
+
+
+class ProcessShare(Sampler):
+    """One process's share of every batch.
+
+    accelerate's own sharding fills the last batch with repeated dialogues, which would count twice in the
+    loss. Here a process without a dialogue of its own takes the batch's first one, not counted, because every
+    process must take every step.
+    """
+
+    def __init__(self, batches: Any, *, process: int, num_processes: int):
+        """Share `batches`, a sampler of index lists, as process number `process` of `num_processes`."""
+        self.batches = batches
+        self.process = process
+        self.num_processes = num_processes
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
+        """Give (index, counted) pairs for `TrainingDialogues`."""
+        for batch in self.batches:
+            # Every n-th, not a run: batches are ordered by length, so shares of a run would differ in size.
+            share = batch[self.process :: self.num_processes]
+            yield [(index, True) for index in share] or [(batch[0], False)]
+
+
+def _cut_labels(conversation: Mapping[str, Any], keep: slice) -> Mapping[str, Any]:
+    """Return the conversation without the labels outside `keep`."""
+    utterances = conversation["utterances"]
+    kept = range(len(utterances))[keep]
+    if len(kept) == len(utterances):
+        return conversation
+    cut = [one if turn in kept else {**one, "label": None} for turn, one in enumerate(utterances)]
+    return {**conversation, "utterances": cut}
+
+
+def _has(utterance: Mapping[str, Any], key: str) -> bool:
+    value = utterance.get(key)
+    return bool(value.strip()) if isinstance(value, str) else value is not None

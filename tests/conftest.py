@@ -1,0 +1,21 @@
+"""What every test stands on: no network, few threads, and the shared data where it is given."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Both are read when huggingface_hub and torch are imported, so they are set before any test file is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data and released tensors that REDIFU_TEST_DATA names."""
+    folder = os.environ.get("REDIFU_TEST_DATA")
+    if not folder:
+        pytest.skip("REDIFU_TEST_DATA is not set: it names the folder with the released tensors and MELD")
+    if not Path(folder).is_dir():
+        pytest.fail(f"REDIFU_TEST_DATA names {folder}, which is not a folder")
+    return Path(folder)

@@ -1,0 +1,382 @@
+import csv
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redifu.data.readers import conversations_from_dataset, conversations_from_lines, read_conversations
+
+TALK: list[dict[str, Any]] = [
+    {
+        "id": "b",
+        "utterances": [
+            {"speaker": "None", "text": "NA", "start": 0.5, "end": 1.25, "label": "joy"},
+            {"speaker": "Ana", "text": 'a "b", c\nd', "text_features": [0.5, -1.0], "mood": "own"},
+        ],
+    },
+    {"id": "007", "utterances": [{"speaker": "Ana", "audio": "clips/0.wav", "audio_features": [1.0]}]},
+]
+COLUMNS = ["dialogue_id", "turn", "speaker", "text", "audio", "start", "end", "label"]
+COLUMNS += ["text_features", "audio_features", "mood"]
+
+
+def rows_of(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row an utterance; turns are 0, 10, 20, so that they sort otherwise as strings than as numbers."""
+    return [
+        {"dialogue_id": conversation["id"], "turn": 2 + 10 * turn, **utterance}
+        for conversation in conversations
+        for turn, utterance in enumerate(conversation["utterances"])
+    ]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: list[str] = COLUMNS) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in rows:
+            cells = {name: json.dumps(v) if isinstance(v, list) else v for name, v in row.items()}
+            writer.writerow(cells)
+    return path
+
+
+def write(path: Path, conversations: list[dict[str, Any]]) -> Path:
+    """The same conversations in the format of the ending."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(conversations), "utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(each) + "\n\n" for each in conversations), "utf-8")
+    elif path.suffix == ".csv":
+        write_csv(path, rows_of(conversations))
+    else:
+        pd.DataFrame(rows_of(conversations), columns=COLUMNS).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["talk.json", "talk.jsonl", "talk.csv", "talk.parquet", "TALK.JSON"])
+def test_every_format_gives_the_same_conversations(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name.lower(), TALK).rename(tmp_path / name)
+    assert list(read_conversations(path)) == TALK
+    assert list(read_conversations(str(path))) == TALK
+
+
+def test_a_json_file_may_hold_one_object_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"utterances": TALK[0]["utterances"]}), "utf-8-sig")
+    assert list(read_conversations(path)) == [{**TALK[0], "id": "one-0"}]
+
+
+def test_ids_of_json_lines_count_objects_not_lines(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    line = json.dumps({"utterances": TALK[0]["utterances"]})
+    path.write_text(f"\n{line}\n\n{line}\n", "utf-8")
+    assert [each["id"] for each in read_conversations(path)] == ["talk-0", "talk-1"]
+
+
+def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    def lines() -> Iterator[str]:
+        yield json.dumps(TALK[0])
+        pytest.fail("the second line was asked for before the first conversation was given out")
+
+    assert next(conversations_from_lines(lines(), source="stdin")) == TALK[0]
+
+    # The mistake at the end of the file is met only after all that stands before it.
+    path = tmp_path / "long.jsonl"
+    path.write_text((json.dumps(TALK[0]) + "\n") * 10_000 + "oops\n", "utf-8")
+    reader = read_conversations(path)
+    assert next(reader) == TALK[0]
+    with pytest.raises(ValueError, match="long.jsonl: line 10001: not JSON"):
+        list(reader)
+
+
+def test_one_conversation_is_checked_before_the_next_is_read(tmp_path: Path) -> None:
+    seen = []
+    reader = read_conversations(write(tmp_path / "talk.jsonl", TALK), check=seen.append)
+    assert next(reader) == TALK[0]
+    assert seen == TALK[:1]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "parquet"])
+def test_a_check_that_fails_gets_the_name_of_the_file(tmp_path: Path, ending: str) -> None:
+    def check(conversation: dict[str, Any]) -> None:
+        raise ValueError(f"dialogue {conversation['id']}, utterance 1: no")
+
+    path = write(tmp_path / f"talk.{ending}", TALK)
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path, check=check))
+    assert str(error.value) == f"{path}: dialogue b, utterance 1: no"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "parquet"])
+def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        read_conversations(tmp_path / f"none.{ending}")
+    assert str(error.value) == f"{tmp_path / f'none.{ending}'}: no such file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        (
+            "a.json",
+            b'{"utterances": [\n{"speaker" "Ana"}]}',
+            "line 2: not JSON: Expecting ':' delimiter at column",
+        ),
+        ("a.json", b"[\n\n\xff]", "line 3: not JSON: the text is not UTF-8"),
+        ("a.json", b"[" * 100_000, "line 1: not JSON: "),
+        ("a.json", b"[" + b"9" * 5000 + b"]", "line 1: not JSON: "),
+        ("a.json", b"", "expected at least one conversation, got none"),
+        ("a.json", b" \n", "expected at least one conversation, got none"),
+        ("a.json", b"[]", "expected at least one conversation, got none"),
+        ("a.json", b'"hello"', "conversation 0: expected an object, got 'hello'"),
+        ("a.jsonl", b"\n", "expected at least one conversation, got none"),
+        ("a.jsonl", b"\n\nspeaker: Ana\n", "line 3: not JSON: Expecting value at column 1"),
+        ("a.jsonl", b"\n\xff\n", "line 2: not JSON: the text is not UTF-8"),
+        ("a.jsonl", b'{"utterances": []}', "dialogue a-0: expected a list of at least one utterance, got []"),
+        ("a.csv", b"", "not a CSV table: No columns to parse from file"),
+        ("a.csv", b"dialogue_id,speaker,text\n1,A\xff,b\n", "not a CSV table: 'utf-8' codec can't decode"),
+        ("a.csv", b"dialogue_id,speaker,text\n1,A,b\n1,A,Oh, no\n", "not a CSV table: "),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text\n1,A,Oh, no\n",
+            "not a CSV table: expected 3 cells a row, got more",
+        ),
+        ("a.csv", b"dialogue_id,speaker,text\n", "expected at least one conversation, got none"),
+        ("a.csv", b"dialogue_id,text\n1,b\n", "expected the columns speaker, got dialogue_id, text"),
+        ("a.csv", b"name,text\n1,b\n", "expected the columns dialogue_id, speaker, got name, text"),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text\n1,A,b\n,A,b\n",
+            "row 2: dialogue_id: expected a value, got an empty cell",
+        ),
+        ("a.csv", b"dialogue_id,turn,speaker,text\n1,two,A,b\n", "row 1: turn: expected a number, got 'two'"),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text\n1,A,b\n1,,b\n",
+            "dialogue 1, utterance 1: speaker: expected a string",
+        ),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text\n1,A,\n",
+            "dialogue 1, utterance 0: expected content, at least one of",
+        ),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text,start\n1,A,b,x\n",
+            "dialogue 1, utterance 0: start: expected seconds",
+        ),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text_features\n1,A,0.5 1\n",
+            "dialogue 1, utterance 0: text_features: expected a",
+        ),
+        (
+            "a.csv",
+            b"dialogue_id,speaker,text_features\n1,A,[NaN]\n",
+            "dialogue 1, utterance 0: text_features: expected f",
+        ),
+        ("a.parquet", b"PAR1", "not a Parquet file: "),
+        (
+            "a.txt",
+            b"Ana: hi",
+            "expected a file name ending in one of .json, .jsonl, .csv, .parquet, got '.txt'",
+        ),
+    ],
+)
+def test_a_bad_file_gets_one_clear_line(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path))
+    assert str(error.value).startswith(f"{path}: {complaint}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_features_that_are_not_finite_are_refused(tmp_path: Path, ending: str, number: str) -> None:
+    path = tmp_path / f"talk.{ending}"
+    path.write_text(f'{{"id": "d", "utterances": [{{"speaker": "A", "audio_features": [0.5, {number}]}}]}}')
+    with pytest.raises(ValueError, match="dialogue d, utterance 0: audio_features: expected finite numbers"):
+        list(read_conversations(path))
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="neither a `Dataset` directory nor a `DatasetDict`"):
+        read_conversations(tmp_path)
+
+
+# Tables
+
+
+def test_rows_are_grouped_by_first_appearance_and_sorted_by_turn(tmp_path: Path) -> None:
+    order = [("z", 10), ("a", 1), ("z", 9), ("a", 0), ("z", 100)]
+    rows = [{"dialogue_id": d, "turn": t, "speaker": "A", "text": f"{d}{t}"} for d, t in order]
+    path = write_csv(tmp_path / "talk.csv", rows, ["dialogue_id", "turn", "speaker", "text"])
+    read = [[each["id"], *(u["text"] for u in each["utterances"])] for each in read_conversations(path)]
+    assert read == [["z", "z9", "z10", "z100"], ["a", "a0", "a1"]]
+
+
+def test_without_turns_the_rows_keep_their_order(tmp_path: Path) -> None:
+    rows = [{"dialogue_id": 1, "speaker": "A", "text": text} for text in "zaq"]
+    path = write_csv(tmp_path / "talk.csv", rows, ["dialogue_id", "speaker", "text"])
+    assert [u["text"] for u in next(read_conversations(path))["utterances"]] == list("zaq")
+
+
+def test_a_split_selects_rows_and_separates_dialogues(tmp_path: Path) -> None:
+    columns = ["split", "dialogue_id", "speaker", "text"]
+    rows = [{"split": s, "dialogue_id": 0, "speaker": "A", "text": s} for s in ("train", "dev", "train")]
+    path = write_csv(tmp_path / "talk.csv", rows, columns)
+    texts = [[u["text"] for u in each["utterances"]] for each in read_conversations(path)]
+    assert texts == [["train", "train"], ["dev"]]
+    assert [len(each["utterances"]) for each in read_conversations(path, split="train")] == [2]
+    with pytest.raises(ValueError, match=r"talk.csv: expected a split, one of train, dev, got 'test'"):
+        list(read_conversations(path, split="test"))
+
+
+def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a table to choose split 'dev' from, got a .json file"):
+        read_conversations(write(tmp_path / "talk.json", TALK), split="dev")
+    with pytest.raises(ValueError, match="expected the columns split, got dialogue_id, turn"):
+        list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
+
+
+def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_pandas(pd.DataFrame(rows_of(TALK), columns=COLUMNS))
+    assert list(conversations_from_dataset(table)) == TALK
+    # A selection is kept as indices, which reading must follow.
+    assert list(conversations_from_dataset(table.select([2]))) == TALK[1:]
+    both = datasets.DatasetDict(train=table, test=table.select([2]))
+    both.save_to_disk(tmp_path / "both")
+    table.save_to_disk(tmp_path / "one")
+    assert list(read_conversations(tmp_path / "one")) == TALK
+    assert list(read_conversations(tmp_path / "both", split="test")) == TALK[1:]
+    with pytest.raises(ValueError, match="both: expected a split, one of train, test, got None"):
+        read_conversations(tmp_path / "both")
+
+
+def test_class_labels_of_a_dataset_become_their_names() -> None:
+    import datasets
+
+    rows = {"dialogue_id": [3, 3, 3], "speaker": ["A"] * 3, "text": list("abc"), "label": [1, None, -1]}
+    features = datasets.Features(
+        dialogue_id=datasets.Value("int64"),
+        speaker=datasets.Value("string"),
+        text=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["anger", "joy"]),
+    )
+    (read,) = conversations_from_dataset(datasets.Dataset.from_dict(rows, features=features))
+    assert read["id"] == "3"
+    assert [u.get("label") for u in read["utterances"]] == ["joy", None, None]
+
+
+# MELD
+
+MELD_HEADER = (
+    "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+)
+
+
+def control_characters(conversations: list[dict[str, Any]]) -> list[str]:
+    strings = [u[name] for each in conversations for u in each["utterances"] for name in ("text", "speaker")]
+    return [text for text in strings if any(unicodedata.category(character) == "Cc" for character in text)]
+
+
+@pytest.mark.parametrize(
+    ("split", "dialogues", "utterances"), [("train", 1038, 9989), ("dev", 114, 1109), ("test", 280, 2610)]
+)
+def test_meld_is_read_whole(test_data: Path, split: str, dialogues: int, utterances: int) -> None:
+    path = test_data / "data" / "meld" / f"{split}.csv"
+    read = list(read_conversations(path))
+    assert len(read) == dialogues
+    assert sum(len(each["utterances"]) for each in read) == utterances
+    assert not control_characters(read)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {(row["Dialogue_ID"], int(row["Utterance_ID"])): row for row in csv.DictReader(file)}
+    turns: dict[str, list[int]] = {each["id"]: [] for each in read}
+    for dialogue, turn in sorted(rows):
+        turns[dialogue].append(turn)
+    for each in read:
+        for turn, utterance in zip(turns[each["id"]], each["utterances"], strict=True):
+            row = rows[each["id"], turn]
+            assert (utterance["speaker"], utterance["text"]) == (row["Speaker"], row["Utterance"])
+            assert (utterance["label"], utterance["sentiment"]) == (row["Emotion"], row["Sentiment"])
+            assert "start" not in utterance
+            assert "end" not in utterance
+
+
+def test_the_control_characters_of_meld_are_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "meld.csv"
+    words = '"I\x92m \x93here\x94\x85 a\x81b caf\xe9",Fran\x9aa'
+    row = f'1,{words},joy,positive,5,0,4,7,"00:20:57,256","00:21:00,049"'
+    path.write_text(f"{MELD_HEADER}\n{row}\n", "utf-8")
+    (read,) = read_conversations(path)
+    (utterance,) = read["utterances"]
+    assert (read["id"], utterance["text"], utterance["speaker"]) == ("5", "I’m “here”… ab café", "Franša")
+    assert not control_characters([read])
+
+
+def test_meld_may_come_without_labels(tmp_path: Path) -> None:
+    path = tmp_path / "meld.csv"
+    path.write_text("Utterance,Speaker,Dialogue_ID,Utterance_ID\nb,Ross,0,1\na,Joey,0,0\n", "utf-8")
+    expected = [{"text": "a", "speaker": "Joey"}, {"text": "b", "speaker": "Ross"}]
+    assert list(read_conversations(path)) == [{"id": "0", "utterances": expected}]
+
+
+def test_mosi_features_are_read(test_data: Path) -> None:
+    path = test_data / "data" / "mosi" / "utterances.parquet"
+    train, test = (list(read_conversations(path, split=split)) for split in ("train", "test"))
+    assert [(len(part), sum(len(each["utterances"]) for each in part)) for part in (train, test)] == [
+        (62, 1447),
+        (31, 752),
+    ]
+    assert {each["id"] for each in list(read_conversations(path))} == {each["id"] for each in train + test}
+    table = pd.read_parquet(path).set_index(["dialogue_id", "turn"]).sort_index()
+    for each in test[:3]:
+        for utterance, (_, row) in zip(each["utterances"], table.loc[each["id"]].iterrows(), strict=True):
+            assert utterance["label"] == str(row["label"])
+            for name, size in (("text_features", 100), ("audio_features", 73), ("visual_features", 100)):
+                assert utterance[name] == row[name].tolist()
+                assert len(utterance[name]) == size
+
+
+# Properties
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+NUMBERS = st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=3)
+
+
+@st.composite
+def table_rows(draw: Callable[..., Any]) -> list[dict[str, Any]]:
+    ids = draw(st.lists(TEXT, min_size=1, max_size=3, unique=True))
+    rows = []
+    for identifier in ids:
+        for turn in draw(st.lists(st.integers(-5, 200), min_size=1, max_size=4, unique=True)):
+            streams = {"text": draw(TEXT), "text_features": draw(st.none() | NUMBERS)}
+            rows.append({"dialogue_id": identifier, "turn": turn, "speaker": draw(TEXT), **streams})
+    return draw(st.permutations(rows))
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=table_rows())
+def test_any_table_gives_every_row_once_in_its_place(
+    rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    columns = ["dialogue_id", "turn", "speaker", "text", "text_features"]
+    path = write_csv(tmp_path_factory.getbasetemp() / "any.csv", rows, columns)
+    expected: dict[str, list[dict[str, Any]]] = {row["dialogue_id"]: [] for row in rows}
+    for row in sorted(rows, key=lambda row: row["turn"]):
+        kept = {name: row[name] for name in columns[2:] if row[name] is not None}
+        expected[row["dialogue_id"]].append(kept)
+    read = [(each["id"], each["utterances"]) for each in read_conversations(path)]
+    assert read == list(expected.items())

@@ -1,0 +1,183 @@
+import csv
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redifu.data.readers import read_conversations
+from redifu.data.writers import prediction_writer, with_predictions
+
+LABELS = ["neutral", "joy", "sadness, deep"]
+TALK = {
+    "id": "dinner-3",
+    "scene": 4,
+    "utterances": [
+        {"speaker": "Ana", "text": 'You "came",\nat last', "label": "joy", "mood": [1, None]},
+        {"speaker": "Ben", "text": None, "audio_features": [0.5]},
+    ],
+}
+PROBABILITIES = np.array([[0.1, 0.7, 0.2], [math.nan] * 3], dtype=np.float32)
+
+
+def write(path: Path, predicted: list[tuple[dict[str, Any], Any]], labels: list[str] = LABELS) -> Path:
+    with prediction_writer(path, labels) as writer:
+        for conversation, probabilities in predicted:
+            writer.write(conversation, probabilities)
+    return path
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_json_lines_hold_the_input_with_emotion_and_scores(tmp_path: Path) -> None:
+    path = write(tmp_path / "out.jsonl", [(TALK, PROBABILITIES), ({**TALK, "id": "é"}, PROBABILITIES)])
+    first, second = (json.loads(line) for line in path.read_text("utf-8").splitlines())
+    scores = {"neutral": 0.1, "joy": 0.7, "sadness, deep": 0.2}
+    assert first == {
+        **TALK,
+        "utterances": [
+            {**TALK["utterances"][0], "emotion": "joy", "scores": scores},
+            {**TALK["utterances"][1], "emotion": None, "scores": None},
+        ],
+    }
+    assert second == {**first, "id": "é"}
+    assert "é" in path.read_text("utf-8"), "letters are written as they are"
+    assert "emotion" not in TALK["utterances"][0], "the input is not changed"
+
+
+def test_csv_holds_one_row_an_utterance(tmp_path: Path) -> None:
+    path = write(tmp_path / "out.csv", [(TALK, PROBABILITIES)])
+    assert path.read_bytes().decode() == (
+        'dialogue_id,turn,speaker,text,emotion,probability,p_neutral,p_joy,"p_sadness, deep"\r\n'
+        'dinner-3,0,Ana,"You ""came"",\nat last",joy,0.7,0.1,0.7,0.2\r\n'
+        "dinner-3,1,Ben,,,,,,\r\n"
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_nothing_half_written_takes_the_name(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"out.{ending}"
+    path.write_text("the last good one")
+    with pytest.raises(KeyError), prediction_writer(path, LABELS) as writer:
+        writer.write(TALK, PROBABILITIES)
+        raise KeyError
+    assert path.read_text() == "the last good one"
+    assert list(tmp_path.iterdir()) == [path]
+    with prediction_writer(path, LABELS) as writer:
+        writer.write(TALK, PROBABILITIES)
+        assert path.read_text() == "the last good one", "until the end it stands where it is"
+    assert "joy" in path.read_text()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    path = write(tmp_path / "out.csv", [])
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE(os.stat(path).st_mode) == stat.S_IMODE(os.stat(plain).st_mode)
+
+
+def test_conversations_are_written_as_they_come(tmp_path: Path) -> None:
+    with prediction_writer(tmp_path / "out.jsonl", LABELS) as writer:
+        for _ in range(1000):
+            writer.write(TALK, PROBABILITIES)
+        (partial,) = tmp_path.iterdir()
+        assert partial.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out", "out.json"])
+def test_another_ending_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="expected a file name ending in .csv or .jsonl"):
+        write(tmp_path / name, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="out.csv: expected the folder .*none to exist"):
+        write(tmp_path / "none" / "out.csv", [])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 2), (6,), (2, 3, 1)])
+def test_probabilities_must_fit_the_conversation(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"dialogue dinner-3: expected probabilities \(2, 3\), got "):
+        with_predictions(TALK, np.zeros(shape), labels=LABELS)
+
+
+# Properties
+
+STRINGS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+EXTRAS = st.dictionaries(st.text(max_size=3).map("extra ".__add__), JSON, max_size=2)
+UTTERANCES = st.builds(
+    lambda extras, **known: {**extras, **known},
+    EXTRAS,
+    speaker=STRINGS,
+    text=STRINGS,
+    label=st.none() | STRINGS,
+    audio_features=st.none() | st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=3),
+)
+CONVERSATIONS = st.builds(
+    lambda extras, **known: {**extras, **known},
+    EXTRAS,
+    id=STRINGS,
+    utterances=st.lists(UTTERANCES, min_size=1, max_size=3),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(conversations=st.lists(CONVERSATIONS, min_size=1, max_size=3), data=st.data())
+def test_written_lines_read_back_and_agree_with_the_table(
+    conversations: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "in.json").write_text(json.dumps(conversations), "utf-8")
+    read = list(read_conversations(folder / "in.json"))
+    assert read == conversations
+    shares = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3)
+    missing = st.just([math.nan] * 3)
+    probabilities = [
+        np.array([data.draw(shares | missing) for _ in each["utterances"]], dtype=np.float32) for each in read
+    ]
+    predicted = list(zip(read, probabilities, strict=True))
+
+    again = list(read_conversations(write(folder / "out.jsonl", predicted)))
+    without = [
+        {
+            **each,
+            "utterances": [
+                {k: v for k, v in u.items() if k not in ("emotion", "scores")} for u in each["utterances"]
+            ],
+        }
+        for each in again
+    ]
+    assert without == conversations
+
+    rows = read_csv(write(folder / "out.csv", predicted))
+    utterances = [(each, turn, u) for each in again for turn, u in enumerate(each["utterances"])]
+    for row, (each, turn, utterance), numbers in zip(
+        rows, utterances, np.concatenate(probabilities), strict=True
+    ):
+        assert (row["dialogue_id"], row["turn"]) == (each["id"], str(turn))
+        assert (row["speaker"], row["text"]) == (utterance["speaker"], utterance["text"])
+        assert row["emotion"] == (utterance["emotion"] or "")
+        if math.isnan(numbers[0]):
+            assert utterance["scores"] is None
+            assert {row["probability"], *(row[f"p_{label}"] for label in LABELS)} == {""}
+        else:
+            written = [utterance["scores"][label] for label in LABELS]
+            assert written == [float(row[f"p_{label}"]) for label in LABELS]
+            assert np.array_equal(np.array(written, dtype=np.float32), numbers), "nothing is rounded"
+            assert float(row["probability"]) == max(written) == utterance["scores"][utterance["emotion"]]

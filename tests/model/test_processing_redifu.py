@@ -1,0 +1,247 @@
+"""The processor: conversations in, tensors out, nothing lost."""
+
+import json
+import logging
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+
+import redifu
+from model.tiny_models import LABELS, SIZES, text_model, tiny_model
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Ana", "Ben", ":", "hello", "no", "yes", "you", "came", "!"]
+
+
+def tokenizer(**special: str) -> PreTrainedTokenizerFast:
+    """One token a word; a text stands between [CLS] and [SEP]."""
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    named = special or {"sep_token": "[SEP]", "cls_token": "[CLS]"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", **named)
+
+
+def feature_processor(**fields: Any) -> ReDiFuProcessor:
+    """A processor of ready features of all streams."""
+    sizes = {f"{name}_size": size for name, size in SIZES.items()}
+    return ReDiFuProcessor(ReDiFuFeatureExtractor(**sizes), labels=LABELS, **fields)
+
+
+def text_processor(**fields: Any) -> ReDiFuProcessor:
+    """A processor of texts and ready audio features."""
+    return ReDiFuProcessor(ReDiFuFeatureExtractor(audio_size=5), tokenizer(), labels=LABELS, **fields)
+
+
+def utterance(speaker: str = "Ana", **streams: Any) -> dict[str, Any]:
+    return {"speaker": speaker, **streams}
+
+
+def conversation(*utterances: dict[str, Any], name: str = "d1") -> dict[str, Any]:
+    return {"id": name, "utterances": list(utterances)}
+
+
+def words(batch: Any) -> list[str]:
+    """The real tokens of each text."""
+    rows = zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
+    return [" ".join(WORDS[token] for token, real in zip(*row, strict=True) if real) for row in rows]
+
+
+DIALOGUE = conversation(
+    utterance("Ben", text="you came !", label="glad"),
+    utterance("Ana", audio_features=[0.0] * 5),
+    utterance("Ana", text="yes", audio_features=[1.0] * 5, label="cross"),
+    utterance("Cy", text="hello"),
+)
+
+
+def test_speakers_are_numbered_in_each_dialogue() -> None:
+    batch = text_processor()(
+        [DIALOGUE, conversation(utterance("Cy", text="no"), utterance("Ben", text="no"))]
+    )
+    assert batch["speaker_ids"].tolist() == [[0, 1, 1, 2], [0, 1, 0, 0]]
+    assert batch["utterance_mask"].tolist() == [[True] * 4, [True, True, False, False]]
+
+
+def test_renaming_speakers_changes_no_tensor() -> None:
+    renamed = json.loads(json.dumps(DIALOGUE).replace("Ana", "Zoe").replace("Ben", "Ana"))
+    before, after = (text_processor()(each) for each in (DIALOGUE, renamed))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_labels_are_mapped_and_missing_ones_ignored() -> None:
+    batch = text_processor()(DIALOGUE)
+    assert batch["labels"].tolist() == [[1, -100, 2, -100]]
+    assert batch["labels"].dtype == torch.int64
+    assert "labels" not in text_processor()(conversation(utterance(text="no")))
+
+
+def test_tokens_of_present_texts_row_by_row() -> None:
+    second = conversation(utterance(text="no"), utterance(text=None, audio_features=[0.0] * 5))
+    batch = text_processor()([DIALOGUE, second])
+    assert words(batch) == [f"[CLS] {text} [SEP]" for text in ("you came !", "yes", "hello", "no")]
+    assert batch["modality_mask"][..., 0].int().tolist() == [[1, 0, 1, 1], [1, 0, 0, 0]]
+    assert batch["modality_mask"][..., 1].int().tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
+
+
+def test_speaker_names_and_earlier_turns_in_the_text() -> None:
+    assert words(text_processor(speaker_in_text=True)(DIALOGUE))[1] == "[CLS] Ana : yes [SEP]"
+    in_context = words(text_processor(speaker_in_text=True, text_context_turns=3)(DIALOGUE))
+    assert in_context[0] == "[CLS] Ben : you came ! [SEP]"
+    assert in_context[1] == "[CLS] Ana : yes [SEP] Ben : you came ! [SEP]"
+
+
+def test_earlier_turns_give_way_to_the_text_itself() -> None:
+    long = conversation(*(utterance(text="hello") for _ in range(9)), utterance(text="you came !"))
+    processor = text_processor(text_context_turns=9, max_text_tokens=6)
+    batch = processor(long)
+    assert batch["input_ids"].shape[1] == 6
+    assert words(batch)[-1].startswith("[CLS] you came !")
+
+
+def test_context_needs_no_separator_in_the_tokenizer() -> None:
+    plain = tokenizer(cls_token="[CLS]")
+    assert plain.sep_token is None
+    processor = ReDiFuProcessor(ReDiFuFeatureExtractor(), plain, labels=LABELS, text_context_turns=1)
+    batch = processor(conversation(utterance(text="hello"), utterance(text="no")))
+    assert "[UNK]" not in words(batch)[1]
+
+
+@pytest.mark.parametrize("blank", ["", None])
+def test_a_blank_text_is_a_missing_text(blank: str | None) -> None:
+    batch = text_processor()(
+        conversation(utterance(text="hello"), utterance(text=blank, audio_features=[0.0] * 5))
+    )
+    assert batch["modality_mask"][0, :, 0].tolist() == [True, False]
+    assert len(batch["input_ids"]) == 1
+
+
+def test_one_conversation_is_a_batch_of_one() -> None:
+    alone, listed = text_processor()(DIALOGUE), text_processor()([DIALOGUE])
+    assert all(torch.equal(listed[name], value) for name, value in alone.items())
+
+
+def test_the_model_takes_what_the_processor_gives() -> None:
+    short = conversation(utterance(text="no"))
+    model = text_model("bert", visual_size=None)
+    together = model(**text_processor()([DIALOGUE, short]))
+    alone = model(**text_processor()(DIALOGUE))
+    assert together.logits.shape == (2, 4, 3)
+    assert together.loss.isfinite()
+    torch.testing.assert_close(together.logits[:1], alone.logits, rtol=0, atol=1e-5)
+    features = conversation(utterance(audio_features=[0.5] * 5), utterance("Ben", text_features=[0.1] * 6))
+    assert tiny_model()(**feature_processor()(features)).logits.shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (utterance(text="no", label="angry"), "calm, glad, cross.*'angry'"),
+        (utterance(audio_features=[1.0] * 4), "audio_features.*5.*4"),
+        (utterance(audio_features=[1.0, float("nan"), 1.0, 1.0, 1.0]), "audio_features.*finite"),
+        (utterance(audio_features=[1.0, float("-inf"), 1.0, 1.0, 1.0]), "audio_features.*finite"),
+    ],
+)
+def test_a_mistake_names_dialogue_and_utterance(wrong: dict[str, Any], message: str) -> None:
+    processor = text_processor()
+    dialogue = conversation(utterance(text="no"), wrong, name="dinner-3")
+    for call in (processor, processor.check):
+        with pytest.raises(ValueError, match=f"dinner-3.*utterance 1.*{message}"):
+            call(dialogue)
+
+
+def test_nothing_to_process_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dinner-3.*no utterances"):
+        text_processor()(conversation(name="dinner-3"))
+    with pytest.raises(ValueError, match="conversation"):
+        text_processor()([])
+
+
+@pytest.mark.parametrize("field", ["max_utterances", "max_text_tokens", "text_context_turns"])
+def test_counts_below_their_least_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}.*-1"):
+        text_processor(**{field: -1})
+
+
+def test_a_stream_that_is_not_read_is_ignored_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    logging.Logger.warning_once.cache_clear()
+    processor = text_processor()
+    seen = conversation(
+        utterance(text="no", visual_features=[1.0, 2.0]), utterance(text="no", visual_features=[0.0])
+    )
+    with caplog.at_level(logging.WARNING):
+        batches = [processor([seen, seen]), processor(seen)]
+    assert [record.message for record in caplog.records if "visual_features" in record.message] != []
+    assert len(caplog.records) == 1
+    assert "visual_features" not in batches[1]
+    assert not batches[1]["modality_mask"][..., 2].any()
+
+
+def test_no_warning_without_reason(caplog: pytest.LogCaptureFixture) -> None:
+    logging.Logger.warning_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        text_processor()(DIALOGUE)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("max_utterances", [1, 2, 3, 4, 7, 10])
+def test_split_long_loses_nothing(max_utterances: int) -> None:
+    processor = text_processor(max_utterances=max_utterances)
+    for length in range(1, 45):
+        dialogue = conversation(*(utterance(text=str(turn), note=turn) for turn in range(length)))
+        pieces = processor.split_long(dialogue)
+        kept = [each for piece, keep in pieces for each in piece["utterances"][keep]]
+        assert kept == dialogue["utterances"]
+        assert all(0 < len(piece["utterances"]) <= max_utterances for piece, _ in pieces)
+        assert all(piece["id"] == "d1" for piece, _ in pieces)
+        assert (len(pieces) == 1) == (length <= max_utterances)
+
+
+def test_split_long_gives_context_on_both_sides() -> None:
+    dialogue = conversation(*(utterance(text=str(turn)) for turn in range(40)))
+    pieces = text_processor(max_utterances=12).split_long(dialogue)
+    assert len(pieces) > 2
+    for (_, before), (piece, after) in pairwise(pieces):
+        assert before.stop < 12 and after.start > 0
+        assert len(piece["utterances"][: after.start]) >= 2
+    assert all(keep.stop < len(piece["utterances"]) for piece, keep in pieces[:-1])
+
+
+@pytest.mark.parametrize("build", [text_processor, feature_processor])
+def test_round_trip(build: Any, tmp_path: Path) -> None:
+    options = {"speaker_in_text": True, "text_context_turns": 2, "max_text_tokens": 17, "max_utterances": 33}
+    processor = build(**options)
+    audio = [{"speaker": "Ana", "audio_features": [float(turn)] * 5} for turn in range(4)]
+    processor.feature_extractor.fit([conversation(*audio)])
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is ReDiFuProcessor is redifu.ReDiFuProcessor
+    assert loaded.labels == LABELS
+    assert {name: getattr(loaded, name) for name in options} == options
+    assert loaded.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
+    assert (loaded.tokenizer is None) == (processor.tokenizer is None)
+    expected, actual = processor([DIALOGUE, conversation(*audio)]), loaded([DIALOGUE, conversation(*audio)])
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+    loaded.save_pretrained(tmp_path / "again")
+    again = (tmp_path / "again" / "processor_config.json").read_text()
+    assert again == (tmp_path / "processor_config.json").read_text()
+    assert str(tmp_path) not in again
+
+
+def test_model_and_processor_share_a_folder(tmp_path: Path) -> None:
+    model, processor = text_model("bert", visual_size=None), text_processor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    restored = redifu.ReDiFuForEmotionRecognition.from_pretrained(tmp_path)
+    expected = model(**processor(DIALOGUE)).logits
+    torch.testing.assert_close(restored(**loaded(DIALOGUE)).logits, expected, rtol=0, atol=1e-5)

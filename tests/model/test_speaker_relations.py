@@ -1,0 +1,111 @@
+"""Who is related to whom, and attention over it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import released_reference
+from model.tiny_models import tiny_batch, tiny_config, tiny_model
+from redifu.model.speaker_relations import (
+    NUM_RELATIONS,
+    RelationalAttention,
+    SpeakerRelations,
+    speaker_relations,
+)
+
+
+def relations(
+    speakers: list[int], *, window: int = 10, present: list[bool] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Intra- and inter-speaker ids of one dialogue, (utterances, utterances)."""
+    mask = torch.tensor([present or [True] * len(speakers)])
+    positions = torch.arange(len(speakers))[None]
+    intra, inter = speaker_relations(torch.tensor([speakers]), positions, present=mask, window=window)
+    return intra[0], inter[0]
+
+
+def test_hand_made_relations() -> None:
+    intra, inter = relations([0, 1, 0, 0], window=2)
+    assert intra.tolist() == [[1, 0, 3, 0], [0, 1, 0, 0], [2, 0, 1, 3], [0, 0, 2, 1]]
+    assert inter.tolist() == [[1, 4, 0, 0], [5, 1, 4, 4], [0, 5, 1, 0], [0, 5, 0, 1]]
+
+
+@pytest.mark.parametrize("window", [0, 1, 4, 100])
+def test_relations_equal_the_reference(window: int) -> None:
+    speakers = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(12).expand(3, -1)
+    present = torch.ones_like(speakers, dtype=torch.bool)
+    ours = speaker_relations(speakers, positions, present=present, window=window)
+    for actual, expected in zip(ours, released_reference.speaker_relations(speakers, window), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("names", [[1, 0, 2], [7, 100, 3], [2, 1, 0]])
+def test_renaming_speakers_changes_no_relation(names: list[int]) -> None:
+    speakers = [0, 1, 1, 2, 0, 2, 1]
+    before = relations(speakers)
+    after = relations([names[speaker] for speaker in speakers])
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+
+
+def test_every_pair_is_of_one_kind_and_missing_utterances_of_none() -> None:
+    present = [True, False, True, True, True]
+    intra, inter = relations([0, 0, 1, 0, 2], present=present)
+    off_diagonal = ~torch.eye(5, dtype=torch.bool)
+    pairs = torch.tensor(present)[:, None] & torch.tensor(present) & off_diagonal
+    assert torch.equal((intra > 0) & off_diagonal, pairs & (inter == 0))
+    assert torch.equal((inter > 0) & off_diagonal, pairs & (intra == 0))
+    assert (intra.diagonal() == 1).all() and (inter.diagonal() == 1).all()
+
+
+def test_the_window_counts_places_of_the_dialogue() -> None:
+    positions = torch.tensor([[0, 5, 6]])
+    intra, _ = speaker_relations(torch.zeros(1, 3), positions, present=torch.ones(1, 3, dtype=bool), window=1)
+    assert intra[0].tolist() == [[1, 0, 0], [0, 1, 3], [0, 2, 1]]
+
+
+def test_speakers_beyond_the_embedding_share_a_row_but_not_their_relations() -> None:
+    model = tiny_model(num_speakers=2)
+    batch = tiny_batch(4)
+    logits = {}
+    for speakers in ([0, 2, 0, 2], [0, 9, 0, 9], [0, 2, 0, 9]):
+        batch["speaker_ids"] = torch.tensor([speakers])
+        logits[str(speakers)] = model(**batch).logits
+    shared, renamed, told_apart = logits.values()
+    assert torch.equal(shared, renamed)
+    assert not torch.allclose(shared, told_apart, atol=1e-4)
+    without_text = {**batch, "text_features": None}
+    alone = model(**{**without_text, "speaker_ids": torch.tensor([[0, 2, 0, 2]])}).logits
+    assert torch.equal(model(**without_text).logits, alone)
+
+
+def test_relational_attention_equals_the_reference_over_pairs() -> None:
+    torch.manual_seed(0)
+    layer = RelationalAttention(6, tiny_config()).eval()
+    embedding = torch.nn.Embedding(NUM_RELATIONS, 10)
+    reference = released_reference.RelationalAttention(6, 16, embedding).eval()
+    reference.load_state_dict(
+        {"W": layer.weight, "a": layer.attention, "relation_embedding.weight": embedding.weight}, strict=False
+    )
+    states = torch.randn(2, 7, 6)
+    ids = torch.randint(0, NUM_RELATIONS, (2, 7, 7)).masked_fill(torch.eye(7, dtype=torch.bool), 1)
+    output, weights = layer(states, ids, embedding=embedding.weight)
+    torch.testing.assert_close(output, reference(states, ids), rtol=0, atol=1e-5)
+    assert not weights[ids == 0].any()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 7))
+
+
+def test_a_far_utterance_has_no_influence() -> None:
+    torch.manual_seed(0)
+    graph = SpeakerRelations(tiny_config(relation_window=1)).eval()
+    speakers = torch.zeros(1, 9, dtype=torch.long)
+    present = torch.ones(1, 9, dtype=torch.bool)
+    positions = torch.arange(9)[None]
+    states = torch.randn(1, 9, 16)
+    before = graph(states, speakers, positions=positions, present=present)[0]["intra_speaker"]
+    states[:, 8] += 1.0
+    after = graph(states, speakers, positions=positions, present=present)[0]["intra_speaker"]
+    # Each of the two subgraphs has two layers one after the other: four steps of one utterance.
+    changed = (before != after).any(-1)[0]
+    assert not changed[:4].any()
+    assert changed[7:].all()

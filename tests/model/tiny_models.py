@@ -1,0 +1,130 @@
+"""Models, batches and text backbones small enough to build in every test."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, RobertaConfig
+
+from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
+
+SIZES = {"text": 6, "audio": 5, "visual": 4}
+LABELS = ["calm", "glad", "cross"]
+IMPLEMENTATIONS = ("eager", "sdpa")
+# Every value of every choice occurs in one of them.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "meld": {},
+    "iemocap": {"released": "iemocap"},
+    "baseline": {"differential_attention": "none", "fusion": "concat", "relation_modalities": []},
+}
+# Two encoders with learned positions and one with rotary ones, whose frequencies are buffers.
+TEXT_CONFIGS: dict[str, PreTrainedConfig] = {
+    "bert": BertConfig(
+        vocab_size=40,
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    ),
+    "roberta": RobertaConfig(
+        vocab_size=40,
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=34,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    ),
+    "modernbert": ModernBertConfig(
+        vocab_size=40,
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        pad_token_id=1,
+        bos_token_id=2,
+        eos_token_id=3,
+        cls_token_id=2,
+        sep_token_id=3,
+    ),
+}
+
+
+def tiny_config(*, released: str = "meld", **fields: Any) -> ReDiFuConfig:
+    """A released recipe at toy sizes, without dropout."""
+    sizes = {f"{name}_size": size for name, size in SIZES.items()}
+    toy = {
+        "hidden_size": 16,
+        "num_attention_heads": 4,
+        "num_speakers": 3,
+        "relation_window": 3,
+        "dropout": 0.0,
+        "relation_dropout": 0.0,
+        "id2label": dict(enumerate(LABELS)),
+    }
+    return ReDiFuConfig.released(released, **{**sizes, **toy, **fields})
+
+
+def tiny_model(*, implementation: str = "sdpa", seed: int = 0, **fields: Any) -> ReDiFuForEmotionRecognition:
+    """A model in evaluation mode, every parameter moved off its starting value so that nothing hides."""
+    torch.manual_seed(seed)
+    model = ReDiFuForEmotionRecognition(tiny_config(attn_implementation=implementation, **fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def text_model(family: str, **fields: Any) -> ReDiFuForEmotionRecognition:
+    """A model whose text stream comes from a backbone of `TEXT_CONFIGS`."""
+    return tiny_model(text_config=TEXT_CONFIGS[family].to_dict(), **fields)
+
+
+def tiny_batch(*lengths: int, seed: int = 0) -> dict[str, Tensor]:
+    """Dialogues of so many utterances, padded on the right with zeros: all that a model takes but labels."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
+    batch = {
+        f"{name}_features": torch.randn(*shape, size, generator=generator) * mask[..., None]
+        for name, size in SIZES.items()
+    }
+    speaker_ids = torch.randint(0, 3, shape, generator=generator) * mask
+    return {**batch, "utterance_mask": mask, "speaker_ids": speaker_ids}
+
+
+def random_labels(batch: dict[str, Tensor], seed: int = 1) -> Tensor:
+    """A label for every real utterance, -100 elsewhere."""
+    mask = batch["utterance_mask"]
+    labels = torch.randint(0, len(LABELS), mask.shape, generator=torch.Generator().manual_seed(seed))
+    return labels.where(mask, -100)
+
+
+def random_modality_mask(utterance_mask: Tensor, seed: int = 2) -> Tensor:
+    """A non-empty subset of the streams for each utterance."""
+    generator = torch.Generator().manual_seed(seed)
+    subsets = torch.randint(1, 2 ** len(MODALITIES), utterance_mask.shape, generator=generator)
+    return (subsets[..., None] >> torch.arange(len(MODALITIES))) % 2 == 1
+
+
+def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """The gradient of a loss in every parameter that it reaches, and in no other."""
+    named = dict(model.named_parameters())
+    values = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {name: value for name, value in zip(named, values, strict=True) if value is not None}
+
+
+def assert_gradients_close(
+    actual: dict[str, Tensor], expected: dict[str, Tensor], *, tolerance: float, rounding: float = 1e-6
+) -> None:
+    """Each tensor within `tolerance` of its own largest entry, those almost zero within `rounding`."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        largest = value.abs().max().item()
+        difference = (actual[name] - value).abs().max().item()
+        assert difference <= max(tolerance * largest, rounding), f"{name}: {difference} of {largest}"

@@ -1,0 +1,364 @@
+"""The command line: what it prints and writes, and one clear line with status 2 for every mistake."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from redifu.cli import main
+from redifu.training.recipe import Recipe
+from redifu.training.trainer import train
+from training.toy import (
+    LABELS,
+    toy_conversations,
+    toy_values,
+    write_conversations,
+    write_text_backbone,
+    write_toy_data,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy data, and a model that reads text and audio features of size 3."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_toy_data(folder)
+    backbone = write_text_backbone(folder / "backbone")
+    values = toy_values(folder, model_text_backbone=str(backbone), training_epochs=1)
+    del values["model"]["text_size"]
+    train(Recipe.from_dict(values))
+    return folder
+
+
+def write_json(path: Path, content: Any) -> str:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def one_utterance(**fields: Any) -> dict[str, Any]:
+    return {"id": "d", "utterances": [{"speaker": "Ana", "text": "great", **fields}]}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_predict_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {
+        "id": "dinner",
+        "utterances": [{"speaker": "Ana", "text": "You [b]came[/b]!"}, {"speaker": "Bo"}],
+    }
+    given["utterances"][1]["video"] = "bo.mp4"
+    path = write_json(folder / "dinner.json", given)
+    assert main(["predict", str(folder / "model"), path]) == 0
+    out, err = capsys.readouterr()
+    title, _, header, _, first, second, _ = out.splitlines()
+    assert title.strip() == "dinner"
+    assert [cell.strip() for cell in header.strip("┃").split("┃")] == [
+        "speaker",
+        "text",
+        "emotion",
+        "probability",
+    ]
+    speaker, text, emotion, probability = (cell.strip() for cell in first.strip("│").split("│"))
+    assert (speaker, text) == ("Ana", "You [b]came[/b]!")
+    assert emotion in LABELS
+    assert 1 / 3 <= float(probability) <= 1
+    # A stream that the model does not read is no answer, and no error either.
+    assert [cell.strip() for cell in second.strip("│").split("│")] == ["Bo", "", "-", "-"]
+    assert err == ""
+
+
+def test_predict_writes_rows_and_lines(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder / "test.jsonl"
+    for name in ("out.csv", "out.jsonl"):
+        assert main(["predict", str(folder / "model"), str(data), "--output", str(tmp_path / name)]) == 0
+    assert capsys.readouterr() == ("", "")
+    given, predicted = lines_of(data), lines_of(tmp_path / "out.jsonl")
+    for before, after in zip(given, predicted, strict=True):
+        for utterance, answered in zip(before["utterances"], after["utterances"], strict=True):
+            scores = answered.pop("scores")
+            assert answered.pop("emotion") == max(scores, key=scores.__getitem__)
+            assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+            assert answered == utterance
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-3:] == [f"p_{label}" for label in LABELS]
+    assert [row["speaker"] for row in rows] == [
+        one["speaker"] for each in given for one in each["utterances"]
+    ]
+
+
+def test_predict_shows_count_and_rate_on_a_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    data = folder / "test.jsonl"
+    assert main(["predict", str(folder / "model"), str(data), "--output", str(tmp_path / "out.csv")]) == 0
+    out, err = capsys.readouterr()
+    number = sum(len(each["utterances"]) for each in lines_of(data))
+    assert out == ""
+    assert f"{number} utterances" in err
+    assert "/s" in err
+
+
+def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversations = toy_conversations(2900, seed=9)
+    assert sum(len(each["utterances"]) for each in conversations) > 10_000
+    path = write_conversations(tmp_path / "long.jsonl", conversations)
+    waiting = most = 0
+
+    def count(read: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+        def counted(*arguments: Any, **options: Any) -> Iterator[dict]:
+            nonlocal waiting, most
+            for conversation in read(*arguments, **options):
+                waiting += len(conversation["utterances"])
+                most = max(most, waiting)
+                yield conversation
+
+        return counted
+
+    def written(predictions: Iterator[tuple[dict, Any]]) -> Iterator[tuple[dict, Any]]:
+        nonlocal waiting
+        for conversation, probabilities in predictions:
+            yield conversation, probabilities
+            waiting -= len(conversation["utterances"])
+
+    from redifu.data import readers
+
+    monkeypatch.setattr(readers, "read_conversations", count(readers.read_conversations))
+    monkeypatch.setattr("redifu.cli._counted", written)
+    assert main(["predict", str(folder / "model"), str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert [each["id"] for each in lines_of(tmp_path / "out.jsonl")] == [each["id"] for each in conversations]
+    # What is read and not yet written does not grow with the file.
+    assert most < 1100
+    assert waiting == 0
+
+
+def test_predict_answers_each_line_as_it_comes(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "redifu.cli", "predict", str(folder / "model"), "-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
+        for text in ("great", "never"):
+            process.stdin.write(json.dumps(one_utterance(text=text)) + "\n")
+            process.stdin.flush()
+            # Comes back before the next one is given: with buffering on either side, this would wait.
+            answer = json.loads(process.stdout.readline())
+            assert answer["utterances"][0]["text"] == text
+            assert answer["utterances"][0]["emotion"] in LABELS
+        # A reader that goes, as `head` does, is no reason for a traceback.
+        process.stdout.close()
+        process.stdin.write(json.dumps(one_utterance()) + "\n")
+        process.stdin.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (1, "")
+
+
+def test_train_evaluate_and_predict_hang_together(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy_values(folder)), encoding="utf-8")
+    output = f"training.output={tmp_path / 'model'}"
+    assert main(["train", str(tmp_path / "toy.yaml"), "training.epochs=1", output]) == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'model'}\n", "")
+    results = str(tmp_path / "dev.json")
+    assert main(["evaluate", str(tmp_path / "model"), str(folder / "dev.jsonl"), "--output", results]) == 0
+    out, err = capsys.readouterr()
+    trained = json.loads((tmp_path / "model" / "metrics.json").read_text(encoding="utf-8"))
+    assert json.loads(Path(results).read_text(encoding="utf-8")) == trained["dev"]
+    assert (tmp_path / "dev.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{trained['dev']['weighted_f1']:.2f}" in out
+    assert all(label in out for label in LABELS)
+    assert err == ""
+
+
+def test_train_shows_progress_on_a_terminal(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy_values(folder)), encoding="utf-8")
+    arguments = ["training.epochs=1", f"training.output={tmp_path / 'model'}"]
+    assert main(["train", str(tmp_path / "toy.yaml"), *arguments]) == 0
+    err = capsys.readouterr().err
+    assert "epoch 1, loss" in err
+    assert "5/5" in err
+    assert "dev weighted F1" in err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail by a user's mistake; return its one line."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"redifu {arguments[0]}: error: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "data.json: line 1: not JSON"),
+        ("", "data.json: expected at least one conversation"),
+        ({"id": "d", "utterances": []}, "data.json: dialogue d"),
+        (one_utterance(speaker=""), "data.json: dialogue d, utterance 0: speaker"),
+        ({"id": "d", "utterances": [{"text": "Hi"}]}, "data.json: dialogue d, utterance 0: speaker"),
+        (
+            {"id": "d", "utterances": [{"speaker": "Ana"}]},
+            "data.json: dialogue d, utterance 0: expected content",
+        ),
+        (
+            one_utterance(label="bored"),
+            "data.json: dialogue d, utterance 0: label must be one of calm, glad, cross",
+        ),
+        (one_utterance(audio_features=[0, 1]), "data.json: dialogue d, utterance 0: audio_features"),
+        (
+            one_utterance(audio_features=[0, 1, float("nan")]),
+            "data.json: dialogue d, utterance 0: audio_features",
+        ),
+        (
+            one_utterance(audio_features=[0, 1, float("inf")]),
+            "data.json: dialogue d, utterance 0: audio_features",
+        ),
+        (one_utterance(audio_features=[0, 1, 1e300]), "data.json: dialogue d, utterance 0: audio_features"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_bad_conversations_get_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    content: Any,
+    complaint: str,
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "data.json").write_text(text, encoding="utf-8")
+    assert complaint in refused(capsys, command, str(folder / "model"), str(tmp_path / "data.json"))
+
+
+def test_a_bad_line_on_stdin_gets_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n{]\n")))
+    assert "stdin: line 2: not JSON" in refused(capsys, "predict", str(folder / "model"), "-")
+
+
+def test_a_failed_prediction_leaves_the_old_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_conversations(tmp_path / "data.jsonl", [one_utterance(), one_utterance(label="bored")])
+    (tmp_path / "out.csv").write_text("what stood here", encoding="utf-8")
+    output = ["--output", str(tmp_path / "out.csv")]
+    refused(capsys, "predict", str(folder / "model"), str(tmp_path / "data.jsonl"), *output)
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "what stood here"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.csv"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_missing_file_gets_one_line(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert "nowhere.json: no such file" in refused(capsys, command, str(folder / "model"), "nowhere.json")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_folder_that_is_no_model_gets_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    data = str(folder / "dev.jsonl")
+    # Looks like the name of a model on the Hub, which must not be asked.
+    assert "model_cards/typo: no such model folder" in refused(capsys, command, "model_cards/typo", data)
+    assert "not a ReDiFu model: it has no config.json" in refused(capsys, command, str(tmp_path), data)
+    shutil.copytree(folder / "model", tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "odd" / "config.json", {**config, "hiden_size": 8})
+    assert "did you mean 'hidden_size'?" in refused(capsys, command, str(tmp_path / "odd"), data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["training.sead=2"], "toy.yaml: unknown key training.sead; did you mean training.seed?"),
+        (["model.hiden_size=2"], "toy.yaml: unknown key model.hiden_size; did you mean model.hidden_size?"),
+        (["model.hidden_size=7"], "model: num_attention_heads must divide hidden_size 7"),
+        (["data.dev=null"], "toy.yaml: data.dev is missing"),
+        (["data.train=nowhere.csv"], "nowhere.csv: no such file"),
+        (["data.labels=[calm, glad]"], "label must be one of calm, glad, got 'cross'"),
+        (["model.text_backbone=nowhere/at-all"], "model: text_backbone nowhere/at-all"),
+    ],
+)
+def test_bad_recipes_get_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    values = toy_values(folder, training_output=str(tmp_path / "model"))
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert complaint in refused(capsys, "train", str(tmp_path / "toy.yaml"), *arguments)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml: no such recipe" in refused(capsys, "train", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "complaint"),
+    [
+        ("predict", "out.txt", "ending in .csv or .jsonl"),
+        ("predict", "nowhere/out.csv", "nowhere"),
+        ("evaluate", "out.csv", "--output must be a .json file"),
+        ("evaluate", "nowhere/out.json", "--output must be a .json file in a folder that exists"),
+    ],
+)
+def test_bad_outputs_get_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    output: str,
+    complaint: str,
+) -> None:
+    arguments = [str(folder / "model"), str(folder / "dev.jsonl"), "--output", str(tmp_path / output)]
+    assert complaint in refused(capsys, command, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_without_labels_can_not_be_scored(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_json(tmp_path / "data.json", one_utterance())
+    assert "got none" in refused(capsys, "evaluate", str(folder / "model"), path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"]])
+def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("redifu")
+
+
+def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("broken inside")
+
+    monkeypatch.setattr("redifu.data.readers.read_conversations", fail)
+    with pytest.raises(RuntimeError, match="broken inside"):
+        main(["predict", str(folder / "model"), str(folder / "dev.jsonl")])
