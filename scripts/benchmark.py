@@ -234,7 +234,7 @@ def measure_memory(setting_name: str, names: list[str], *, threads: int) -> list
         peaks[name] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     lines = [f"    {name:<14}{peak / 1e9:10.3f} GB" for name, peak in peaks.items()]
     if "reference" in peaks:
-        lines[-1] += f"  {peaks['model'] / peaks['reference']:6.2f} of the reference's peak"
+        lines[-1] += f"  {peaks['model'] / peaks['reference']:6.3f} of the reference's peak"
     return ["  peak memory of a process that takes training steps", *lines]
 
 

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -200,10 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.pop("weights")
     try:
         convert(path, **options)
-    except (ValueError, OSError, StrictDataclassError) as error:
-        # A refused configuration spreads its message over several lines; the cause says what is wrong.
-        reason = error.__cause__ if isinstance(error, StrictDataclassError) else error
-        print(f"{parser.prog}: error: {path}: {' '.join(str(reason).split())}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {path}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -99,6 +99,13 @@ def test_there_is_one_starting_point(path: Path) -> None:
         load_recipe(path, ["model.text_backbone=a", "model.released=meld"])
 
 
+def test_a_text_config_needs_a_backbone(path: Path) -> None:
+    with pytest.raises(ValueError, match="text_config changes a text_backbone, and there is none"):
+        load_recipe(path, ["model.text_config.hidden_dropout_prob=0"])
+    recipe = load_recipe(path, ["model.text_config.hidden_dropout_prob=0", "model.text_backbone=a"])
+    assert recipe.model.text_config == {"hidden_dropout_prob": 0}
+
+
 @pytest.mark.parametrize("text", ["", "- a", "model: 3", "model: [", "\x00"])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "odd.yaml").write_text(text, encoding="utf-8")

@@ -132,7 +132,6 @@ class PositionwiseFeedForward(nn.Module):
         """Build with inner size `config.hidden_size`."""
         super().__init__()
         self.scale = 2 * config.feed_forward_gelu_scale
-        self.dropout = config.dropout
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)
         self.inner = nn.Linear(config.hidden_size, config.hidden_size)
         self.outer = nn.Linear(config.hidden_size, config.hidden_size)
@@ -140,8 +139,7 @@ class PositionwiseFeedForward(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Return (batch, utterances, hidden)."""
         inner = self.scale * F.gelu(self.inner(self.norm(states)), approximate="tanh")
-        inner = F.dropout(inner, self.dropout, self.training)
-        return F.dropout(self.outer(inner), self.dropout, self.training) + states
+        return self.outer(inner) + states
 
 
 class DifferentialEncoder(GradientCheckpointingLayer):

@@ -50,6 +50,8 @@ class ModelSection:
         given = [key for key in ("text_backbone", "released", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of text_backbone, released, checkpoint, got {' and '.join(given)}")
+        if self.text_config is not None and self.text_backbone is None:
+            raise ValueError("text_config changes a text_backbone, and there is none")
 
 
 @strict

@@ -1,0 +1,37 @@
+"""Turn the folder of a finished training run into a Hub repository: half precision weights, no checkpoints, no logs.
+
+    python scripts/store_checkpoint.py runs/meld-text-1 model_cards/redifu-meld-text
+
+The weights are stored as float16 and load as float32. The card, README.md, is written by hand and left alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from redifu.training.checkpoints import load_pretrained
+
+
+def store(run: Path, target: Path) -> None:
+    model, processor = load_pretrained(run)
+    model.half().save_pretrained(target)
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    # from_pretrained would keep the stored precision, and float32 features would not meet it.
+    for part in (config, config["text_config"] or {}):
+        part["dtype"] = "float32"
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    processor.save_pretrained(target)
+    (target / "metrics.json").write_bytes((run / "metrics.json").read_bytes())
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe["training"]["output"] = f"runs/{target.name}"  # where it lay is of no use to anybody else
+    (target / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run of `redifu train`")
+    parser.add_argument("target", type=Path, help="folder to write, which may hold a card already")
+    arguments = parser.parse_args()
+    store(arguments.run, arguments.target)

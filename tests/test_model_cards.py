@@ -1,0 +1,79 @@
+"""Every folder of model_cards is a Hub repository that loads, and its card says what was measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoProcessor
+
+import redifu  # noqa: F401  registers the model
+
+ROOT = Path(__file__).parents[1]
+CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
+SIZE_LIMIT = 60_000_000
+
+
+@pytest.fixture(params=CARDS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_there_is_a_checkpoint() -> None:
+    assert [card.name for card in CARDS] == ["redifu-meld-text"]
+
+
+def test_it_loads_in_float32_and_predicts(folder: Path) -> None:
+    assert all(path.stat().st_size < SIZE_LIMIT for path in folder.iterdir())
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.config.labels == processor.labels
+    conversation = json.loads((ROOT / "examples/conversation.json").read_text(encoding="utf-8"))
+    with torch.no_grad():
+        logits = model(**processor(conversation)).logits
+    assert logits.shape == (1, len(conversation["utterances"]), len(processor.labels))
+    # Trained weights, not drawn ones: somebody is glad, somebody disgusted, and not all is one emotion.
+    assert len(set(logits.argmax(-1).flatten().tolist())) >= 4
+
+
+def test_the_card_repeats_the_metrics(folder: Path) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(card.split("---")[1])
+    measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for result in header["model-index"][0]["results"]:
+        split = {"validation": "dev"}.get(result["dataset"]["split"], result["dataset"]["split"])
+        for metric in result["metrics"]:
+            assert metric["value"] == round(measured[split][metric["type"]], 2)
+            assert f"{metric['value']:.2f}" in card.split("---", 2)[2]
+
+
+def test_the_recipe_is_the_one_it_was_trained_with(folder: Path) -> None:
+    used = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    published = yaml.safe_load((ROOT / "examples/recipes/meld-text.yaml").read_text(encoding="utf-8"))
+    for section in ("model", "data", "training"):
+        for key, value in published[section].items():
+            if key not in ("output", "seed", "num_threads"):
+                assert used[section][key] == value, key
+
+
+def test_nothing_of_this_machine_is_in_the_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".yaml", ".md"):
+            assert not re.search(r"(^|[\s\"'=:])/(?!/)\w+/\w+", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.slow
+def test_the_stored_weights_score_on_dev_what_the_card_says(folder: Path, test_data: Path) -> None:
+    from redifu.data.readers import read_conversations
+    from redifu.evaluation.protocol import evaluate_conversations
+    from redifu.training.checkpoints import load_pretrained
+
+    model, processor = load_pretrained(folder)
+    metrics = evaluate_conversations(model, processor, read_conversations(test_data / "data/meld/dev.csv"))
+    measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["dev"]
+    # The metrics were taken before the weights were rounded to half precision.
+    assert metrics["weighted_f1"] == pytest.approx(measured["weighted_f1"], abs=0.2)
+    assert metrics["num_utterances"] == measured["num_utterances"] == 1109
