@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dropout import dropout
+
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
     """Turn (batch, utterances, hidden) into (batch, heads, utterances, hidden / heads)."""
@@ -17,7 +19,7 @@ def masked_attention(
     *,
     key_mask: Tensor,
     scale: float,
-    dropout: float = 0.0,
+    dropout_probability: float = 0.0,
     implementation: str = "sdpa",
 ) -> tuple[Tensor, Tensor | None]:
     """Attend from every utterance to the utterances of `key_mask`.
@@ -28,7 +30,7 @@ def masked_attention(
         value: (batch, heads, utterances, head size), finite also where `key_mask` is False.
         key_mask: (batch, utterances) bool, True where a key may be attended.
         scale: factor on the products of queries and keys.
-        dropout: probability of dropping an attention weight.
+        dropout_probability: probability of dropping an attention weight.
         implementation: "eager" or "sdpa".
 
     Returns:
@@ -39,14 +41,15 @@ def masked_attention(
     # A row without any key would be 0 / 0, in the gradient too: it looks everywhere and becomes zero below.
     visible = (key_mask | ~has_key)[:, None, None, :]
     weights = None
-    if implementation == "sdpa":
+    # With dropout, sdpa has no fused kernel on a CPU and would draw a slow mask.
+    if implementation == "sdpa" and not (dropout_probability > 0 and query.device.type == "cpu"):
         attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, dropout_p=dropout, scale=scale
+            query, key, value, attn_mask=visible, dropout_p=dropout_probability, scale=scale
         )
     else:
         scores = (query * scale) @ key.transpose(-1, -2)
         weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
-        attended = F.dropout(weights, dropout, training=dropout > 0) @ value
+        attended = dropout(weights, dropout_probability, training=True) @ value
     attended = attended.transpose(1, 2).flatten(2)
     if weights is not None:
         weights = weights * has_key[:, None, None]

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import masked_attention, neighbour_indices, split_heads, take_utterances
 from .configuration_redifu import ReDiFuConfig
+from .dropout import dropout
 
 
 def sinusoidal_positions(positions: Tensor, size: int) -> Tensor:
@@ -119,7 +120,7 @@ class DifferentialAttention(nn.Module):
             scale=self.scale,
             # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
             # and neither acts in evaluation (tests: golden).
-            dropout=self.config.dropout if self.training else 0.0,
+            dropout_probability=self.config.dropout if self.training else 0.0,
             implementation=self.config._attn_implementation,
         )
         return self.output(self.strength * attended if self.differential else attended), weights
@@ -175,9 +176,7 @@ class DifferentialEncoder(GradientCheckpointingLayer):
             where the stream is missing, and the attention weights or None.
         """
         previous, following, inner = neighbour_indices(present)
-        positioned = F.dropout(
-            self._position(states, positions) + speakers, self.config.dropout, self.training
-        )
+        positioned = dropout(self._position(states, positions) + speakers, self.config.dropout, self.training)
         delta = self.delta(
             states,
             take_utterances(states, previous) * inner[..., :1],

@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .conversation_inputs import check_ids, check_inputs, check_labels, stream_presence
 from .differential_attention import DifferentialEncoder
+from .dropout import dropout
 from .losses import IGNORED_LABEL, emotion_loss
 from .speaker_relations import SpeakerRelations
 from .text_backbone import encode_texts
@@ -255,7 +256,7 @@ class StreamHeads(nn.Module):
         for index, (name, part) in enumerate(
             zip(self.config.modalities, states.split(self.config.hidden_size, -1), strict=True)
         ):
-            hidden = F.dropout(activation(part), self.config.dropout, self.training)
+            hidden = dropout(activation(part), self.config.dropout, self.training)
             logits[name] = self.outputs[name](hidden)
             total = total + weights[name] * logits[name] * present[..., index, None]
         return total, logits
@@ -273,7 +274,7 @@ class ConcatHead(nn.Module):
 
     def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return fused logits, and none by stream."""
-        hidden = F.dropout(F.relu(self.hidden(states)), self.dropout, self.training)
+        hidden = dropout(F.relu(self.hidden(states)), self.dropout, self.training)
         return self.output(hidden), {}
 
 

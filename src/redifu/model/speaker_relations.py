@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_redifu import ReDiFuConfig
+from .dropout import dropout
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related
@@ -74,7 +75,7 @@ class RelationalAttention(nn.Module):
         relation = F.embedding(relations, embedding @ self.attention[2 * size :]).squeeze(-1)
         scores = F.leaky_relu(receiver[:, :, None] + neighbour[:, None, :] + relation, 0.2)
         weights = scores.masked_fill(relations == 0, float("-inf")).softmax(dim=-1)
-        return self.norm(F.dropout(weights, self.dropout, self.training) @ hidden), weights
+        return self.norm(dropout(weights, self.dropout, self.training) @ hidden), weights
 
 
 class RelationGraph(GradientCheckpointingLayer):
@@ -92,10 +93,10 @@ class RelationGraph(GradientCheckpointingLayer):
 
     def forward(self, states: Tensor, relations: Tensor, *, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return (batch, utterances, hidden) and weights of its layers (batch, 3, utterances, utterances)."""
-        dropped = F.dropout(states, self.dropout, self.training)
+        dropped = dropout(states, self.dropout, self.training)
         layers = [layer(dropped, relations, embedding=embedding) for layer in self.inputs]
         joined = torch.cat([F.gelu(hidden) for hidden, _ in layers], dim=-1)
-        joined = F.dropout(joined, self.dropout, self.training)
+        joined = dropout(joined, self.dropout, self.training)
         hidden, weights = self.joint(joined, relations, embedding=embedding)
         output = self.norm(self.projection(F.gelu(hidden)) + states)
         return output, torch.stack([*(layer_weights for _, layer_weights in layers), weights], dim=1)

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import masked_attention, split_heads
 from .configuration_redifu import ReDiFuConfig
+from .dropout import dropout
 
 
 class CrossModalAttention(nn.Module):
@@ -76,8 +77,8 @@ class GatedFeedForward(nn.Module):
         gate = self.gate(torch.cat([states, received], dim=-1)).sigmoid()
         hidden = received + gate * (states - received)
         for layer in self.layers[:-1]:
-            hidden = F.dropout(F.gelu(layer(hidden)), self.dropout, self.training)
-        return states + F.dropout(self.layers[-1](hidden), self.dropout, self.training)
+            hidden = dropout(F.gelu(layer(hidden)), self.dropout, self.training)
+        return states + dropout(self.layers[-1](hidden), self.dropout, self.training)
 
 
 class MutualAttentionStream(GradientCheckpointingLayer):
