@@ -1,4 +1,4 @@
-"""Turn the folder of a finished training run into a Hub repository: half precision weights, no checkpoints, no logs.
+"""Turn the folder of a finished training run into a Hub repository: half precision weights, no logs.
 
     python scripts/store_checkpoint.py runs/meld-text-1 model_cards/redifu-meld-text
 
@@ -21,8 +21,15 @@ def store(run: Path, target: Path) -> None:
     # from_pretrained would keep the stored precision, and float32 features would not meet it.
     for part in (config, config["text_config"] or {}):
         part["dtype"] = "float32"
-    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (target / "config.json").write_text(text + "\n", encoding="utf-8")
     processor.save_pretrained(target)
+    tokenizer = target / "tokenizer_config.json"
+    if tokenizer.exists():
+        kept = json.loads(tokenizer.read_text(encoding="utf-8"))
+        for key in ("local_files_only", "is_local"):  # how it was loaded here
+            kept.pop(key, None)
+        tokenizer.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     (target / "metrics.json").write_bytes((run / "metrics.json").read_bytes())
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["training"]["output"] = f"runs/{target.name}"  # where it lay is of no use to anybody else
@@ -30,7 +37,9 @@ def store(run: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="folder of a finished run of `redifu train`")
     parser.add_argument("target", type=Path, help="folder to write, which may hold a card already")
     arguments = parser.parse_args()

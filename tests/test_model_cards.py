@@ -35,7 +35,7 @@ def test_it_loads_in_float32_and_predicts(folder: Path) -> None:
     with torch.no_grad():
         logits = model(**processor(conversation)).logits
     assert logits.shape == (1, len(conversation["utterances"]), len(processor.labels))
-    # Trained weights, not drawn ones: somebody is glad, somebody disgusted, and not all is one emotion.
+    # Trained weights, not drawn ones: the dialogue has many emotions, and the model sees several.
     assert len(set(logits.argmax(-1).flatten().tolist())) >= 4
 
 

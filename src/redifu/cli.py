@@ -173,7 +173,8 @@ def _print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str
     for given, probabilities in predictions:
         conversation = with_predictions(given, probabilities, labels=labels)
         if as_lines:
-            print(json.dumps(conversation, ensure_ascii=False), flush=True)
+            # In ASCII: what cannot be written would end the stream.
+            print(json.dumps(conversation, default=str), flush=True)
         else:
             console.print(_prediction_table(conversation))
 

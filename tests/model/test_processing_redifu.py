@@ -245,3 +245,21 @@ def test_model_and_processor_share_a_folder(tmp_path: Path) -> None:
     restored = redifu.ReDiFuForEmotionRecognition.from_pretrained(tmp_path)
     expected = model(**processor(DIALOGUE)).logits
     torch.testing.assert_close(restored(**loaded(DIALOGUE)).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_speaker_keeps_the_number_in_every_piece_of_a_long_dialogue() -> None:
+    dialogue = conversation(*(utterance(name, text="no") for name in ["Ana", *["Ben"] * 8, "Ana", "Ben"]))
+    processor = text_processor(max_utterances=4)
+    whole = text_processor()(dialogue)["speaker_ids"][0].tolist()
+    numbers = []
+    for piece, keep in processor.split_long(dialogue):
+        numbers += processor(piece)["speaker_ids"][0, keep].tolist()
+    assert numbers == whole == [0, *[1] * 8, 0, 1]
+
+
+@pytest.mark.parametrize("count", [2, 10_000])
+def test_lengths_that_the_tokenizer_can_not_keep_are_refused(count: int) -> None:
+    parts = tokenizer()
+    parts.model_max_length = 512
+    with pytest.raises(ValueError, match=f"max_text_tokens must be 3 to 512, got {count}"):
+        ReDiFuProcessor(ReDiFuFeatureExtractor(), parts, labels=LABELS, max_text_tokens=count)

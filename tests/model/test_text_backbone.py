@@ -258,3 +258,16 @@ def test_a_backbone_without_sdpa_runs_its_own_attention_beside_sdpa(tmp_path: Pa
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError), match="nowhere"):
         ReDiFuForEmotionRecognition.from_text_backbone(str(tmp_path / "nowhere"))
+
+
+def test_fields_of_the_backbone_are_set_and_misspelt_ones_refused(pretrained: Path) -> None:
+    def build(**text_config: Any) -> ReDiFuForEmotionRecognition:
+        return ReDiFuForEmotionRecognition.from_text_backbone(
+            str(pretrained), text_config=text_config, hidden_size=16, num_attention_heads=4
+        )
+
+    assert build(initializer_range=0.5).config.text_config.initializer_range == 0.5
+    with pytest.raises(ValueError, match="hidden_dropot_prob"):
+        build(hidden_dropot_prob=0.0)
+    with pytest.raises(ValueError, match=r"text_config does not fit the weights"):
+        build(vocab_size=7)

@@ -19,6 +19,8 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.protocol import evaluate_conversations
+from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
+from redifu.training.assembly import build_model
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.trainer import train
 from training.toy import LABELS, toy_recipe, toy_values, write_text_backbone, write_toy_data
@@ -100,7 +102,7 @@ def test_the_folder_holds_model_processor_recipe_and_metrics(
 
 
 def test_training_learns_what_can_be_learnt(folder: Path, tmp_path: Path) -> None:
-    model = train(quick(folder, tmp_path / "model", training_epochs=10, training_learning_rate=0.03))
+    model = train(quick(folder, tmp_path / "model", training_epochs=20, training_learning_rate=0.03))
     metrics = json.loads((model / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["test"]["weighted_f1"] > 80
     losses = [record["loss"] for record in log_of(model) if record["event"] == "step"]
@@ -286,6 +288,35 @@ def test_a_checkpoint_is_gone_on_from_with_other_labels(trained: Path, folder: P
         AutoProcessor.from_pretrained(each).feature_extractor.statistics for each in (trained, tuned)
     )
     assert theirs == ours
+
+
+@pytest.mark.parametrize("labels", [["b", "a"], ["a", "c"]], ids=["reordered", "renamed"])
+def test_other_labels_of_the_same_number_get_a_head_of_their_own(tmp_path: Path, labels: list[str]) -> None:
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "text_size": 3,
+        "audio_size": None,
+        "visual_size": None,
+    }
+    model = ReDiFuForEmotionRecognition(ReDiFuConfig(id2label={0: "a", 1: "b"}, **sizes))
+    model.save_pretrained(tmp_path)
+    ReDiFuProcessor(ReDiFuFeatureExtractor(text_size=3), labels=["a", "b"]).save_pretrained(tmp_path)
+
+    def tuned(**section: Any) -> Any:
+        values: dict[str, Any] = {
+            "model": {"checkpoint": str(tmp_path), **section},
+            "data": {"train": "x", "dev": "x", "labels": labels},
+            "training": {"output": "x"},
+        }
+        return build_model(Recipe.from_dict(values))[0]
+
+    ours = tuned().state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, ours[name]) != name.startswith("classifier.outputs"), name
+    with pytest.raises(ValueError, match=r"model.checkpoint.*projections.text.*\(4, 3\).*\(8, 3\)"):
+        tuned(hidden_size=4)
 
 
 def differing_shapes(one: Path, other: Path) -> list[str]:

@@ -106,7 +106,8 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Predi
 
 def _append_lines(file: TextIO, labels: Sequence[str]) -> Callable[[dict[str, Any]], None]:
     def append(conversation: dict[str, Any]) -> None:
-        file.write(json.dumps(conversation, ensure_ascii=False) + "\n")
+        # Columns of a table that nobody asked for, dates for instance, come back as text.
+        file.write(json.dumps(conversation, ensure_ascii=False, default=str) + "\n")
 
     return append
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.metrics import EmotionRecognitionMetric
+from redifu.model.losses import IGNORED_LABEL
 
 logger = logging.getLogger(__name__)
-
-UNLABELLED = -100
 
 
 def evaluate_conversations(
@@ -40,7 +39,7 @@ def evaluate_conversations(
     # Conversations are told apart by their place and not by their id, which two files may share.
     for place, (conversation, probabilities) in enumerate(predictions):
         references = reference_ids(conversation, metric.labels)
-        labelled = references != UNLABELLED
+        labelled = references != IGNORED_LABEL
         rows = np.flatnonzero(labelled & ~np.isnan(probabilities).any(1))
         unusable += int(labelled.sum()) - len(rows)
         scored += len(rows)
@@ -70,7 +69,7 @@ def reference_ids(conversation: dict, labels: list[str]) -> np.ndarray:
     Raises:
         ValueError: a label is unknown; names the dialogue and the utterance.
     """
-    ids = {None: UNLABELLED} | {label: index for index, label in enumerate(labels)}
+    ids = {None: IGNORED_LABEL} | {label: index for index, label in enumerate(labels)}
     names = [utterance.get("label") for utterance in conversation["utterances"]]
     for turn, name in enumerate(names):
         if name not in ids:

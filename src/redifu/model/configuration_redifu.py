@@ -1,6 +1,7 @@
 """Configuration of ReDiFu."""
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -120,6 +121,9 @@ class ReDiFuConfig(PreTrainedConfig):
                 raise ValueError(f"unknown configuration key {key!r}{hint}")
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        count = kwargs.get("num_labels")
+        if self.id2label is not None and count not in (None, len(self.id2label)):
+            raise ValueError(f"num_labels {count} does not fit id2label {self.id2label}")
         super().__post_init__(**kwargs)
         self.relation_modalities = list(self.relation_modalities)
         self.modality_weights = list(self.modality_weights)
@@ -212,10 +216,11 @@ class ReDiFuConfig(PreTrainedConfig):
         for field in ("dropout", "relation_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}")
-        if not self.stream_loss_weight >= 0:
-            raise ValueError(f"stream_loss_weight must be at least 0, got {self.stream_loss_weight}")
+        for field in ("stream_loss_weight", "feed_forward_gelu_scale", "encoder_residual_scale"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"{field} must be at least 0 and finite, got {getattr(self, field)}")
         weights = self.modality_weights
-        if len(weights) != len(MODALITIES) or not all(weight >= 0 for weight in weights):
+        if len(weights) != len(MODALITIES) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(
                 f"modality_weights must be three numbers of at least 0, got {self.modality_weights}"
             )

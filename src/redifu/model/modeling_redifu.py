@@ -139,9 +139,14 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         Raises:
             ValueError: for inputs that do not fit the model or each other.
         """
+        config = self.config
+        want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        want_attentions = config.output_attentions if output_attentions is None else output_attentions
+        if want_attentions and config._attn_implementation != "eager":
+            raise ValueError("attention weights are returned by attn_implementation='eager' only, got 'sdpa'")
         features = {"text": text_features, "audio": audio_features, "visual": visual_features}
         check_inputs(
-            self.config,
+            config,
             features,
             utterance_mask=utterance_mask,
             modality_mask=modality_mask,
@@ -160,19 +165,15 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         fused, weights = self.fusion(streams, present=present)
         states |= {f"{name}_fused": hidden for name, hidden in fused.items()}
         attentions |= weights
-        joined = [
-            fused[name] + streams[name] if self.config.head_residual else fused[name]
-            for name in self.config.modalities
-        ]
-        want_states = (
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
-        want_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if config.head_residual:
+            fused = {name: hidden + streams[name] for name, hidden in fused.items()}
         return ReDiFuModelOutput(
-            last_hidden_state=torch.cat(joined, dim=-1),
+            last_hidden_state=torch.cat([fused[name] for name in config.modalities], dim=-1),
             present=torch.stack([present[name] for name in self.config.modalities], dim=-1),
             hidden_states=states if want_states else None,
-            attentions=self._returned(attentions) if want_attentions else None,
+            attentions={name: w for name, w in attentions.items() if w is not None}
+            if want_attentions
+            else None,
         )
 
     def _encode_streams(
@@ -229,11 +230,6 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         pooled = encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
         grid = pooled.new_zeros(present.numel(), pooled.shape[-1]).index_copy(0, places, pooled)
         return grid.unflatten(0, present.shape)
-
-    def _returned(self, attentions: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        if self.config._attn_implementation != "eager":
-            raise ValueError("attention weights are returned by attn_implementation='eager' only, got 'sdpa'")
-        return {name: weights for name, weights in attentions.items() if weights is not None}
 
 
 class StreamHeads(nn.Module):
@@ -299,15 +295,20 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
             config_fields: fields of `ReDiFuConfig`.
         """
-        backbone_config = AutoConfig.from_pretrained(name_or_path, **(text_config or {}))
+        backbone_config, unknown = AutoConfig.from_pretrained(
+            name_or_path, return_unused_kwargs=True, **(text_config or {})
+        )
+        if unknown:
+            raise ValueError(f"text_config: {', '.join(unknown)} is unknown to {backbone_config.model_type}")
         backbone_config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
         model = cls(ReDiFuConfig(text_config=backbone_config, **config_fields))
         pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-        missing = model.redifu.text_backbone.load_state_dict(
-            pretrained.state_dict(), strict=False
-        ).missing_keys
-        if missing:
-            raise ValueError(f"{name_or_path} lacks weights of the text backbone: {', '.join(missing)}")
+        try:
+            found = model.redifu.text_backbone.load_state_dict(pretrained.state_dict(), strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"text_config does not fit the weights of {name_or_path}: {error}") from None
+        if found.missing_keys:
+            raise ValueError(f"{name_or_path} lacks weights: {', '.join(found.missing_keys)}")
         return model
 
     @can_return_tuple
@@ -317,9 +318,15 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         audio_features: Tensor | None = None,
         visual_features: Tensor | None = None,
         *,
+        utterance_mask: Tensor | None = None,
+        modality_mask: Tensor | None = None,
+        speaker_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         class_weights: Tensor | None = None,
-        **inputs: Any,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> ReDiFuEmotionRecognitionOutput:
         """Recognise the emotion of every utterance.
 
@@ -327,14 +334,32 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             text_features: (batch, utterances, text size) float, or None.
             audio_features: (batch, utterances, audio size) float, or None.
             visual_features: (batch, utterances, visual size) float, or None.
+            utterance_mask: as of `ReDiFuModel.forward`, like all that is not described here.
+            modality_mask: (batch, utterances, 3) bool or 0/1.
+            speaker_ids: (batch, utterances) int.
             labels: (batch, utterances) int, -100 ignored.
+            input_ids: (real utterances with text, tokens) int.
+            attention_mask: (real utterances with text, tokens).
             class_weights: (labels,) float, weights of the classes in the loss.
-            inputs: as of `ReDiFuModel.forward`.
+            output_hidden_states: whether to return the states of every step.
+            output_attentions: whether to return attention weights.
 
         Raises:
             ValueError: for inputs that do not fit the model or each other.
         """
-        base = self.redifu(text_features, audio_features, visual_features, return_dict=True, **inputs)
+        base = self.redifu(
+            text_features,
+            audio_features,
+            visual_features,
+            utterance_mask=utterance_mask,
+            modality_mask=modality_mask,
+            speaker_ids=speaker_ids,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
         logits, stream_logits = self.classifier(base.last_hidden_state, base.present)
         loss = None
         if labels is not None:

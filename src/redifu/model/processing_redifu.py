@@ -14,6 +14,7 @@ from .losses import IGNORED_LABEL
 logger = logging.get_logger(__name__)
 
 TEXT = MODALITIES.index("text")
+_SPEAKERS = "_speakers"  # of the dialogue that a piece was cut from
 # All that an utterance may carry to be read.
 _CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 
@@ -44,7 +45,7 @@ class ReDiFuProcessor(ProcessorMixin):
             labels: names of the labels in the order of the logits.
             speaker_in_text: whether the speaker's name stands in front of the text.
             text_context_turns: how many earlier turns follow the text, nearest first.
-            max_text_tokens: a longer text, with its context, loses its end.
+            max_text_tokens: a longer text, with its context, loses its end; special tokens count.
             max_utterances: `split_long` cuts longer dialogues.
             kwargs: what transformers stores beside.
         """
@@ -59,6 +60,10 @@ class ReDiFuProcessor(ProcessorMixin):
         self.max_text_tokens = max_text_tokens
         self.max_utterances = max_utterances
         super().__init__(feature_extractor, tokenizer, **kwargs)
+        if tokenizer is not None:
+            special, most = tokenizer.num_special_tokens_to_add(), tokenizer.model_max_length
+            if not special < max_text_tokens <= most:
+                raise ValueError(f"max_text_tokens must be {special + 1} to {most}, got {max_text_tokens}")
 
     def check(self, conversation: Mapping[str, Any]) -> None:
         """Refuse a conversation that does not fit the checkpoint.
@@ -123,13 +128,16 @@ class ReDiFuProcessor(ProcessorMixin):
         utterances = conversation["utterances"]
         if len(utterances) <= self.max_utterances:
             return [(conversation, slice(0, len(utterances)))]
+        # Numbered in the whole dialogue: a speaker is the same number in every piece.
+        speakers = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
         counted = max(self.max_utterances // 2, 1)
         context = (self.max_utterances - counted) // 2
         pieces: list[tuple[Mapping[str, Any], slice]] = []
         for start in range(0, len(utterances), counted):
             first, last = max(start - context, 0), start + counted + context
             keep = slice(start - first, min(start + counted, len(utterances)) - first)
-            pieces.append(({**conversation, "utterances": utterances[first:last]}, keep))
+            piece = {**conversation, "utterances": utterances[first:last], _SPEAKERS: speakers}
+            pieces.append((piece, keep))
         return pieces
 
     # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
@@ -166,7 +174,7 @@ class ReDiFuProcessor(ProcessorMixin):
         speaker_ids = np.zeros(shape, dtype=np.int64)
         labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
         for row, conversation in enumerate(conversations):
-            numbers: dict[str, int] = {}
+            numbers = {name: number for number, name in enumerate(conversation.get(_SPEAKERS, ()))}
             for turn, utterance in enumerate(conversation["utterances"]):
                 speaker_ids[row, turn] = numbers.setdefault(utterance["speaker"], len(numbers))
                 if self.labels and utterance.get("label") is not None:

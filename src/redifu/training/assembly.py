@@ -80,6 +80,8 @@ def _from_scratch(
         folder = backbone_folder(model_section.text_backbone)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
             model = ReDiFuForEmotionRecognition.from_text_backbone(
                 folder, text_config=model_section.text_config, **fields
             )
@@ -101,19 +103,35 @@ def _from_scratch(
 def _from_checkpoint(
     model_section: ModelSection, data: DataSection
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a checkpoint; other labels than its own get a head of their own, untrained."""
+    """Load a checkpoint; other labels, or another order, get output layers of their own, untrained."""
     folder = expand(str(model_section.checkpoint))
     model, processor = load_pretrained(folder)
     labels = data.labels or model.config.labels
     if model_section.config or labels != model.config.labels:
         values = model.config.to_dict() | model_section.config
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
-        model = ReDiFuForEmotionRecognition.from_pretrained(
-            folder, config=ReDiFuConfig(**values), local_files_only=True, ignore_mismatched_sizes=True
-        )
+        model = _with_config(model, ReDiFuConfig(**values))
     for name, value in {**_processor_options(data), "labels": labels}.items():
         setattr(processor, name, value)
     return model, processor
+
+
+def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:
+    """Move trained weights into a model of another configuration, output layers only for the same labels."""
+    model = ReDiFuForEmotionRecognition(config)
+    weights = trained.state_dict()
+    if config.labels != trained.config.labels:
+        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.output")}
+    expected = model.state_dict()
+    for name, value in weights.items():
+        if name not in expected or expected[name].shape != value.shape:
+            ours = tuple(expected[name].shape) if name in expected else "missing"
+            there = tuple(value.shape)
+            raise ValueError(
+                f"model: the fields do not fit model.checkpoint: {name} is {ours}, there {there}"
+            )
+    model.load_state_dict(weights, strict=False)
+    return model
 
 
 def _processor_options(data: DataSection) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from redifu.model import ReDiFuForEmotionRecognition
+from redifu.model.losses import IGNORED_LABEL
 from redifu.training.recipe import TrainingSection
 
-IGNORED_LABEL = -100
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
 from redifu.evaluation.protocol import evaluate_conversations
+from redifu.model.losses import IGNORED_LABEL
 from redifu.training.assembly import build_model, read_data
 from redifu.training.checkpoints import (
     Progress,
@@ -26,7 +27,7 @@ from redifu.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from redifu.training.optimization import IGNORED_LABEL, build_optimizer, class_weights, loss_weight
+from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, expand, load_recipe
 from redifu.training.run_log import Report, RunLog
 from redifu.training.training_set import ProcessShare, TrainingDialogues
@@ -65,6 +66,7 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
     output = Path(expand(recipe.training.output))
     if output.exists():
         _refuse_another(output, recipe)
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left by a kill in the last moment
         return output
     unfinished = output.with_name(f"{output.name}.unfinished")
     run = TrainingRun(recipe, unfinished)
