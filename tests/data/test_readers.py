@@ -326,6 +326,18 @@ def test_the_control_characters_of_meld_are_repaired(tmp_path: Path) -> None:
     assert not control_characters([read])
 
 
+def test_columns_of_meld_win_over_columns_that_have_our_names_already(tmp_path: Path) -> None:
+    path = tmp_path / "meld.csv"
+    rows = [
+        "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID,turn,text",
+        "b,Ana,joy,0,1,0,x",
+        "a,Ben,fear,0,0,1,y",
+    ]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    (dialogue,) = read_conversations(path)
+    assert [(one["text"], one["label"]) for one in dialogue["utterances"]] == [("a", "fear"), ("b", "joy")]
+
+
 def test_meld_may_come_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "meld.csv"
     path.write_text("Utterance,Speaker,Dialogue_ID,Utterance_ID\nb,Ross,0,1\na,Joey,0,0\n", "utf-8")

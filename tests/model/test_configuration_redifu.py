@@ -198,6 +198,14 @@ def test_overrides_at_loading(tmp_path: Path) -> None:
         ReDiFuForEmotionRecognition(ReDiFuConfig.from_pretrained(tmp_path, fusion="sum"))
 
 
+def test_misspelt_overrides_at_loading_are_refused(tmp_path: Path) -> None:
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"dropot.*did you mean 'dropout'"):
+        ReDiFuConfig.from_pretrained(tmp_path, dropot=0.25)
+    config, unused = ReDiFuConfig.from_pretrained(tmp_path, dropot=0.25, return_unused_kwargs=True)
+    assert (type(config), unused["dropot"]) == (ReDiFuConfig, 0.25)
+
+
 def test_two_configurations_share_nothing() -> None:
     first, second = ReDiFuConfig(), ReDiFuConfig()
     first.modality_weights[0] = 7.0

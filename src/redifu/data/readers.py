@@ -193,6 +193,11 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
     if set(table.column_names) >= MELD_REQUIRED:
         for column in ("Utterance", "Speaker"):
             table = _with_column(table, column, lambda text: str(text).translate(WINDOWS_1252))
+        # A column that already has one of our names gives way to MELD's own.
+        names = table.column_names
+        table = table.drop_columns(
+            [ours for meld, ours in MELD_COLUMNS.items() if {meld, ours} <= set(names)]
+        )
         table = table.rename_columns([MELD_COLUMNS.get(name, name) for name in table.column_names])
     keys = _row_keys(table, source=source, split=split)
     # The same dialogue id in two splits means two dialogues, as in MELD.

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -113,12 +114,7 @@ class ReDiFuConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill what follows from other fields, and refuse what is not a field."""
-        known = {field.name for field in fields(self)}
-        for key in kwargs:
-            if key not in known | _INHERITED_KEYS:
-                nearest = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-                raise ValueError(f"unknown configuration key {key!r}{hint}")
+        self._refuse_unknown(kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         count = kwargs.get("num_labels")
@@ -130,6 +126,15 @@ class ReDiFuConfig(PreTrainedConfig):
         if isinstance(self.text_config, PreTrainedConfig):
             self.text_size = self.text_config.hidden_size
         self._check()
+
+    @classmethod
+    def _refuse_unknown(cls, keys: Iterable[str]) -> None:
+        known = {field.name for field in fields(cls)}
+        for key in keys:
+            if key not in known | _INHERITED_KEYS:
+                nearest = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise ValueError(f"unknown configuration key {key!r}{hint}")
 
     def _check(self) -> None:
         # Not as validators of @strict: those raise an error that is no ValueError.
@@ -161,6 +166,8 @@ class ReDiFuConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build from a dict and overrides; the overrides, set unchecked by transformers, are checked."""
+        if not kwargs.get("return_unused_kwargs"):
+            cls._refuse_unknown(set(kwargs) - {"return_unused_kwargs"})
         result = super().from_dict(config_dict, **kwargs)
         (result[0] if isinstance(result, tuple) else result)._check()
         return result
