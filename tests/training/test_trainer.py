@@ -77,9 +77,9 @@ def differing(one: Path, other: Path) -> list[str]:
 
 
 def run_module(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code with the package and the tests at hand."""
+    """Run Python code with the package and the tests at hand, in as many threads as here."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, *arguments, *(["-c", code] if code else [])]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 

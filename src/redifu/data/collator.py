@@ -28,21 +28,18 @@ class ConversationCollator:
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):
-    """Yields lists of indices of dialogues of similar length, every index once an epoch.
+    """Yields lists of indices of dialogues of similar length, in random order, every index once an epoch.
 
-    All but the last list are full, as accelerate needs it to share batches between processes.
+    All but the last list are full.
     """
 
-    drop_last = False
-
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int = 0, shuffle: bool = True):
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int = 0):
         """Build the sampler.
 
         Args:
             lengths: utterances of each dialogue.
             batch_size: dialogues of a batch.
             seed: with the epoch, fixes the order.
-            shuffle: whether the order is random; otherwise the longest dialogues come first.
 
         Raises:
             ValueError: no dialogue, or a batch size below 1.
@@ -54,13 +51,7 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
-        self.shuffle = shuffle
         self.epoch = 0
-
-    @property
-    def sampler(self) -> "LengthGroupedBatchSampler":
-        """The sampler itself: where accelerate looks for `set_epoch` when processes share the batches."""
-        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch, counted from 0."""
@@ -72,20 +63,14 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of the epoch."""
-        if not self.shuffle:
-            yield from self._batches(np.argsort(-self.lengths, kind="stable"))
-            return
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
         together = self.batch_size * BATCHES_SORTED_TOGETHER
         for start in range(0, len(order), together):
             part = order[start : start + together]
             order[start : start + together] = part[np.argsort(self.lengths[part], kind="stable")]
-        batches = self._batches(order)
+        starts = range(0, len(order), self.batch_size)
+        batches = [order[start : start + self.batch_size].tolist() for start in starts]
         full = len(self.lengths) // self.batch_size
         yield from (batches[index] for index in generator.permutation(full))
         yield from batches[full:]
-
-    def _batches(self, order: np.ndarray) -> list[list[int]]:
-        starts = range(0, len(order), self.batch_size)
-        return [order[start : start + self.batch_size].tolist() for start in starts]

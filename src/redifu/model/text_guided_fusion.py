@@ -145,6 +145,4 @@ class ConcatFusion(nn.Module):
 
 def build_fusion(config: ReDiFuConfig) -> nn.Module:
     """Build the fusion that `config.fusion` names."""
-    return {"mutual_attention": MutualAttentionFusion, "concat": lambda _: ConcatFusion()}[config.fusion](
-        config
-    )
+    return ConcatFusion() if config.fusion == "concat" else MutualAttentionFusion(config)
