@@ -22,7 +22,7 @@ from redifu.evaluation.protocol import evaluate_conversations
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.training.assembly import build_model
 from redifu.training.recipe import Recipe, load_recipe
-from redifu.training.trainer import TrainingRun, train
+from redifu.training.trainer import train
 from training.toy import LABELS, toy_recipe, toy_values, write_text_backbone, write_toy_data
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,14 +37,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(folder: Path) -> Recipe:
     return toy_recipe(folder, training_modality_dropout=0.2, training_output=str(folder / "whole"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trained(recipe: Recipe) -> Path:
-    """An uninterrupted run of `recipe`; the first test that asks for it waits for it."""
+    """An uninterrupted run of `recipe`."""
     return train(recipe)
 
 
@@ -129,17 +129,14 @@ def test_the_processor_carries_the_statistics_of_the_training_data(trained: Path
     assert statistics["audio"]["mean"] == pytest.approx(audio.mean(0).tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.8])
-def test_a_killed_run_resumes_to_the_same_bits(recipe: Recipe, tmp_path: Path, decay: float) -> None:
-    recipe.training.average_decay = decay
-    trained = train(with_output(recipe, tmp_path / "whole"))
+def test_a_killed_run_resumes_to_the_same_bits(trained: Path, recipe: Recipe, tmp_path: Path) -> None:
     resumed = with_output(recipe, tmp_path / "resumed")
     resumed.save(tmp_path / "recipe.yaml")
     # Killed in the middle of the second epoch, by a signal that nothing can catch.
     killed = run_module(f"""
 import os, signal
 from redifu.training.recipe import load_recipe
-from redifu.training.trainer import TrainingRun, train
+from redifu.training.trainer import train
 def report(record):
     if record["event"] == "step" and record["step"] == 7:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -155,31 +152,6 @@ train(load_recipe({str(tmp_path / "recipe.yaml")!r}), report=report)
     assert differing(trained, tmp_path / "resumed") == []
     assert (tmp_path / "resumed" / "metrics.json").read_bytes() == (trained / "metrics.json").read_bytes()
     assert log_of(tmp_path / "resumed") == log_of(trained)
-
-
-def test_the_average_of_the_weights_is_what_is_kept(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[dict[str, Tensor]] = []
-    step = TrainingRun._step
-
-    def remembered(run: TrainingRun, batch: Any) -> tuple[float, float]:
-        losses = step(run, batch)
-        steps.append({name: value.clone() for name, value in run.model.state_dict().items()})
-        return losses
-
-    monkeypatch.setattr(TrainingRun, "_step", remembered)
-    averaged = train(quick(folder, tmp_path / "averaged", training_average_decay=0.7))
-    last = train(quick(folder, tmp_path / "last"))
-    (first, *later), plain = steps[: len(steps) // 2], steps[-1]
-    for weights in later:
-        first = {name: 0.7 * value + 0.3 * weights[name] for name, value in first.items()}
-    for name, value in weights_of(averaged).items():
-        torch.testing.assert_close(value, first[name])
-        torch.testing.assert_close(weights_of(last)[name], plain[name], rtol=0, atol=0)
-    # The average changes nothing of the training itself.
-    losses = [[one["loss"] for one in log_of(run) if one["event"] == "step"] for run in (averaged, last)]
-    assert losses[0] == losses[1]
 
 
 def test_a_run_that_fails_while_it_saves_goes_on(

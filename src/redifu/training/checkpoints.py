@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
 
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
 
@@ -27,8 +26,6 @@ _BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorErr
 # An unfinished folder never carries the prefix, so it is never taken for a checkpoint.
 UNFINISHED = "unfinished"
 OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
-# Where an average of the weights is kept as the model, those that training goes on from.
-TRAINED_WEIGHTS = "trained.safetensors"
 
 
 @dataclass
@@ -80,7 +77,6 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
-    trained: nn.Module | None = None,
 ) -> Path:
     """Save the end of an epoch as a folder that `from_pretrained` loads; then drop all others but the best.
 
@@ -91,14 +87,11 @@ def save_checkpoint(
         optimizer: saved for `restore_optimizer`.
         scheduler: the same.
         progress: names the epoch, and the best one.
-        trained: holds the weights of the last step where those of `model` are their average.
     """
     target = folder / f"{PREFIX}{progress.epoch}"
     with atomic_folder(target) as unfinished:
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
-        if trained is not None:
-            save_model(trained, str(unfinished / TRAINED_WEIGHTS))
         state = optimizer.state_dict()
         tensors = {
             f"{index}.{name}": value.contiguous()
@@ -127,11 +120,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def read_progress(checkpoint: Path) -> Progress:
     """Read how far the run was when the checkpoint was saved."""
     return Progress(**json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["progress"])
-
-
-def restore_trained(checkpoint: Path, model: nn.Module) -> None:
-    """Put the weights of the last step into a model that was loaded with their average."""
-    load_model(model, str(checkpoint / TRAINED_WEIGHTS))
 
 
 def restore_optimizer(

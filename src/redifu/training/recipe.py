@@ -120,8 +120,6 @@ class TrainingSection:
         warmup_ratio: share of all steps in which the learning rates rise from 0.
         schedule: how they go on: "linear" or "cosine" to 0, or "constant".
         max_grad_norm: longer gradients are clipped.
-        average_decay: of an exponential moving average of the weights over the steps; the average is what is
-            scored and kept. 0 keeps the weights of the last step.
         class_weights: "none", "balanced" (inverse to the counts in the training data) or a number per label.
         modality_dropout: probability to hide each stream of an utterance, never its last one.
         patience: stop after so many epochs without a better weighted F1 on dev; None never stops early.
@@ -141,7 +139,6 @@ class TrainingSection:
     warmup_ratio: float | int = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float | int = 1.0
-    average_decay: float | int = 0.0
     class_weights: Literal["none", "balanced"] | list[float | int] = "none"
     modality_dropout: float | int = 0.0
     patience: int | None = None
@@ -154,8 +151,8 @@ class TrainingSection:
         least = {"seed": 0, "epochs": 1, "batch_size": 1, "patience": 1, "num_threads": 1, "weight_decay": 0}
         least |= {"learning_rate": 0, "text_learning_rate": 0}
         _refuse_below(self, least)
-        for name in ("warmup_ratio", "average_decay", "modality_dropout"):
-            if not 0 <= getattr(self, name) < 1:
+        for name, most in (("warmup_ratio", 1), ("modality_dropout", 1)):
+            if not 0 <= getattr(self, name) < most:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
@@ -26,7 +25,6 @@ from redifu.training.checkpoints import (
     newest_checkpoint,
     read_progress,
     restore_optimizer,
-    restore_trained,
     save_checkpoint,
 )
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
@@ -183,25 +181,9 @@ class TrainingRun:
         model.to(self.accelerator.device)
         self.num_steps = len(self.loader) * self.settings.epochs
         optimizer, self.scheduler = build_optimizer(model, self.settings, num_steps=self.num_steps)
-        self.average = self._build_average(model, checkpoint)
         if checkpoint is not None:
             restore_optimizer(checkpoint, optimizer, self.scheduler)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-
-    def _build_average(self, model: Any, checkpoint: Path | None) -> AveragedModel | None:
-        """Build the average of the weights; of a checkpoint, the model comes as the average it holds."""
-        if not self.settings.average_decay:
-            return None
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.settings.average_decay))
-        if checkpoint is not None:
-            average.n_averaged.fill_(self.progress.step)
-            restore_trained(checkpoint, model)
-        return average
-
-    @property
-    def kept_model(self) -> Any:
-        """The model that is scored and saved: the average where there is one."""
-        return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
 
     def _collate(self, dialogues: list[dict]) -> Any:
         batch: Any = self.collator(dialogues)
@@ -244,15 +226,14 @@ class TrainingRun:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         return mean, float(norm)
 
     def _score_dev(self) -> dict[str, Any]:
         """Score on dev, in float32, in the main process: all must agree on what is best."""
         metrics: list[Any] = [None]
         if self.accelerator.is_main_process:
-            metrics = [evaluate_conversations(self.kept_model, self.processor, self.data["dev"])]
+            model = self.accelerator.unwrap_model(self.model)
+            metrics = [evaluate_conversations(model, self.processor, self.data["dev"])]
         broadcast_object_list(metrics)
         return metrics[0]
 
@@ -265,12 +246,11 @@ class TrainingRun:
         if self.accelerator.is_main_process:
             save_checkpoint(
                 self.folder / CHECKPOINTS,
-                model=self.kept_model,
+                model=self.accelerator.unwrap_model(self.model),
                 processor=self.processor,
                 optimizer=self.optimizer,
                 scheduler=self.scheduler,
                 progress=self.progress,
-                trained=None if self.average is None else self.accelerator.unwrap_model(self.model),
             )
         self.accelerator.wait_for_everyone()
 
