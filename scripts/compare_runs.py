@@ -4,8 +4,8 @@
         --system "no relations" runs/plain-* --output comparison.json
 
 Prints a Markdown table: mean and standard deviation over a system's runs and, against the first system, the
-difference of weighted F1 with the 95 % interval and the p value of a paired bootstrap over dialogues. The last
-line is the most frequent label given to every utterance.
+difference of weighted F1 with the 95 % interval and the p value of a paired bootstrap over dialogues. Last
+comes the most frequent label given to every utterance.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def compare(systems: dict[str, list[Path]], data: Path, *, split: str | None = N
     conversations = list(read_conversations(data, split=split))
     labels = load_pretrained(next(iter(systems.values()))[0])[0].config.labels
     ids = [reference_ids(conversation, labels) for conversation in conversations]
-    dialogues = np.repeat(np.arange(len(ids)), [(each != IGNORED_LABEL).sum() for each in ids])
+    dialogues = [place for place, each in enumerate(ids) for _ in range((each != IGNORED_LABEL).sum())]
     references = np.concatenate(ids)
     references = references[references != IGNORED_LABEL]
     result: dict[str, Any] = {}

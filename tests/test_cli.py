@@ -130,8 +130,10 @@ def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: 
 
         return counted
 
-    def written(predictions: Iterator[tuple[dict, Any]]) -> Iterator[tuple[dict, Any]]:
-        nonlocal waiting
+    def written(predictions: Iterator[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
+        nonlocal waiting, most
+        assert number == waiting == sum(len(each["utterances"]) for each in conversations)
+        waiting = most = 0
         for conversation, probabilities in predictions:
             yield conversation, probabilities
             waiting -= len(conversation["utterances"])
@@ -296,6 +298,7 @@ def test_a_folder_that_is_no_model_gets_one_line(
         (["model.hiden_size=2"], "toy.yaml: unknown key model.hiden_size; did you mean model.hidden_size?"),
         (["model.hidden_size=7"], "model: num_attention_heads must divide hidden_size 7"),
         (["data.dev=null"], "toy.yaml: data.dev is missing"),
+        (["training.learning_rate=1e30"], "the loss became nan after step"),
         (["data.train=nowhere.csv"], "nowhere.csv: no such file"),
         (["data.labels=[calm, glad]"], "label must be one of calm, glad, got 'cross'"),
         (["model.text_backbone=nowhere/at-all"], "model: text_backbone nowhere/at-all"),

@@ -17,7 +17,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
@@ -27,7 +26,11 @@ from rich.table import Table
 from rich.text import Text
 
 # What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
-MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# Numbers that overflow come of features or learning rates out of all proportion.
+MISTAKES = (
+    *(ValueError, FloatingPointError),
+    *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,16 +104,21 @@ def _predict(options: argparse.Namespace) -> None:
 
     model, processor = _load(options.model)
     streamed = options.conversations == "-"
+    number = None
     if streamed:
         given = conversations_from_lines(sys.stdin.buffer, source="stdin", check=processor.check)
     else:
         given = read_conversations(options.conversations, check=processor.check)
+        if options.output is not None:
+            # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
+            number = sum(len(conversation["utterances"]) for conversation in given)
+            given = read_conversations(options.conversations)
     # Whoever waits at the other end of a pipe wants each answer before giving the next conversation.
     window = {"lookahead_utterances": 1} if streamed else {}
     predictions = predict_conversations(model, processor, given, **window)
     if options.output is not None:
         with prediction_writer(options.output, model.config.labels) as writer:
-            for conversation, probabilities in _counted(predictions):
+            for conversation, probabilities in _counted(predictions, number=number):
                 writer.write(conversation, probabilities)
     else:
         _print_predictions(predictions, model.config.labels, as_lines=streamed)
@@ -214,12 +222,13 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
-def _counted(predictions: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, Any]]:
-    """Pass predictions on, and show on stderr how many utterances there were and how fast they came."""
+def _counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
+    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} utterances"), _Rate(), TimeElapsedColumn())
+    counted = TextColumn("{task.completed:,} utterances")
+    columns = (BarColumn(), counted, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("", total=number)
         for conversation, probabilities in predictions:
             yield conversation, probabilities
             progress.advance(task, len(conversation["utterances"]))

@@ -392,3 +392,13 @@ def test_any_table_gives_every_row_once_in_its_place(
         expected[row["dialogue_id"]].append(kept)
     read = [(each["id"], each["utterances"]) for each in read_conversations(path)]
     assert read == list(expected.items())
+
+
+def test_an_empty_cell_of_a_column_of_floats_is_absent(tmp_path: Path) -> None:
+    rows = [{"dialogue_id": "d", "turn": turn, "speaker": "Ana", "text": "Hi"} for turn in range(2)]
+    frame = pd.DataFrame(rows).assign(age=[31.0, float("nan")])
+    frame.to_parquet(tmp_path / "ages.parquet")
+    frame.to_csv(tmp_path / "ages.csv", index=False)
+    for name in ("ages.parquet", "ages.csv"):
+        (conversation,) = read_conversations(tmp_path / name)
+        assert ["age" in one for one in conversation["utterances"]] == [True, False]

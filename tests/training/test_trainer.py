@@ -131,7 +131,7 @@ def test_the_processor_carries_the_statistics_of_the_training_data(trained: Path
 
 def test_a_killed_run_resumes_to_the_same_bits(trained: Path, recipe: Recipe, tmp_path: Path) -> None:
     resumed = with_output(recipe, tmp_path / "resumed")
-    resumed.save(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(resumed.to_yaml(), encoding="utf-8")
     # Killed in the middle of the second epoch, by a signal that nothing can catch.
     killed = run_module(f"""
 import os, signal

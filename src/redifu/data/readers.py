@@ -241,7 +241,9 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
 
 
 def _utterance(row: dict[str, Any]) -> dict[str, Any]:
-    cells = {name: value for name, value in row.items() if value is not None and name != "dialogue_id"}
+    # A table of floats writes what is missing as NaN, which is the one value that differs from itself.
+    given = {name: value for name, value in row.items() if value is not None and value == value}
+    cells = {name: value for name, value in given.items() if name != "dialogue_id"}
     return {name: _cell(name, value) for name, value in cells.items()}
 
 

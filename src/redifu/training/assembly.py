@@ -111,9 +111,9 @@ def _from_checkpoint(
         values = model.config.to_dict() | model_section.config
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
-    for name, value in {**_processor_options(data), "labels": labels}.items():
-        setattr(processor, name, value)
-    return model, processor
+    options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
+    parts = (processor.feature_extractor, processor.tokenizer)
+    return model, ReDiFuProcessor(*parts, labels=labels, **options)
 
 
 def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:

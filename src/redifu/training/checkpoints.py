@@ -69,6 +69,14 @@ def move_folder(source: Path, target: Path) -> None:
     _flush(target.parent)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file in one step: a kill leaves the old content or the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    _flush(partial)
+    partial.replace(path)
+
+
 def save_checkpoint(
     folder: Path,
     *,

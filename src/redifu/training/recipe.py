@@ -202,9 +202,9 @@ class Recipe:
         values["model"] |= values["model"].pop("config")
         return values
 
-    def save(self, path: Path) -> None:
-        """Write the recipe as YAML, with every default."""
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    def to_yaml(self) -> str:
+        """Return the recipe as the text of a YAML file, with every default."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

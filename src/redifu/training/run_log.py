@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from redifu.training.checkpoints import Progress
+from redifu.training.checkpoints import Progress, replace_text
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -31,7 +31,7 @@ class RunLog:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         # A kill may have cut the last line short; it is then of an epoch that is run again.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= progress.epoch]
-        path.write_text("".join(kept), encoding="utf-8")
+        replace_text(path, "".join(kept))
         self._lines = path.open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
         self._report = report

@@ -24,6 +24,7 @@ from redifu.training.checkpoints import (
     move_folder,
     newest_checkpoint,
     read_progress,
+    replace_text,
     restore_optimizer,
     save_checkpoint,
 )
@@ -112,7 +113,7 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process and checkpoint is None:
             folder.mkdir(parents=True, exist_ok=True)
-            recipe.save(folder / RECIPE)
+            replace_text(folder / RECIPE, recipe.to_yaml())
 
     @property
     def is_over(self) -> bool:
