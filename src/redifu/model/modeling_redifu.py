@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_redifu import MODALITIES, ReDiFuConfig
+from .configuration_redifu import ReDiFuConfig
 from .conversation_inputs import check_ids, check_inputs, check_labels, stream_presence
 from .differential_attention import DifferentialEncoder
-from .dropout import dropout
+from .emotion_heads import build_head
 from .losses import IGNORED_LABEL, emotion_loss
 from .speaker_relations import SpeakerRelations
 from .text_backbone import encode_texts
@@ -232,48 +231,6 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         return grid.unflatten(0, present.shape)
 
 
-class StreamHeads(nn.Module):
-    """One linear head per stream; the fused logits are their weighted sum over the streams present."""
-
-    def __init__(self, config: ReDiFuConfig):
-        """Build a head for each stream."""
-        super().__init__()
-        self.config = config
-        self.outputs = nn.ModuleDict(
-            {name: nn.Linear(config.hidden_size, len(config.labels)) for name in config.modalities}
-        )
-
-    def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return fused logits and logits by stream from (batch, utterances, streams * hidden) states."""
-        activation = F.relu if self.config.head_activation == "relu" else F.leaky_relu
-        weights = dict(zip(MODALITIES, self.config.modality_weights, strict=True))
-        total = states.new_zeros(*states.shape[:2], len(self.config.labels))
-        logits = {}
-        for index, (name, part) in enumerate(
-            zip(self.config.modalities, states.split(self.config.hidden_size, -1), strict=True)
-        ):
-            hidden = dropout(activation(part), self.config.dropout, self.training)
-            logits[name] = self.outputs[name](hidden)
-            total = total + weights[name] * logits[name] * present[..., index, None]
-        return total, logits
-
-
-class ConcatHead(nn.Module):
-    """One MLP on the streams side by side."""
-
-    def __init__(self, config: ReDiFuConfig):
-        """Build a hidden layer and the output."""
-        super().__init__()
-        self.dropout = config.dropout
-        self.hidden = nn.Linear(len(config.modalities) * config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, len(config.labels))
-
-    def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return fused logits, and none by stream."""
-        hidden = dropout(F.relu(self.hidden(states)), self.dropout, self.training)
-        return self.output(hidden), {}
-
-
 class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
     """ReDiFu with heads for the emotion of every utterance."""
 
@@ -281,7 +238,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         """Build from a configuration; touches no file."""
         super().__init__(config)
         self.redifu = ReDiFuModel(config)
-        self.classifier = ConcatHead(config) if config.fusion == "concat" else StreamHeads(config)
+        self.classifier = build_head(config)
         self.post_init()
 
     @classmethod
