@@ -29,6 +29,10 @@ MODELS = [
     ("iemocap", "eager"),
     ("iemocap", "sdpa"),
     ("baseline", "sdpa"),
+    ("causal", "eager"),
+    ("causal", "sdpa"),
+    ("whole", "eager"),
+    ("whole", "sdpa"),
 ]
 
 

@@ -1,10 +1,13 @@
 """The differential encoders, against the two attention maps that they never compute."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from model.tiny_models import IMPLEMENTATIONS, tiny_config
+import paper_reference
+from model.tiny_models import IMPLEMENTATIONS, tiny_config, tiny_model
 from redifu.model.attention import masked_attention, neighbour_indices
 from redifu.model.differential_attention import (
     DifferentialAttention,
@@ -47,8 +50,8 @@ def test_first_differences_equal_two_maps_over_the_present_utterances(
     states = torch.randn(1, len(present), attention.config.hidden_size)
     mask = torch.tensor([present])
     hidden = states.masked_fill(~mask[..., None], 1e4)
-    _, following, _ = neighbour_indices(mask)
-    output, _ = attention(hidden, present=mask, following=following)
+    previous, following, _ = neighbour_indices(mask)
+    output, _ = attention(hidden, present=mask, previous=previous, following=following)
     expected = two_maps(attention, states[mask])
     torch.testing.assert_close(output[mask], expected, rtol=0, atol=1e-6)
 
@@ -56,8 +59,8 @@ def test_first_differences_equal_two_maps_over_the_present_utterances(
 def test_strength_zero_leaves_the_output_bias(attention: DifferentialAttention) -> None:
     attention.strength.data.zero_()
     mask = torch.ones(1, 4, dtype=torch.bool)
-    _, following, _ = neighbour_indices(mask)
-    output, _ = attention(torch.randn(1, 4, 16), present=mask, following=following)
+    previous, following, _ = neighbour_indices(mask)
+    output, _ = attention(torch.randn(1, 4, 16), present=mask, previous=previous, following=following)
     torch.testing.assert_close(output, attention.output.bias.expand(1, 4, -1))
 
 
@@ -66,10 +69,10 @@ def test_none_is_ordinary_attention() -> None:
     assert not hasattr(layer, "strength")
     states = torch.randn(1, 5, 16)
     mask = torch.ones(1, 5, dtype=torch.bool)
-    _, following, _ = neighbour_indices(mask)
+    previous, following, _ = neighbour_indices(mask)
     query, key, value = layer.qkv(states).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
     expected = (query @ key.transpose(-1, -2) * 16**-0.5).softmax(-1) @ value
-    output, _ = layer(states, present=mask, following=following)
+    output, _ = layer(states, present=mask, previous=previous, following=following)
     torch.testing.assert_close(output, layer.output(expected.transpose(1, 2).flatten(2)), rtol=0, atol=1e-6)
 
 
@@ -98,7 +101,7 @@ def test_delta_is_the_depthwise_convolution() -> None:
         padded.transpose(1, 2), delta.convolution.weight, delta.convolution.bias, groups=16
     ).transpose(1, 2)
     expected = states + delta.alpha * delta.gate(states).sigmoid() * delta.norm(convolved)
-    torch.testing.assert_close(delta(states, padded[:, :-2], padded[:, 2:]), expected)
+    torch.testing.assert_close(delta(states, (padded[:, :-2], states, padded[:, 2:])), expected)
 
 
 @pytest.mark.parametrize("fields", [{}, {"released": "iemocap"}], ids=["sinusoidal", "rotary"])
@@ -140,7 +143,9 @@ def test_sinusoids_start_at_zero_and_one(size: int) -> None:
 def test_without_any_key_nothing_is_attended(implementation: str) -> None:
     query, key, value = (torch.randn(2, 2, 3, 4, requires_grad=True) for _ in range(3))
     mask = torch.tensor([[False] * 3, [True, False, True]])
-    attended, _ = masked_attention(query, key, value, key_mask=mask, scale=1.0, implementation=implementation)
+    attended, _ = masked_attention(
+        query, key, value, visible=mask[:, None], scale=1.0, implementation=implementation
+    )
     assert not attended[0].any()
     assert attended[1].any()
     attended.square().sum().backward()
@@ -149,3 +154,42 @@ def test_without_any_key_nothing_is_attended(implementation: str) -> None:
         assert tensor.grad.isfinite().all()
         assert not tensor.grad[0].any()
     assert not value.grad[1, :, 1].any()
+
+
+@pytest.mark.parametrize("present", PRESENT, ids=["all", "some", "two", "one"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("kind", "causal", "reference"),
+    [
+        ("dual_maps", False, paper_reference.dual_map_attention),
+        ("dual_maps", True, paper_reference.dual_map_attention),
+        ("shifted_keys", True, paper_reference.causal_shifted_attention),
+    ],
+)
+def test_equals_the_literal_equation(
+    kind: str, causal: bool, reference: Callable[..., Tensor], implementation: str, present: list[bool]
+) -> None:
+    fields = {"differential_attention": kind, "causal": causal}
+    layer = tiny_model(**fields, implementation=implementation).redifu.encoders["audio"].attention
+    states, mask = torch.randn(len(present), 16), torch.tensor(present)
+    previous, following, inner = neighbour_indices(mask[None])
+    output, _ = layer(
+        states.masked_fill(~mask[:, None], 1e4)[None],
+        present=mask[None],
+        previous=previous.where(inner[..., 0], torch.arange(len(present))),
+        following=following,
+    )
+    expected = reference(layer, states, mask)
+    torch.testing.assert_close(output[0, mask], expected[mask], rtol=0, atol=1e-5)
+
+
+def test_the_causal_convolution_reads_the_utterance_and_two_earlier_ones() -> None:
+    model = tiny_model(causal=True).redifu.encoders["audio"]
+    taken: list[tuple[Tensor, ...]] = []
+    model.delta.register_forward_pre_hook(lambda _, given: taken.append(given[1]))
+    mask = torch.tensor([PRESENT[1]])
+    states = torch.randn(1, 6, 16).masked_fill(~mask[..., None], 0.0)
+    model(states, torch.zeros_like(states), positions=torch.arange(6)[None], present=mask)
+    padded = torch.nn.functional.pad(states[0, mask[0]], (0, 0, 2, 0))
+    for shift, tap in enumerate(taken[0]):
+        assert torch.equal(tap[0, mask[0]], padded[shift : shift + 4])

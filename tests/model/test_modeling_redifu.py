@@ -42,7 +42,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_tensor_of_utterances_times_utterances_times_hidden(variant: str, implementation: str) -> None:
-    length, hidden = 160, 32
+    length, hidden = 160, 64
     fields = {"hidden_size": hidden, "num_attention_heads": 2, "fusion_num_attention_heads": 2}
     model = tiny_model(implementation=implementation, **fields, **VARIANTS[variant]).train()
     batch = tiny_batch(length)
@@ -127,15 +127,17 @@ def test_attentions_are_distributions_over_present_utterances(variant: str) -> N
     assert attentions
     for name, weights in attentions.items():
         receiver, _, sender = re.fullmatch(r"(\w+?)(_\w+)?(?:\.(\w+))?", name).groups()
-        keys, queries = present[sender or receiver], present[receiver]
-        assert weights.shape[0] == 2 and weights.shape[2:] == (6, 6), name
-        assert (
-            not weights.masked_fill(~queries[:, None, :, None], 0.0)
-            .masked_fill(keys[:, None, None], 0.0)
-            .any()
-        ), name
-        totals = weights.sum(-1).transpose(1, 2)[queries]
-        torch.testing.assert_close(totals, torch.ones_like(totals))
+        # The nodes of the cross-modal subgraph are the utterances of one stream after those of the other.
+        nodes = {**present, "cross": torch.cat(list(present.values()), dim=1)}
+        keys, queries = nodes[sender or receiver], nodes[receiver]
+        visible = keys[:, None, :].expand(-1, queries.shape[1], -1)
+        if model.config.causal:
+            visible = visible.tril()
+        assert weights.shape[0] == 2 and weights.shape[2:] == visible.shape[1:], name
+        assert not weights.masked_fill(visible[:, None] | ~queries[:, None, :, None], 0.0).any(), name
+        totals = weights.sum(-1).masked_fill(~queries[:, None], 0.0)
+        expected = (visible.any(-1) & queries)[:, None].expand_as(totals).float()
+        torch.testing.assert_close(totals, expected)
 
 
 def test_nobody_is_attended_in_a_stream_that_a_dialogue_has_not() -> None:
@@ -160,7 +162,12 @@ def test_attentions_of_sdpa_are_refused() -> None:
 )
 def test_the_loss_reaches_every_parameter(variant: str, streams: tuple[str, ...]) -> None:
     absent = [name for name in MODALITIES if name not in streams]
-    model = tiny_model(**VARIANTS[variant], **{f"{name}_size": None for name in absent}).train()
+    fields = {**VARIANTS[variant], **{f"{name}_size": None for name in absent}}
+    if len(streams) == 1:
+        fields["cross_modal_relations"] = False
+    if "text" in absent and variant == "whole":
+        fields["fusion"] = "mutual_attention"
+    model = tiny_model(**fields).train()
     batch = {name: value for name, value in tiny_batch(5, 3).items() if name.split("_")[0] not in absent}
     reached = gradients(model, model(**batch, labels=random_labels(batch)).loss)
     assert set(reached) == {name for name, _ in model.named_parameters()}

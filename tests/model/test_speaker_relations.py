@@ -4,12 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
+import paper_reference
 import released_reference
 from model.tiny_models import tiny_batch, tiny_config, tiny_model
+from redifu.model import MODALITIES
 from redifu.model.speaker_relations import (
+    KINDS,
     NUM_RELATIONS,
     RelationalAttention,
     SpeakerRelations,
+    cross_modal_relations,
     speaker_relations,
 )
 
@@ -109,3 +113,40 @@ def test_a_far_utterance_has_no_influence() -> None:
     changed = (before != after).any(-1)[0]
     assert not changed[:4].any()
     assert changed[7:].all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [0, 2, 100])
+def test_cross_modal_relations_equal_the_literal_ids(window: int, causal: bool) -> None:
+    speakers = [0, 1, 0, 2, 1]
+    present = {"text": [1, 1, 0, 1, 1], "audio": [1, 0, 1, 1, 1], "visual": [1, 1, 1, 1, 0]}
+    masks = {name: torch.tensor([here]).bool() for name, here in present.items()}
+    actual = cross_modal_relations(
+        torch.tensor([speakers]), torch.arange(5)[None], present=masks, window=window, causal=causal
+    )
+    alone = {name: mask[0] for name, mask in masks.items()}
+    expected = paper_reference.cross_modal_ids(speakers, alone, window=window, causal=causal)
+    assert torch.equal(actual[0], expected)
+    assert actual.max() < NUM_RELATIONS + KINDS * 6
+
+
+def test_the_cross_modal_subgraph_equals_the_reference_over_pairs() -> None:
+    module = tiny_model(cross_modal_relations=True).redifu.cross_modal_relations
+    reference = released_reference.RelationalGraph(16, module.embedding).eval()
+    names = {"inputs.": "attentions.", "joint.": "out_att.", "projection.": "fc."}
+    for layer in ("", "attentions.0.", "attentions.1.", "out_att."):
+        names[f"{layer}norm."] = f"{layer}layer_norm."
+    weights = {}
+    for key, value in module.graph.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs) if key.startswith(ours) else key
+        key = key.replace(".weight", ".W") if value.shape[0] in (16, 32) and value.dim() == 2 else key
+        weights[key.replace("fc.W", "fc.weight").replace(".attention", ".a")] = value
+    reference.load_state_dict(weights, strict=False)
+    speakers = torch.tensor([[0, 1, 0, 1]])
+    present = {name: torch.ones(1, 4, dtype=torch.bool) for name in MODALITIES}
+    streams = {name: torch.randn(1, 4, 16) for name in MODALITIES}
+    fused, _ = module(streams, speakers, positions=torch.arange(4)[None], present=present)
+    ids = cross_modal_relations(speakers, torch.arange(4)[None], present=present, window=3)
+    expected = reference(torch.cat(list(streams.values()), dim=1), ids)
+    torch.testing.assert_close(torch.cat(list(fused.values()), dim=1), expected, rtol=0, atol=1e-5)

@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
+import paper_reference
 import released_reference
-from model.tiny_models import IMPLEMENTATIONS, tiny_config
+from model.tiny_models import (
+    IMPLEMENTATIONS,
+    random_modality_mask,
+    tiny_batch,
+    tiny_config,
+    tiny_model,
+)
 from redifu.model import MODALITIES
 from redifu.model.text_guided_fusion import MutualAttentionFusion, build_fusion
 
@@ -39,7 +46,7 @@ def test_equals_the_reference_that_also_computes_self_attention(fusion: MutualAt
                 weights[f"{part}_{short}.{_released_key(part, key)}"] = value
     reference.load_state_dict(weights)
     states, present = streams(2, 5)
-    fused, _ = fusion(states, present=present)
+    fused = fusion(states, present=present).streams
     for actual, expected in zip(fused.values(), reference(*states.values()), strict=True):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
@@ -55,10 +62,10 @@ def test_a_stream_that_nobody_has_is_as_if_the_model_had_two(fusion: MutualAtten
     states, present = streams(1, 4)
     present["visual"] = torch.zeros(1, 4, dtype=torch.bool)
     states["visual"] = torch.zeros(1, 4, 16)
-    fused, _ = fusion(states, present=present)
+    fused = fusion(states, present=present).streams
     two = MutualAttentionFusion(tiny_config(visual_size=None, fusion_num_attention_heads=2)).eval()
     two.load_state_dict(fusion.state_dict(), strict=False)
-    expected, _ = two({name: states[name] for name in ("text", "audio")}, present=present)
+    expected = two({name: states[name] for name in ("text", "audio")}, present=present).streams
     for name, value in expected.items():
         torch.testing.assert_close(fused[name], value, rtol=0, atol=1e-6)
     assert not fused["visual"].any()
@@ -67,7 +74,65 @@ def test_a_stream_that_nobody_has_is_as_if_the_model_had_two(fusion: MutualAtten
 def test_concat_leaves_the_streams_as_they_are() -> None:
     states, present = streams(1, 3)
     fusion = build_fusion(tiny_config(fusion="concat"))
-    fused, attentions = fusion(states, present=present)
-    assert all(torch.equal(fused[name], states[name]) for name in MODALITIES)
-    assert not attentions
+    fused = fusion(states, present=present)
+    assert all(torch.equal(fused.streams[name], states[name]) for name in MODALITIES)
+    assert not fused.attentions
     assert not list(fusion.parameters())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("quality", [None, 3], ids=["no_quality", "quality"])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_text_diffusion_equals_the_literal_equation(
+    implementation: str, steps: int, quality: int | None, causal: bool
+) -> None:
+    fields = {"diffusion_steps": steps, "quality_size": quality, "causal": causal}
+    model = tiny_model(fusion="text_diffusion", implementation=implementation, **fields)
+    states, present = streams(2, 5)
+    drop = {"text": [(0, 1), (0, 0), (1, 4)], "audio": [(0, 1), (0, 4), (1, 2)], "visual": [(1, 0)]}
+    for name, places in drop.items():
+        for row, place in places:
+            present[name][row, place] = False
+            states[name][row, place] = 0.0
+    given = None if quality is None else torch.randn(2, 5, 2, quality)
+    fused = model.redifu.fusion(states, present=present, quality_features=given)
+    for row in range(2):
+        expected, reliability = paper_reference.text_diffusion(
+            model.redifu.fusion,
+            {name: value[row] for name, value in states.items()},
+            {name: value[row] for name, value in present.items()},
+            None if given is None else given[row],
+        )
+        torch.testing.assert_close(fused.streams["text"][row], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(fused.reliability[row], reliability, rtol=0, atol=1e-6)
+    assert all(torch.equal(fused.streams[name], states[name]) for name in ("audio", "visual"))
+
+
+def test_reliability_is_returned_and_reads_the_quality() -> None:
+    model = tiny_model(fusion="text_diffusion", quality_size=2)
+    batch = tiny_batch(4, 2)
+    batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
+    quality = torch.randn(2, 4, 2, 2)
+    present = batch["modality_mask"] & batch["utterance_mask"][..., None]
+    output = model(**batch, quality_features=quality)
+    assert output.reliability.shape == (2, 4, 3)
+    assert torch.equal(output.reliability > 0, present)
+    assert (output.reliability <= 1).all() and (output.reliability[..., 0] == present[..., 0]).all()
+    hidden = quality.masked_fill(~present[..., 1:, None], float("nan"))
+    assert torch.equal(model(**batch, quality_features=hidden).logits, output.logits)
+    changed = model(**batch, quality_features=quality + 1).reliability
+    assert torch.equal((changed != output.reliability)[..., 1:], present[..., 1:])
+    with pytest.raises(ValueError, match=r"quality_features must be \(batch, utterances, 2, 2\)"):
+        model(**batch, quality_features=quality[..., :1])
+
+
+def test_an_utterance_without_text_is_recognised_by_the_text_head_too() -> None:
+    model = tiny_model(fusion="text_diffusion")
+    batch = tiny_batch(4)
+    batch["modality_mask"] = torch.ones(1, 4, 3, dtype=torch.bool)
+    batch["modality_mask"][0, 2, 0] = False
+    output = model(**batch)
+    weights = torch.tensor(model.config.modality_weights)
+    by_stream = torch.stack([output[f"{name}_logits"] for name in MODALITIES], dim=-1)
+    torch.testing.assert_close(output.logits, (by_stream * weights).sum(-1))

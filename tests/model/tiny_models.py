@@ -16,6 +16,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "meld": {},
     "iemocap": {"released": "iemocap"},
     "baseline": {"differential_attention": "none", "fusion": "concat", "relation_modalities": []},
+    "causal": {"causal": True},
+    "whole": {
+        "differential_attention": "dual_maps",
+        "relation_modalities": list(MODALITIES),
+        "cross_modal_relations": True,
+        "fusion": "text_diffusion",
+        "learned_modality_weights": True,
+    },
 }
 # Two encoders with learned positions and one with rotary ones, whose frequencies are buffers.
 TEXT_CONFIGS: dict[str, PreTrainedConfig] = {

@@ -12,48 +12,63 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
+def visible_keys(present: Tensor, *, causal: bool) -> Tensor:
+    """Say which utterances may be attended, by whom.
+
+    Args:
+        present: (batch, utterances) bool, the utterances that have the attended stream.
+        causal: whether only the utterance itself and earlier ones are seen.
+
+    Returns:
+        (batch, utterances or 1, utterances) bool, receivers by keys; 1 stands for all receivers alike.
+    """
+    keys = present[:, None, :]
+    length = present.shape[-1]
+    return keys & torch.ones(length, length, dtype=torch.bool, device=keys.device).tril() if causal else keys
+
+
 def masked_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     *,
-    key_mask: Tensor,
+    visible: Tensor,
     scale: float,
     dropout_probability: float = 0.0,
     implementation: str = "sdpa",
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend from every utterance to the utterances of `key_mask`.
+    """Attend from every utterance to those that are visible to it.
 
     Args:
         query: (batch, heads, utterances, head size).
         key: (batch, heads, utterances, head size).
-        value: (batch, heads, utterances, head size), finite also where `key_mask` is False.
-        key_mask: (batch, utterances) bool, True where a key may be attended.
+        value: (batch, heads, utterances, head size), finite also where nobody sees it.
+        visible: (batch, utterances or 1, utterances) bool, as of `visible_keys`.
         scale: factor on the products of queries and keys.
         dropout_probability: probability of dropping an attention weight.
         implementation: "eager" or "sdpa".
 
     Returns:
-        The attended values (batch, utterances, heads * head size), zero for a dialogue without any key, and
-        the attention weights (batch, heads, utterances, utterances) of "eager", None of "sdpa".
+        The attended values (batch, utterances, heads * head size), zero where no key is visible, and the
+        attention weights (batch, heads, utterances, utterances) of "eager", None of "sdpa".
     """
-    has_key = key_mask.any(dim=-1, keepdim=True)
+    has_key = visible.any(dim=-1, keepdim=True)
     # A row without any key would be 0 / 0, in the gradient too: it looks everywhere and becomes zero below.
-    visible = (key_mask | ~has_key)[:, None, None, :]
+    looked_at = (visible | ~has_key)[:, None]
     weights = None
     # With dropout, sdpa has no fused kernel on a CPU and would draw a slow mask.
     if implementation == "sdpa" and not (dropout_probability > 0 and query.device.type == "cpu"):
         attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, dropout_p=dropout_probability, scale=scale
+            query, key, value, attn_mask=looked_at, dropout_p=dropout_probability, scale=scale
         )
     else:
         scores = (query * scale) @ key.transpose(-1, -2)
-        weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
+        weights = scores.masked_fill(~looked_at, float("-inf")).softmax(dim=-1)
         attended = dropout(weights, dropout_probability, training=True) @ value
     attended = attended.transpose(1, 2).flatten(2)
     if weights is not None:
-        weights = weights * has_key[:, None, None]
-    return attended * has_key[..., None], weights
+        weights = weights * has_key[:, None]
+    return attended * has_key, weights
 
 
 def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:

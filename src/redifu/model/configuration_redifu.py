@@ -43,8 +43,8 @@ _RELEASED_LABELS = {
 _CHOICES = {
     "position_encoding": ("sinusoidal", "rotary"),
     "head_activation": ("relu", "leaky_relu"),
-    "differential_attention": ("shifted_keys", "none"),
-    "fusion": ("mutual_attention", "concat"),
+    "differential_attention": ("shifted_keys", "dual_maps", "none"),
+    "fusion": ("mutual_attention", "concat", "text_diffusion"),
 }
 
 
@@ -63,18 +63,24 @@ class ReDiFuConfig(PreTrainedConfig):
         relation_window: greatest distance, in utterances, of related utterances.
         relation_embedding_size: size of the embedding of a relation.
         relation_dropout: dropout inside the relation subgraphs.
-        relation_modalities: the streams with relation subgraphs: ["text"], or [] for none.
-        cross_modal_relations: whether relations also join different streams; only False so far.
+        relation_modalities: the streams with relation subgraphs of their own, (released: text).
+        cross_modal_relations: whether a subgraph also joins different streams of related utterances.
         dropout: dropout everywhere else.
-        causal: whether no utterance sees a later one; only False so far.
-        differential_attention: "shifted_keys" (released) or "none" (ordinary attention).
+        causal: whether no utterance sees a later one.
+        differential_attention: "shifted_keys" (released), "dual_maps" (two maps of queries and keys of their
+            own) or "none" (ordinary attention).
         position_encoding: "sinusoidal" (released MELD) or "rotary" (released IEMOCAP).
         feed_forward_gelu_scale: c of c x (1 + tanh(...)) in the encoders: 0.5 is the GELU itself.
         encoder_residual_scale: factor of the encoded states when added to the positioned ones.
-        fusion: "mutual_attention" (released) or "concat" (one head on the streams side by side).
+        fusion: "mutual_attention" (released), "text_diffusion" (audio and visual flow into the text) or
+            "concat" (one head on the streams side by side).
+        diffusion_steps: steps of "text_diffusion".
+        quality_size: measures of the quality of an utterance's sound, and of its picture, that
+            "text_diffusion" reads; None for none.
         head_activation: "relu" or "leaky_relu" before the heads.
         head_residual: whether the heads also read the streams as they were before the fusion.
         modality_weights: factors of the text, audio and visual logits in their sum.
+        learned_modality_weights: whether these factors are learned, starting from `modality_weights`.
         stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
         text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
 
@@ -106,9 +112,12 @@ class ReDiFuConfig(PreTrainedConfig):
     feed_forward_gelu_scale: float | int = 0.66
     encoder_residual_scale: float | int = 1.0
     fusion: str = "mutual_attention"
+    diffusion_steps: int = 2
+    quality_size: int | None = None
     head_activation: str = "relu"
     head_residual: bool = False
     modality_weights: list[float | int] | tuple[float | int, ...] = (3.0, 1.0, 0.3)
+    learned_modality_weights: bool = False
     stream_loss_weight: float | int = 0.1
     text_config: PreTrainedConfig | dict | None = None
 
@@ -188,13 +197,27 @@ class ReDiFuConfig(PreTrainedConfig):
         for field, choices in _CHOICES.items():
             if (value := getattr(self, field)) not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
-        if not set(self.relation_modalities) <= {"text"}:
-            raise ValueError(f"relation_modalities must be ['text'] or [], got {self.relation_modalities}")
+        given = self.relation_modalities
+        if not set(given) <= set(MODALITIES) or len(set(given)) < len(given):
+            raise ValueError(f"relation_modalities must be some of {', '.join(MODALITIES)}, got {given}")
         if isinstance(self.text_config, PreTrainedConfig) and self.text_config.is_encoder_decoder:
             family = self.text_config.model_type
             raise ValueError(f"text_config must be an encoder's or a decoder's, got {family}, which is both")
-        if self.cross_modal_relations or self.causal:
-            raise ValueError("cross_modal_relations and causal must be False: this version has neither")
+        self._check_fusion()
+
+    def _check_fusion(self) -> None:
+        """Refuse options that nothing would read."""
+        if self.cross_modal_relations and len(self.modalities) < 2:
+            raise ValueError("cross_modal_relations need two streams to join, got only " + self.modalities[0])
+        if self.fusion == "text_diffusion" and self.text_size is None:
+            raise ValueError("fusion text_diffusion diffuses into the text, and text_size is None")
+        if self.quality_size is not None and self.fusion != "text_diffusion":
+            raise ValueError(f"quality_size is read by fusion text_diffusion only, got {self.fusion}")
+        if self.learned_modality_weights and (self.fusion == "concat" or not all(self.modality_weights)):
+            raise ValueError(
+                "learned_modality_weights need a head per stream and modality_weights above 0, got fusion "
+                f"{self.fusion} and {self.modality_weights}"
+            )
 
     def _check_sizes(self) -> None:
         """Refuse sizes that can not be, or do not divide each other."""
@@ -202,7 +225,8 @@ class ReDiFuConfig(PreTrainedConfig):
         if self.fusion_num_attention_heads is not None:
             heads.append("fusion_num_attention_heads")
         sizes = ["hidden_size", "num_speakers", "relation_embedding_size", *heads]
-        sizes += [f"{name}_size" for name in self.modalities]
+        sizes += [f"{name}_size" for name in self.modalities] + ["diffusion_steps"]
+        sizes += ["quality_size"] if self.quality_size is not None else []
         for field, least in [*((size, 1) for size in sizes), ("relation_window", 0)]:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")

@@ -17,6 +17,7 @@ def check_inputs(
     speaker_ids: Tensor | None,
     input_ids: Tensor | None,
     attention_mask: Tensor | None,
+    quality_features: Tensor | None = None,
 ) -> None:
     """Refuse inputs that do not fit the model or each other.
 
@@ -28,6 +29,7 @@ def check_inputs(
         speaker_ids: (batch, utterances) int, or None.
         input_ids: (texts, tokens) int, or None.
         attention_mask: (texts, tokens) bool or 0/1, or None.
+        quality_features: (batch, utterances, 2, measures) float, or None.
 
     Raises:
         ValueError: with what was expected and what came.
@@ -35,6 +37,7 @@ def check_inputs(
     _check_streams(config, features, input_ids)
     grids = {f"{name}_features": value for name, value in features.items()}
     grids |= {"utterance_mask": utterance_mask, "modality_mask": modality_mask, "speaker_ids": speaker_ids}
+    grids["quality_features"] = quality_features
     for name in ("utterance_mask", "speaker_ids"):
         if (grid := grids[name]) is not None and grid.dim() != 2:
             raise ValueError(f"{name} must be (batch, utterances), got {tuple(grid.shape)}")
@@ -49,6 +52,11 @@ def check_inputs(
         raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
     if modality_mask is not None and modality_mask.shape[2:] != (len(MODALITIES),):
         raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(modality_mask.shape)}")
+    if quality_features is not None and quality_features.shape[2:] != (2, config.quality_size):
+        raise ValueError(
+            f"quality_features must be (batch, utterances, 2, {config.quality_size or 'none: not read'}), "
+            f"got {tuple(quality_features.shape)}"
+        )
     if attention_mask is not None and (input_ids is None or attention_mask.shape != input_ids.shape):
         raise ValueError(
             f"attention_mask must have the shape of input_ids, got {tuple(attention_mask.shape)}"

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import masked_attention, neighbour_indices, split_heads, take_utterances
+from .attention import (
+    masked_attention,
+    neighbour_indices,
+    split_heads,
+    take_utterances,
+    visible_keys,
+)
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
 
@@ -49,12 +55,16 @@ class DeltaNet(nn.Module):
         """Start with the whole change added."""
         nn.init.ones_(self.alpha)
 
-    def forward(self, states: Tensor, previous: Tensor, following: Tensor) -> Tensor:
-        """Return (batch, utterances, hidden); `previous` and `following` are neighbours, zero at the ends."""
-        left, middle, right = self.convolution.weight[:, 0].unbind(-1)
-        convolved = (
-            previous * left + states * middle + following * right + cast(Tensor, self.convolution.bias)
-        )
+    def forward(self, states: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return (batch, utterances, hidden).
+
+        Args:
+            states: (batch, utterances, hidden).
+            taps: what the kernel's three places read, each as `states`, zero beyond the ends.
+        """
+        weights = self.convolution.weight[:, 0].unbind(-1)
+        convolved = sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
+        convolved = convolved + cast(Tensor, self.convolution.bias)
         return states + self.alpha * self.gate(states).sigmoid() * self.norm(convolved)
 
 
@@ -76,14 +86,16 @@ class ContextGate(nn.Module):
 
 
 class DifferentialAttention(nn.Module):
-    """Subtracts from an attention map the one over keys an utterance earlier: keeps what lasts in time.
+    """Subtracts from an attention map another one: keeps what lasts in time.
 
-    With A1 = softmax(q k^T) and A2 the same over keys rolled by one utterance, A2's columns are A1's rolled,
-    hence (A1 - A2) v = A1 (v - next v): one ordinary attention over first differences of the values.
+    "shifted_keys": the other map is over keys an utterance earlier, times a learned strength. With A1 =
+    softmax(q k^T) and A2 the same over keys rolled by one utterance, A2's columns are A1's rolled, hence
+    (A1 - A2) v = A1 (v - next v): one ordinary attention over first differences of the values.
+    "none": ordinary attention, nothing is subtracted.
     """
 
     def __init__(self, config: ReDiFuConfig):
-        """Build one layer; `config.differential_attention` none makes it ordinary attention."""
+        """Build one layer of the kind `config.differential_attention`."""
         super().__init__()
         self.config = config
         # The released scale is that of the model size, not of the head size.
@@ -99,31 +111,94 @@ class DifferentialAttention(nn.Module):
         if self.differential:
             nn.init.constant_(self.strength, 0.5)
 
-    def forward(self, states: Tensor, *, present: Tensor, following: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1 (batch, heads, utterances, utterances).
 
         Args:
             states: (batch, utterances, hidden).
             present: (batch, utterances) bool, the utterances that have the stream.
+            previous: (batch, utterances) index of the utterance before that has it, its own for the first.
             following: (batch, utterances) index of the next such utterance, the first after the last.
         """
         query, key, value = self.qkv(states).chunk(3, dim=-1)
-        if self.differential:
+        causal = self.config.causal
+        if self.differential and not causal:
             value = value - take_utterances(value, following)
-        value = value.masked_fill(~present[..., None], 0.0)
+        attended, weights = self._attend(query, key, value, present)
+        if self.differential and causal:
+            # First differences look one utterance ahead, and the roll wraps to the end: two maps instead.
+            attended = attended - self._attend(query, take_utterances(key, previous), value, present)[0]
+        return self.output(self.strength * attended if self.differential else attended), weights
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         heads = self.config.num_attention_heads
-        attended, weights = masked_attention(
+        return masked_attention(
             split_heads(query, heads),
             split_heads(key, heads),
-            split_heads(value, heads),
-            key_mask=present,
+            split_heads(value.masked_fill(~present[..., None], 0.0), heads),
+            visible=visible_keys(present, causal=self.config.causal),
             scale=self.scale,
             # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
             # and neither acts in evaluation (tests: golden).
             dropout_probability=self.config.dropout if self.training else 0.0,
             implementation=self.config._attn_implementation,
         )
-        return self.output(self.strength * attended if self.differential else attended), weights
+
+
+class DualMapAttention(nn.Module):
+    """Two attention maps, each of queries and keys of its own: (A1 - lambda A2) v, normed head by head.
+
+    Source: the differential Transformer of Ye et al. (arXiv 2410.05258, section 2.1), as its first layer:
+    lambda = exp(lq1·lk1) - exp(lq2·lk2) + lambda_init, and what is normed is scaled by 1 - lambda_init.
+    """
+
+    LAMBDA_INIT = 0.8 - 0.6 * math.exp(-0.3 * 0)
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build one layer."""
+        super().__init__()
+        self.config = config
+        size = config.hidden_size // config.num_attention_heads
+        self.scale = size**-0.5
+        self.queries_keys = nn.ModuleList(
+            nn.Linear(config.hidden_size, 2 * config.hidden_size) for _ in range(2)
+        )
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.lambda_vectors = nn.Parameter(torch.empty(2, 2, size))
+        self.head_norm = nn.RMSNorm(size, eps=1e-5)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start near lambda_init, as Ye et al."""
+        nn.init.normal_(self.lambda_vectors, std=0.1)
+
+    def forward(
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
+        heads = self.config.num_attention_heads
+        value = split_heads(self.value(states).masked_fill(~present[..., None], 0.0), heads)
+        maps = [
+            masked_attention(
+                *(split_heads(part, heads) for part in projection(states).chunk(2, dim=-1)),
+                value,
+                visible=visible_keys(present, causal=self.config.causal),
+                scale=self.scale,
+                dropout_probability=self.config.dropout if self.training else 0.0,
+                implementation=self.config._attn_implementation,
+            )
+            for projection in self.queries_keys
+        ]
+        exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
+        strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
+        (first, weights), (second, _) = maps
+        difference = self.head_norm((first - strength * second).unflatten(-1, (heads, -1)))
+        return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2)), weights
 
 
 class PositionwiseFeedForward(nn.Module):
@@ -154,7 +229,8 @@ class DifferentialEncoder(GradientCheckpointingLayer):
         self.delta = DeltaNet(size)
         self.context_gate = ContextGate(size)
         self.input_norm = nn.LayerNorm(size, eps=1e-6)
-        self.attention = DifferentialAttention(config)
+        dual = config.differential_attention == "dual_maps"
+        self.attention = DualMapAttention(config) if dual else DifferentialAttention(config)
         self.attention_norm = nn.LayerNorm(size, eps=1e-6)
         self.feed_forward = PositionwiseFeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(size, eps=1e-6)
@@ -177,13 +253,21 @@ class DifferentialEncoder(GradientCheckpointingLayer):
         """
         previous, following, inner = neighbour_indices(present)
         positioned = dropout(self._position(states, positions) + speakers, self.config.dropout, self.training)
-        delta = self.delta(
-            states,
-            take_utterances(states, previous) * inner[..., :1],
-            take_utterances(states, following) * inner[..., 1:],
-        )
+        before = take_utterances(states, previous).masked_fill(~inner[..., :1], 0.0)
+        if self.config.causal:
+            earlier = take_utterances(before, previous).masked_fill(~inner[..., :1], 0.0)
+            taps = (earlier, before, states)
+        else:
+            taps = (before, states, take_utterances(states, following).masked_fill(~inner[..., 1:], 0.0))
+        delta = self.delta(states, taps)
         hidden = self.input_norm(self.context_gate(positioned, delta) + positioned)
-        attended, weights = self.attention(hidden, present=present, following=following)
+        own = torch.arange(present.shape[1], device=present.device)
+        attended, weights = self.attention(
+            hidden,
+            present=present,
+            previous=previous.where(inner[..., 0], own),
+            following=following,
+        )
         hidden = self.attention_norm(hidden + attended)
         hidden = self.feed_forward_norm(hidden + self.feed_forward(hidden))
         encoded = positioned + self.config.encoder_residual_scale * hidden

@@ -17,7 +17,7 @@ from .conversation_inputs import check_ids, check_inputs, check_labels, stream_p
 from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
 from .losses import IGNORED_LABEL, emotion_loss
-from .speaker_relations import SpeakerRelations
+from .speaker_relations import CrossModalRelations, SpeakerRelations
 from .text_backbone import encode_texts
 from .text_guided_fusion import build_fusion
 
@@ -31,13 +31,15 @@ class ReDiFuModelOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (batch, utterances, streams * hidden), the fused streams, zero where missing.
-        present: (batch, utterances, streams) bool, the streams each real utterance has.
+        present: (batch, utterances, streams) bool, the streams each real utterance has after the fusion.
+        reliability: (batch, utterances, 3) in 0 to 1, of text, audio and visual; of text_diffusion only.
         hidden_states: on request, (batch, utterances, hidden) by name of the step.
         attentions: on request (eager only), weights by name: (batch, heads, utterances, utterances).
     """
 
     last_hidden_state: Tensor | None = None
     present: Tensor | None = None
+    reliability: Tensor | None = None
     hidden_states: dict[str, Tensor] | None = None
     attentions: dict[str, Tensor] | None = None
 
@@ -52,6 +54,7 @@ class ReDiFuEmotionRecognitionOutput(ModelOutput):
         text_logits: the same of the text stream alone, None where a fusion has no head per stream.
         audio_logits: the same of the audio stream.
         visual_logits: the same of the visual stream.
+        reliability: see `ReDiFuModelOutput`.
         hidden_states: see `ReDiFuModelOutput`.
         attentions: see `ReDiFuModelOutput`.
     """
@@ -61,6 +64,7 @@ class ReDiFuEmotionRecognitionOutput(ModelOutput):
     text_logits: Tensor | None = None
     audio_logits: Tensor | None = None
     visual_logits: Tensor | None = None
+    reliability: Tensor | None = None
     hidden_states: dict[str, Tensor] | None = None
     attentions: dict[str, Tensor] | None = None
 
@@ -99,6 +103,8 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         )
         relation_modalities = [name for name in config.relation_modalities if name in sizes]
         self.relations = nn.ModuleDict({name: SpeakerRelations(config) for name in relation_modalities})
+        if config.cross_modal_relations:
+            self.cross_modal_relations = CrossModalRelations(config)
         encoded = [name for name in ("audio", "visual") if name in sizes]
         self.encoders = nn.ModuleDict({name: DifferentialEncoder(config) for name in encoded})
         if encoded:
@@ -118,6 +124,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         speaker_ids: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        quality_features: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> ReDiFuModelOutput:
@@ -132,6 +139,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             speaker_ids: (batch, utterances) int, numbered from 0 in each dialogue; None for one speaker.
             input_ids: (real utterances with text, tokens) int, row by row, in place of `text_features`.
             attention_mask: (real utterances with text, tokens), 1 for real tokens; None for all.
+            quality_features: (batch, utterances, 2, measures) float, of audio and visual, or None.
             output_hidden_states: whether to return the states of every step.
             output_attentions: whether to return attention weights.
 
@@ -152,6 +160,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             speaker_ids=speaker_ids,
             input_ids=input_ids,
             attention_mask=attention_mask,
+            quality_features=quality_features,
         )
         real, present = stream_presence(features, input_ids, utterance_mask, modality_mask, speaker_ids)
         if input_ids is not None:
@@ -161,14 +170,20 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         streams, states, attentions = self._encode_streams(
             features, speaker_ids.masked_fill(~real, 0), real, present
         )
-        fused, weights = self.fusion(streams, present=present)
+        fusion = self.fusion(
+            streams,
+            present={name: present[name] for name in config.modalities},
+            quality_features=quality_features,
+        )
+        fused = fusion.streams
         states |= {f"{name}_fused": hidden for name, hidden in fused.items()}
-        attentions |= weights
+        attentions |= fusion.attentions
         if config.head_residual:
             fused = {name: hidden + streams[name] for name, hidden in fused.items()}
         return ReDiFuModelOutput(
             last_hidden_state=torch.cat([fused[name] for name in config.modalities], dim=-1),
-            present=torch.stack([present[name] for name in self.config.modalities], dim=-1),
+            present=torch.stack([fusion.present[name] for name in config.modalities], dim=-1),
+            reliability=fusion.reliability,
             hidden_states=states if want_states else None,
             attentions={name: w for name, w in attentions.items() if w is not None}
             if want_attentions
@@ -182,7 +197,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         real: Tensor,
         present: Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
-        """Project every stream, relate the utterances of text, denoise audio and visual."""
+        """Project every stream, denoise audio and visual, relate utterances inside and across streams."""
         positions = real.long().cumsum(-1) - 1
         streams: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
@@ -190,13 +205,6 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         for name in self.config.modalities:
             here = present[name]
             streams[name] = states[f"{name}_projected"] = self._project(name, features[name], here)
-            if name in self.relations:
-                related, weights = self.relations[name](
-                    streams[name], speaker_ids, positions=positions, present=here
-                )
-                streams[name] = related["intra_speaker"]
-                states |= {f"{name}_{step}": hidden for step, hidden in related.items()}
-                attentions |= {f"{name}_{step}": weight for step, weight in weights.items()}
             if name in self.encoders:
                 speakers = self.speaker_embedding(speaker_ids.clamp(max=self.config.num_speakers))
                 streams[name], encoded, weights = self.encoders[name](
@@ -204,6 +212,18 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
                 )
                 states |= {f"{name}_encoded": encoded, f"{name}_gated": streams[name]}
                 attentions[f"{name}_encoded"] = weights
+            if name in self.relations:
+                related, by_step = self.relations[name](
+                    streams[name], speaker_ids, positions=positions, present=here
+                )
+                streams[name] = related["intra_speaker"]
+                states |= {f"{name}_{step}": hidden for step, hidden in related.items()}
+                attentions |= {f"{name}_{step}": weight for step, weight in by_step.items()}
+        if self.config.cross_modal_relations:
+            streams, attentions["cross_modal"] = self.cross_modal_relations(
+                streams, speaker_ids, positions=positions, present=present
+            )
+            states |= {f"{name}_cross_modal": hidden for name, hidden in streams.items()}
         return streams, states, attentions
 
     def _project(self, name: str, features: Tensor | None, present: Tensor) -> Tensor:
@@ -281,6 +301,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         labels: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        quality_features: Tensor | None = None,
         class_weights: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -297,6 +318,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             labels: (batch, utterances) int, -100 ignored.
             input_ids: (real utterances with text, tokens) int.
             attention_mask: (real utterances with text, tokens).
+            quality_features: (batch, utterances, 2, measures) float.
             class_weights: (labels,) float, weights of the classes in the loss.
             output_hidden_states: whether to return the states of every step.
             output_attentions: whether to return attention weights.
@@ -313,6 +335,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             speaker_ids=speaker_ids,
             input_ids=input_ids,
             attention_mask=attention_mask,
+            quality_features=quality_features,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
             return_dict=True,
@@ -327,6 +350,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             loss=loss,
             logits=logits,
             **{f"{name}_logits": value for name, value in stream_logits.items()},
+            reliability=base.reliability,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
         )

@@ -3,6 +3,8 @@
 Source: arXiv 2603.25752, the relation subgraphs; the equations are those of the released model.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,10 +15,11 @@ from .dropout import dropout
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related
+KINDS = NUM_RELATIONS - 1
 
 
 def speaker_relations(
-    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int
+    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Relate each utterance (row) to its neighbours (columns) of the same speaker and of other speakers.
 
@@ -25,6 +28,7 @@ def speaker_relations(
         positions: (batch, utterances) int, places within the dialogue.
         present: (batch, utterances) bool, the utterances that take part.
         window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
 
     Returns:
         Intra-speaker and inter-speaker relation ids, (batch, utterances, utterances) int64. The diagonal is
@@ -33,11 +37,49 @@ def speaker_relations(
     distance = positions[:, :, None] - positions[:, None, :]
     same = speaker_ids[:, :, None] == speaker_ids[:, None, :]
     related = (distance.abs() <= window) & present[:, :, None] & present[:, None, :]
-    earlier, later = related & (distance > 0), related & (distance < 0)
+    earlier, later = related & (distance > 0), related & (distance < 0) & (not causal)
     intra = SAME_SPEAKER_EARLIER * (earlier & same) + SAME_SPEAKER_LATER * (later & same)
     inter = OTHER_SPEAKER_EARLIER * (earlier & ~same) + OTHER_SPEAKER_LATER * (later & ~same)
     itself = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
     return intra.masked_fill(itself, SELF), inter.masked_fill(itself, SELF)
+
+
+def cross_modal_relations(
+    speaker_ids: Tensor,
+    positions: Tensor,
+    *,
+    present: Mapping[str, Tensor],
+    window: int,
+    causal: bool = False,
+) -> Tensor:
+    """Relate each utterance's stream (row) to the other streams of its neighbours and of itself (columns).
+
+    The nodes are the utterances of the first stream, then those of the next. Each ordered pair of streams has
+    ids of its own: the kinds of `speaker_relations`, SELF for the same utterance, shifted by KINDS a pair.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool by stream.
+        window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
+
+    Returns:
+        (batch, streams * utterances, streams * utterances) int64 ids; the diagonal is always SELF.
+    """
+    everyone = torch.ones_like(speaker_ids, dtype=torch.bool)
+    intra, inter = speaker_relations(speaker_ids, positions, present=everyone, window=window, causal=causal)
+    kinds = torch.maximum(intra, inter)
+    itself = SELF * torch.eye(kinds.shape[-1], dtype=torch.long, device=kinds.device).expand_as(kinds)
+    rows, pair = [], 0
+    for receiver in present:
+        row = []
+        for sender in present:
+            pair += sender != receiver
+            both = present[receiver][:, :, None] & present[sender][:, None, :] & (kinds > 0)
+            row.append(itself if sender == receiver else (kinds + KINDS * pair) * both)
+        rows.append(torch.cat(row, dim=-1))
+    return torch.cat(rows, dim=-2)
 
 
 class RelationalAttention(nn.Module):
@@ -108,7 +150,7 @@ class SpeakerRelations(nn.Module):
     def __init__(self, config: ReDiFuConfig):
         """Build both subgraphs; they share one embedding of relations."""
         super().__init__()
-        self.window = config.relation_window
+        self.config = config
         self.embedding = nn.Embedding(NUM_RELATIONS, config.relation_embedding_size)
         self.inter_speaker = RelationGraph(config)
         self.intra_speaker = RelationGraph(config)
@@ -127,7 +169,13 @@ class SpeakerRelations(nn.Module):
         Returns:
             By subgraph, in order: states (batch, utterances, hidden), zero where not present, and weights.
         """
-        intra, inter = speaker_relations(speaker_ids, positions, present=present, window=self.window)
+        intra, inter = speaker_relations(
+            speaker_ids,
+            positions,
+            present=present,
+            window=self.config.relation_window,
+            causal=self.config.causal,
+        )
         hidden_states, attentions = {}, {}
         for name, graph, relations in (
             ("inter_speaker", self.inter_speaker, inter),
@@ -136,3 +184,49 @@ class SpeakerRelations(nn.Module):
             states, attentions[name] = graph(states, relations, embedding=self.embedding.weight)
             states = hidden_states[name] = states.masked_fill(~present[..., None], 0.0)
         return hidden_states, attentions
+
+
+class CrossModalRelations(nn.Module):
+    """The subgraph that joins the streams of an utterance to each other and to its neighbours' other ones."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build the subgraph; every ordered pair of streams has relations of its own."""
+        super().__init__()
+        self.config = config
+        streams = len(config.modalities)
+        num_relations = NUM_RELATIONS + KINDS * streams * (streams - 1)
+        self.embedding = nn.Embedding(num_relations, config.relation_embedding_size)
+        self.graph = RelationGraph(config)
+
+    def forward(
+        self,
+        streams: Mapping[str, Tensor],
+        speaker_ids: Tensor,
+        *,
+        positions: Tensor,
+        present: Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Pass all streams through the subgraph.
+
+        Args:
+            streams: (batch, utterances, hidden) by stream.
+            speaker_ids: (batch, utterances) int.
+            positions: (batch, utterances) int.
+            present: (batch, utterances) bool by stream.
+
+        Returns:
+            The streams, zero where missing, and the weights of the layers, (batch, 3, nodes, nodes), of the
+            nodes of `cross_modal_relations`.
+        """
+        here = {name: present[name] for name in streams}
+        relations = cross_modal_relations(
+            speaker_ids,
+            positions,
+            present=here,
+            window=self.config.relation_window,
+            causal=self.config.causal,
+        )
+        nodes = torch.cat(list(streams.values()), dim=1)
+        states, weights = self.graph(nodes, relations, embedding=self.embedding.weight)
+        states = states.masked_fill(~torch.cat(list(here.values()), dim=1)[..., None], 0.0)
+        return dict(zip(streams, states.chunk(len(streams), dim=1), strict=True)), weights

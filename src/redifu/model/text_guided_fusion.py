@@ -1,18 +1,37 @@
 """Fusion of the streams.
 
-Source: arXiv 2603.25752, the fusion; `mutual_attention` is what the released model computes.
+Source: arXiv 2603.25752, the fusion; `mutual_attention` is what the released model computes, `text_diffusion`
+what the abstract describes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import masked_attention, split_heads
-from .configuration_redifu import ReDiFuConfig
+from .attention import masked_attention, split_heads, visible_keys
+from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .dropout import dropout
+
+
+@dataclass
+class FusedStreams:
+    """What a fusion returns.
+
+    Attributes:
+        streams: (batch, utterances, hidden) by stream, zero where missing.
+        present: (batch, utterances) bool by stream, where a fused stream stands for something.
+        attentions: weights under "receiver.sender", None of "sdpa".
+        reliability: (batch, utterances, 3) of text, audio and visual, 0 where missing; None if not estimated.
+    """
+
+    streams: dict[str, Tensor]
+    present: Mapping[str, Tensor]
+    attentions: dict[str, Tensor | None] = field(default_factory=dict)
+    reliability: Tensor | None = None
 
 
 class CrossModalAttention(nn.Module):
@@ -46,16 +65,17 @@ class CrossModalAttention(nn.Module):
         attentions: dict[str, Tensor | None] = {}
         for name, other in others.items():
             key, value = F.linear(other, self.qkv.weight[size:]).chunk(2, dim=-1)
+            visible = visible_keys(present[name], causal=self.config.causal)
             attended, attentions[name] = masked_attention(
                 query,
                 split_heads(key, self.heads),
                 split_heads(value, self.heads),
-                key_mask=present[name],
+                visible=visible,
                 scale=self.scale,
                 implementation=self.config._attn_implementation,
             )
             total = total + attended
-            reached = reached + present[name].any(-1)[:, None, None].to(states.dtype)
+            reached = reached + visible.any(-1, keepdim=True).to(states.dtype)
         # The output layer is linear: its bias counts once for each stream that could be attended.
         return F.linear(total, self.output.weight) + reached * self.output.bias, attentions
 
@@ -112,16 +132,18 @@ class MutualAttentionFusion(nn.Module):
         self.streams = nn.ModuleDict({name: MutualAttentionStream(config) for name in config.modalities})
 
     def forward(
-        self, streams: Mapping[str, Tensor], *, present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        self,
+        streams: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor],
+        quality_features: Tensor | None = None,
+    ) -> FusedStreams:
         """Fuse the streams.
 
         Args:
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
-
-        Returns:
-            The fused streams, zero where a stream is missing, and attention weights under "receiver.sender".
+            quality_features: not read.
         """
         normed = {name: norm(streams[name]) for name, norm in self.norms.items()}
         fused: dict[str, Tensor] = {}
@@ -130,19 +152,152 @@ class MutualAttentionFusion(nn.Module):
             hidden, weights = self.streams[name](states, normed, name, present=present)
             fused[name] = hidden.masked_fill(~present[name][..., None], 0.0)
             attentions |= {f"{name}.{other}": weight for other, weight in weights.items()}
-        return fused, attentions
+        return FusedStreams(fused, present, attentions)
+
+
+class Reliability(nn.Module):
+    """How far a stream of an utterance can be trusted: sigmoid(W [LN(x) | q]) in (0, 1)."""
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build for one stream and, where the model reads any, its quality measures."""
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.estimate = nn.Linear(config.hidden_size + (config.quality_size or 0), 1)
+
+    def forward(self, states: Tensor, quality: Tensor | None) -> Tensor:
+        """Return (batch, utterances, 1) from (batch, utterances, hidden) and (.., measures) or None."""
+        read = self.norm(states)
+        if quality is not None:
+            read = torch.cat([read, quality.to(read.dtype)], dim=-1)
+        return self.estimate(read).sigmoid()
+
+
+class TextDiffusionFusion(GradientCheckpointingLayer):
+    """Diffuses audio and visual into the text stream, as far as each can be trusted.
+
+    Z <- (1 - beta) (r_t S_tt Z + r_a S_ta Z_a + r_v S_tv Z_v) / (r_t + r_a + r_v) + beta Z_0, K times from
+    Z = Z_0, the text. S_tt is self-attention of the text, S_ta and S_tv attention from it to the values that
+    Z_a and Z_v give, beta a learned number per head, r the reliability of each stream of the receiving
+    utterance. What the text has received goes through the gated MLP of `mutual_attention`. An utterance
+    without text starts from a learned vector; audio and visual leave as they came.
+    """
+
+    def __init__(self, config: ReDiFuConfig):
+        """Build the attentions from text to each stream."""
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.heads = config.fusion_num_attention_heads or config.num_attention_heads
+        self.scale = (size // self.heads) ** -0.5
+        others = [name for name in config.modalities if name != "text"]
+        self.missing_text = nn.Parameter(torch.zeros(size))
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(size) for name in config.modalities})
+        self.query = nn.Linear(size, size, bias=False)
+        self.keys = nn.ModuleDict({name: nn.Linear(size, size, bias=False) for name in config.modalities})
+        self.values = nn.ModuleDict({name: nn.Linear(size, size, bias=False) for name in others})
+        self.reliabilities = nn.ModuleDict({name: Reliability(config) for name in others})
+        self.restart = nn.Parameter(torch.zeros(self.heads))
+        self.feed_forward = GatedFeedForward(config)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with half of Z_0 in every step, and small random numbers for a missing text."""
+        nn.init.zeros_(self.restart)
+        nn.init.normal_(self.missing_text, std=0.02)
+
+    def forward(
+        self,
+        streams: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor],
+        quality_features: Tensor | None = None,
+    ) -> FusedStreams:
+        """Fuse the streams.
+
+        Args:
+            streams: (batch, utterances, hidden) by stream.
+            present: (batch, utterances) bool by stream.
+            quality_features: (batch, utterances, 2, measures) float, of audio and visual; None for zeros.
+        """
+        text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
+        normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
+        query = split_heads(self.query(normed["text"]), self.heads)
+        trust = self._reliability(streams, present, quality_features)
+        attentions: dict[str, Tensor | None] = {}
+        received = torch.zeros_like(text)
+        for name, value in self.values.items():
+            attended, attentions[f"text.{name}"] = self._attend(
+                query, normed[name], value(normed[name]), name, present
+            )
+            received = received + trust[name] * attended
+        total = sum(trust.values())
+        scale = total.where(total > 0, 1.0)
+        # One number a head, for all of its features.
+        restart = self.restart.sigmoid().repeat_interleave(text.shape[-1] // self.heads)
+        state = text
+        for _ in range(self.config.diffusion_steps):
+            attended, attentions["text.text"] = self._attend(query, normed["text"], state, "text", present)
+            mixed = (trust["text"] * attended + received) / scale
+            state = (1 - restart) * mixed + restart * text
+        anything = torch.stack(list(present.values())).any(dim=0)
+        fused = self.feed_forward(text, state).masked_fill(~anything[..., None], 0.0)
+        nothing = torch.zeros_like(trust["text"])
+        return FusedStreams(
+            streams={**streams, "text": fused},
+            present={**present, "text": anything},
+            attentions=attentions,
+            reliability=torch.cat([trust.get(name, nothing) for name in MODALITIES], dim=-1),
+        )
+
+    def _attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, name: str, present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from text to a stream; (batch, utterances, hidden) in and out, and the weights."""
+        return masked_attention(
+            query,
+            split_heads(self.keys[name](keys), self.heads),
+            split_heads(values.masked_fill(~present[name][..., None], 0.0), self.heads),
+            visible=visible_keys(present[name], causal=self.config.causal),
+            scale=self.scale,
+            implementation=self.config._attn_implementation,
+        )
+
+    def _reliability(
+        self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], quality: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return (batch, utterances, 1) by stream: 1 for text, learned for the others, 0 where missing."""
+        trust = {"text": present["text"][..., None].to(streams["text"].dtype)}
+        measures = self.config.quality_size
+        for name, estimate in self.reliabilities.items():
+            here = present[name][..., None]
+            known = None
+            if measures is not None:
+                given = (
+                    streams[name].new_zeros(*present[name].shape, measures)
+                    if quality is None
+                    else quality[..., MODALITIES.index(name) - 1, :]
+                )
+                known = given.masked_fill(~here, 0.0)
+            trust[name] = estimate(streams[name], known) * here
+        return trust
 
 
 class ConcatFusion(nn.Module):
     """No exchange between the streams: they meet in the head, which reads them side by side."""
 
     def forward(
-        self, streams: Mapping[str, Tensor], *, present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
-        """Return the streams as they are, and no attention."""
-        return dict(streams), {}
+        self,
+        streams: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor],
+        quality_features: Tensor | None = None,
+    ) -> FusedStreams:
+        """Return the streams as they are; arguments as of the other fusions."""
+        return FusedStreams(dict(streams), present)
 
 
 def build_fusion(config: ReDiFuConfig) -> nn.Module:
     """Build the fusion that `config.fusion` names."""
-    return ConcatFusion() if config.fusion == "concat" else MutualAttentionFusion(config)
+    if config.fusion == "concat":
+        return ConcatFusion()
+    return TextDiffusionFusion(config) if config.fusion == "text_diffusion" else MutualAttentionFusion(config)
