@@ -33,6 +33,7 @@ MODELS = [
     ("causal", "sdpa"),
     ("whole", "eager"),
     ("whole", "sdpa"),
+    ("sparse", "sdpa"),
 ]
 
 

@@ -5,17 +5,28 @@ import torch
 from torch import Tensor
 
 import paper_reference
+import redifu.model.speaker_relations
 import released_reference
-from model.tiny_models import tiny_batch, tiny_config, tiny_model
+from model.tiny_models import (
+    assert_gradients_close,
+    gradients,
+    random_labels,
+    random_modality_mask,
+    tiny_batch,
+    tiny_config,
+    tiny_model,
+)
 from redifu.model import MODALITIES
-from redifu.model.speaker_relations import (
+from redifu.model.relation_subgraphs import (
     KINDS,
     NUM_RELATIONS,
-    RelationalAttention,
-    SpeakerRelations,
+    RelationEdges,
+    cross_modal_edges,
     cross_modal_relations,
+    speaker_edges,
     speaker_relations,
 )
+from redifu.model.speaker_relations import RelationalAttention, SpeakerRelations
 
 
 def relations(
@@ -150,3 +161,66 @@ def test_the_cross_modal_subgraph_equals_the_reference_over_pairs() -> None:
     ids = cross_modal_relations(speakers, torch.arange(4)[None], present=present, window=3)
     expected = reference(torch.cat(list(streams.values()), dim=1), ids)
     torch.testing.assert_close(torch.cat(list(fused.values()), dim=1), expected, rtol=0, atol=1e-5)
+
+
+def dense(edges: RelationEdges) -> Tensor:
+    """The edges as ids (nodes, nodes)."""
+    size = len(edges.pointers) - 1
+    ids = torch.zeros(size, size, dtype=torch.long)
+    ids[edges.index[0], edges.index[1]] = edges.ids
+    assert (ids > 0).sum() == len(edges.ids), "an edge twice"
+    assert torch.equal((ids > 0).sum(1).cumsum(0), edges.pointers[1:])
+    # What a CSR matrix asks for: its product is right without, its gradient is not.
+    assert ((edges.index[0] * size + edges.index[1]).diff() > 0).all()
+    return ids
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [0, 1, 3, 100])
+def test_edges_say_what_dense_ids_say(window: int, causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    speakers = torch.randint(0, 3, (3, 9), generator=generator)
+    present = {name: torch.rand(3, 9, generator=generator) < 0.7 for name in MODALITIES}
+    present["visual"][1] = False
+    given = {"window": window, "causal": causal}
+    positions = torch.arange(9).expand(3, -1) + torch.tensor([[0], [2], [5]])
+    for ids, edges in zip(
+        speaker_relations(speakers, positions, present=present["text"], **given),
+        speaker_edges(speakers, positions, present=present["text"], **given),
+        strict=True,
+    ):
+        here = present["text"]
+        expected = torch.block_diag(*(each[mask][:, mask] for each, mask in zip(ids, here, strict=True)))
+        assert torch.equal(dense(edges), expected)
+    ids = cross_modal_relations(speakers, positions, present=present, **given)
+    edges = cross_modal_edges(speakers, positions, present=present, **given)
+    # From stream by stream in each dialogue to stream by stream in all of them.
+    nodes = torch.cat(list(present.values()))
+    whole = torch.zeros(3 * 3 * 9, 3 * 3 * 9, dtype=torch.long)
+    for row in range(3):
+        places = torch.cat([torch.arange(9) + 27 * stream + 9 * row for stream in range(3)])
+        whole[places[:, None], places] = ids[row]
+    kept = nodes.flatten()
+    assert torch.equal(dense(edges), whole[kept][:, kept])
+
+
+@pytest.mark.parametrize("fields", [{}, {"cross_modal_relations": True}, {"causal": True}], ids=str)
+def test_sparse_equals_dense_in_values_and_gradients(fields: dict[str, bool]) -> None:
+    batch = tiny_batch(9, 1, 5)
+    batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
+    labels = random_labels(batch)
+    everywhere = {"relation_modalities": list(MODALITIES), **fields}
+    models = [tiny_model(graph_implementation=kind, **everywhere) for kind in ("dense", "sparse")]
+    expected, actual = (model(**batch, labels=labels) for model in models)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=0, atol=1e-5)
+    assert_gradients_close(
+        gradients(models[1], actual.loss), gradients(models[0], expected.loss), tolerance=1e-5
+    )
+
+
+def test_long_dialogues_are_related_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redifu.model.speaker_relations, "SPARSE_ABOVE", 4)
+    model = tiny_model(implementation="eager")
+    for length, sparse in ((4, False), (5, True)):
+        attentions = model(**tiny_batch(length), output_attentions=True).attentions
+        assert ("text_intra_speaker" not in attentions) == sparse

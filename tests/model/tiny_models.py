@@ -24,6 +24,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "fusion": "text_diffusion",
         "learned_modality_weights": True,
     },
+    "sparse": {
+        "graph_implementation": "sparse",
+        "relation_modalities": ["text", "visual"],
+        "cross_modal_relations": True,
+    },
 }
 # Two encoders with learned positions and one with rotary ones, whose frequencies are buffers.
 TEXT_CONFIGS: dict[str, PreTrainedConfig] = {

@@ -44,6 +44,7 @@ _CHOICES = {
     "position_encoding": ("sinusoidal", "rotary"),
     "head_activation": ("relu", "leaky_relu"),
     "differential_attention": ("shifted_keys", "dual_maps", "none"),
+    "graph_implementation": ("auto", "dense", "sparse"),
     "fusion": ("mutual_attention", "concat", "text_diffusion"),
 }
 
@@ -65,6 +66,8 @@ class ReDiFuConfig(PreTrainedConfig):
         relation_dropout: dropout inside the relation subgraphs.
         relation_modalities: the streams with relation subgraphs of their own, (released: text).
         cross_modal_relations: whether a subgraph also joins different streams of related utterances.
+        graph_implementation: "dense" (ids of utterances by utterances), "sparse" (lists of edges) or "auto",
+            which takes edges for long dialogues; all give the same.
         dropout: dropout everywhere else.
         causal: whether no utterance sees a later one.
         differential_attention: "shifted_keys" (released), "dual_maps" (two maps of queries and keys of their
@@ -105,6 +108,7 @@ class ReDiFuConfig(PreTrainedConfig):
     relation_dropout: float | int = 0.2
     relation_modalities: list[str] | tuple[str, ...] = ("text",)
     cross_modal_relations: bool = False
+    graph_implementation: str = "auto"
     dropout: float | int = 0.6
     causal: bool = False
     differential_attention: str = "shifted_keys"

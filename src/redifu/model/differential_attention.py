@@ -5,6 +5,7 @@ Everywhere here "previous" and "next" mean the nearest utterance of the dialogue
 """
 
 import math
+from functools import partial
 from typing import cast
 
 import torch
@@ -85,6 +86,43 @@ class ContextGate(nn.Module):
         return positioned + gate * (delta - positioned)
 
 
+def attend_stream(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    present: Tensor,
+    *,
+    config: ReDiFuConfig,
+    scale: float,
+    training: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Attend between the utterances of a stream, in the heads of the encoders.
+
+    Args:
+        query: (batch, utterances, hidden).
+        key: (batch, utterances, hidden).
+        value: (batch, utterances, hidden), finite also where not present.
+        present: (batch, utterances) bool.
+        config: says how many heads, how much dropout, and whether it is causal.
+        scale: factor on the products of queries and keys.
+        training: whether weights are dropped.
+
+    Returns:
+        What `masked_attention` returns.
+    """
+    return masked_attention(
+        split_heads(query, config.num_attention_heads),
+        split_heads(key, config.num_attention_heads),
+        split_heads(value, config.num_attention_heads),
+        visible=visible_keys(present, causal=config.causal),
+        scale=scale,
+        # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
+        # and neither acts in evaluation (tests: golden).
+        dropout_probability=config.dropout if training else 0.0,
+        implementation=config._attn_implementation,
+    )
+
+
 class DifferentialAttention(nn.Module):
     """Subtracts from an attention map another one: keeps what lasts in time.
 
@@ -126,27 +164,13 @@ class DifferentialAttention(nn.Module):
         causal = self.config.causal
         if self.differential and not causal:
             value = value - take_utterances(value, following)
-        attended, weights = self._attend(query, key, value, present)
+        value = value.masked_fill(~present[..., None], 0.0)
+        attend = partial(attend_stream, config=self.config, scale=self.scale, training=self.training)
+        attended, weights = attend(query, key, value, present)
         if self.differential and causal:
             # First differences look one utterance ahead, and the roll wraps to the end: two maps instead.
-            attended = attended - self._attend(query, take_utterances(key, previous), value, present)[0]
+            attended = attended - attend(query, take_utterances(key, previous), value, present)[0]
         return self.output(self.strength * attended if self.differential else attended), weights
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, present: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        heads = self.config.num_attention_heads
-        return masked_attention(
-            split_heads(query, heads),
-            split_heads(key, heads),
-            split_heads(value.masked_fill(~present[..., None], 0.0), heads),
-            visible=visible_keys(present, causal=self.config.causal),
-            scale=self.scale,
-            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
-            # and neither acts in evaluation (tests: golden).
-            dropout_probability=self.config.dropout if self.training else 0.0,
-            implementation=self.config._attn_implementation,
-        )
 
 
 class DualMapAttention(nn.Module):
@@ -181,23 +205,15 @@ class DualMapAttention(nn.Module):
         self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
-        heads = self.config.num_attention_heads
-        value = split_heads(self.value(states).masked_fill(~present[..., None], 0.0), heads)
-        maps = [
-            masked_attention(
-                *(split_heads(part, heads) for part in projection(states).chunk(2, dim=-1)),
-                value,
-                visible=visible_keys(present, causal=self.config.causal),
-                scale=self.scale,
-                dropout_probability=self.config.dropout if self.training else 0.0,
-                implementation=self.config._attn_implementation,
-            )
-            for projection in self.queries_keys
-        ]
+        value = self.value(states).masked_fill(~present[..., None], 0.0)
+        attend = partial(attend_stream, config=self.config, scale=self.scale, training=self.training)
+        queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
+        maps = [attend(query, key, value, present) for query, key in queries_keys]
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
         (first, weights), (second, _) = maps
-        difference = self.head_norm((first - strength * second).unflatten(-1, (heads, -1)))
+        heads = (self.config.num_attention_heads, -1)
+        difference = self.head_norm((first - strength * second).unflatten(-1, heads))
         return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2)), weights
 
 

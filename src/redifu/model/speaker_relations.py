@@ -1,8 +1,9 @@
-"""Relations of who speaks when, and attention over them.
+"""Attention over the relations of who speaks when.
 
 Source: arXiv 2603.25752, the relation subgraphs; the equations are those of the released model.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -12,74 +13,36 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
+from .relation_subgraphs import (
+    KINDS,
+    NUM_RELATIONS,
+    RelationEdges,
+    cross_modal_edges,
+    cross_modal_relations,
+    speaker_edges,
+    speaker_relations,
+)
 
-SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
-NUM_RELATIONS = 6  # 0 means not related
-KINDS = NUM_RELATIONS - 1
-
-
-def speaker_relations(
-    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Relate each utterance (row) to its neighbours (columns) of the same speaker and of other speakers.
-
-    Args:
-        speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
-        present: (batch, utterances) bool, the utterances that take part.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
-
-    Returns:
-        Intra-speaker and inter-speaker relation ids, (batch, utterances, utterances) int64. The diagonal is
-        always SELF, so that no row is empty.
-    """
-    distance = positions[:, :, None] - positions[:, None, :]
-    same = speaker_ids[:, :, None] == speaker_ids[:, None, :]
-    related = (distance.abs() <= window) & present[:, :, None] & present[:, None, :]
-    earlier, later = related & (distance > 0), related & (distance < 0) & (not causal)
-    intra = SAME_SPEAKER_EARLIER * (earlier & same) + SAME_SPEAKER_LATER * (later & same)
-    inter = OTHER_SPEAKER_EARLIER * (earlier & ~same) + OTHER_SPEAKER_LATER * (later & ~same)
-    itself = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
-    return intra.masked_fill(itself, SELF), inter.masked_fill(itself, SELF)
+# Longer dialogues are related by edges where the configuration leaves the choice: there edges are faster.
+SPARSE_ABOVE = 256
 
 
-def cross_modal_relations(
-    speaker_ids: Tensor,
-    positions: Tensor,
-    *,
-    present: Mapping[str, Tensor],
-    window: int,
-    causal: bool = False,
-) -> Tensor:
-    """Relate each utterance's stream (row) to the other streams of its neighbours and of itself (columns).
+def choose_sparse(config: ReDiFuConfig, length: int) -> bool:
+    """Say whether dialogues padded to `length` utterances are related by edges and not by dense ids."""
+    if config.graph_implementation == "auto":
+        return length > SPARSE_ABOVE and not torch.compiler.is_compiling()
+    return config.graph_implementation == "sparse"
 
-    The nodes are the utterances of the first stream, then those of the next. Each ordered pair of streams has
-    ids of its own: the kinds of `speaker_relations`, SELF for the same utterance, shifted by KINDS a pair.
 
-    Args:
-        speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
-        present: (batch, utterances) bool by stream.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
-
-    Returns:
-        (batch, streams * utterances, streams * utterances) int64 ids; the diagonal is always SELF.
-    """
-    everyone = torch.ones_like(speaker_ids, dtype=torch.bool)
-    intra, inter = speaker_relations(speaker_ids, positions, present=everyone, window=window, causal=causal)
-    kinds = torch.maximum(intra, inter)
-    itself = SELF * torch.eye(kinds.shape[-1], dtype=torch.long, device=kinds.device).expand_as(kinds)
-    rows, pair = [], 0
-    for receiver in present:
-        row = []
-        for sender in present:
-            pair += sender != receiver
-            both = present[receiver][:, :, None] & present[sender][:, None, :] & (kinds > 0)
-            row.append(itself if sender == receiver else (kinds + KINDS * pair) * both)
-        rows.append(torch.cat(row, dim=-1))
-    return torch.cat(rows, dim=-2)
+def weigh_neighbours(weights: Tensor, edges: RelationEdges, states: Tensor) -> Tensor:
+    """Sum the neighbours of each node, (nodes, hidden), by the weight of each edge: a CSR product."""
+    size = len(edges.pointers) - 1
+    with warnings.catch_warnings(), torch.autocast(states.device.type, enabled=False):
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        matrix = torch.sparse_csr_tensor(
+            edges.pointers, edges.index[1], weights.float(), (size, size), check_invariants=False
+        )
+        return (matrix @ states.float()).to(states.dtype)
 
 
 class RelationalAttention(nn.Module):
@@ -103,19 +66,32 @@ class RelationalAttention(nn.Module):
         nn.init.xavier_uniform_(self.weight, gain=1.414)
         nn.init.xavier_uniform_(self.attention, gain=1.414)
 
-    def forward(self, states: Tensor, relations: Tensor, *, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, states: Tensor, relations: Tensor | RelationEdges, *, embedding: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and the weights (batch, utterances, utterances).
 
         Args:
             states: (batch, utterances, input size).
-            relations: (batch, utterances, utterances) ids, 0 for not related.
+            relations: (batch, utterances, utterances) ids, 0 for not related; or edges between nodes, and
+                then states in and out are (nodes, size) and no weights are returned.
             embedding: (relations, relation embedding size).
         """
         hidden = states @ self.weight
         size = hidden.shape[-1]
         receiver, neighbour = (hidden @ self.attention[: 2 * size].view(2, size).T).unbind(-1)
-        relation = F.embedding(relations, embedding @ self.attention[2 * size :]).squeeze(-1)
-        scores = F.leaky_relu(receiver[:, :, None] + neighbour[:, None, :] + relation, 0.2)
+        relation = embedding @ self.attention[2 * size :]
+        if isinstance(relations, RelationEdges):
+            # Only here: it takes a second to import, and short dialogues do without.
+            from torch_geometric.utils import softmax
+
+            receivers, neighbours = relations.index
+            scores = receiver[receivers] + neighbour[neighbours] + relation[relations.ids, 0]
+            weights = softmax(F.leaky_relu(scores, 0.2), ptr=relations.pointers)
+            weights = dropout(weights, self.dropout, self.training)
+            return self.norm(weigh_neighbours(weights, relations, hidden)), None
+        scores = receiver[:, :, None] + neighbour[:, None, :] + F.embedding(relations, relation).squeeze(-1)
+        scores = F.leaky_relu(scores, 0.2)
         weights = scores.masked_fill(relations == 0, float("-inf")).softmax(dim=-1)
         return self.norm(dropout(weights, self.dropout, self.training) @ hidden), weights
 
@@ -133,15 +109,52 @@ class RelationGraph(GradientCheckpointingLayer):
         self.projection = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
 
-    def forward(self, states: Tensor, relations: Tensor, *, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (batch, utterances, hidden) and weights of its layers (batch, 3, utterances, utterances)."""
+    def forward(
+        self, states: Tensor, relations: Tensor | RelationEdges, *, embedding: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (batch, utterances, hidden) and weights of its layers (batch, 3, utterances, utterances).
+
+        Of edges, states are (nodes, hidden) and there are no weights; see `RelationalAttention.forward`.
+        """
         dropped = dropout(states, self.dropout, self.training)
         layers = [layer(dropped, relations, embedding=embedding) for layer in self.inputs]
         joined = torch.cat([F.gelu(hidden) for hidden, _ in layers], dim=-1)
         joined = dropout(joined, self.dropout, self.training)
         hidden, weights = self.joint(joined, relations, embedding=embedding)
         output = self.norm(self.projection(F.gelu(hidden)) + states)
-        return output, torch.stack([*(layer_weights for _, layer_weights in layers), weights], dim=1)
+        all_weights = [*(layer_weights for _, layer_weights in layers), weights]
+        dense = [each for each in all_weights if each is not None]
+        return output, torch.stack(dense, dim=1) if dense else None
+
+
+def relate(
+    graph: RelationGraph,
+    states: Tensor,
+    relations: Tensor | RelationEdges,
+    present: Tensor,
+    embedding: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """Pass states through a subgraph; edges join only the nodes that are present.
+
+    Args:
+        graph: the subgraph's layers.
+        states: (batch, utterances, hidden).
+        relations: dense ids, or edges between the present places of the flattened batch.
+        present: (batch, utterances) bool.
+        embedding: (relations, relation embedding size).
+
+    Returns:
+        States (batch, utterances, hidden), zero where not present, and the weights of dense relations.
+    """
+    if not isinstance(relations, RelationEdges):
+        states, weights = graph(states, relations, embedding=embedding)
+        return states.masked_fill(~present[..., None], 0.0), weights
+    places = present.flatten().nonzero().squeeze(-1)
+    flat = states.flatten(0, 1)
+    if not len(places):
+        return torch.zeros_like(states), None
+    related, _ = graph(flat[places], relations, embedding=embedding)
+    return related.new_zeros(flat.shape).index_copy(0, places, related).view_as(states), None
 
 
 class SpeakerRelations(nn.Module):
@@ -157,7 +170,7 @@ class SpeakerRelations(nn.Module):
 
     def forward(
         self, states: Tensor, speaker_ids: Tensor, *, positions: Tensor, present: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
         """Pass a stream through both subgraphs.
 
         Args:
@@ -167,22 +180,25 @@ class SpeakerRelations(nn.Module):
             present: (batch, utterances) bool.
 
         Returns:
-            By subgraph, in order: states (batch, utterances, hidden), zero where not present, and weights.
+            By subgraph, in order: states (batch, utterances, hidden), zero where not present, and weights,
+            None where the subgraph is a list of edges.
         """
-        intra, inter = speaker_relations(
+        sparse = choose_sparse(self.config, states.shape[1])
+        intra, inter = (speaker_edges if sparse else speaker_relations)(
             speaker_ids,
             positions,
             present=present,
             window=self.config.relation_window,
             causal=self.config.causal,
         )
-        hidden_states, attentions = {}, {}
+        hidden_states: dict[str, Tensor] = {}
+        attentions: dict[str, Tensor | None] = {}
         for name, graph, relations in (
             ("inter_speaker", self.inter_speaker, inter),
             ("intra_speaker", self.intra_speaker, intra),
         ):
-            states, attentions[name] = graph(states, relations, embedding=self.embedding.weight)
-            states = hidden_states[name] = states.masked_fill(~present[..., None], 0.0)
+            states, attentions[name] = relate(graph, states, relations, present, self.embedding.weight)
+            hidden_states[name] = states
         return hidden_states, attentions
 
 
@@ -205,7 +221,7 @@ class CrossModalRelations(nn.Module):
         *,
         positions: Tensor,
         present: Mapping[str, Tensor],
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Pass all streams through the subgraph.
 
         Args:
@@ -216,17 +232,19 @@ class CrossModalRelations(nn.Module):
 
         Returns:
             The streams, zero where missing, and the weights of the layers, (batch, 3, nodes, nodes), of the
-            nodes of `cross_modal_relations`.
+            nodes of `cross_modal_relations`; None where the subgraph is a list of edges.
         """
         here = {name: present[name] for name in streams}
-        relations = cross_modal_relations(
+        sparse = choose_sparse(self.config, speaker_ids.shape[1])
+        relations = (cross_modal_edges if sparse else cross_modal_relations)(
             speaker_ids,
             positions,
             present=here,
             window=self.config.relation_window,
             causal=self.config.causal,
         )
-        nodes = torch.cat(list(streams.values()), dim=1)
-        states, weights = self.graph(nodes, relations, embedding=self.embedding.weight)
-        states = states.masked_fill(~torch.cat(list(here.values()), dim=1)[..., None], 0.0)
-        return dict(zip(streams, states.chunk(len(streams), dim=1), strict=True)), weights
+        # Edges number their nodes stream by stream, dense ids dialogue by dialogue.
+        dim = 0 if sparse else 1
+        states, mask = (torch.cat(list(each.values()), dim=dim) for each in (streams, here))
+        states, weights = relate(self.graph, states, relations, mask, self.embedding.weight)
+        return dict(zip(streams, states.chunk(len(streams), dim=dim), strict=True)), weights

@@ -230,7 +230,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
                 query, normed[name], value(normed[name]), name, present
             )
             received = received + trust[name] * attended
-        total = sum(trust.values())
+        total = torch.stack(list(trust.values())).sum(dim=0)
         scale = total.where(total > 0, 1.0)
         # One number a head, for all of its features.
         restart = self.restart.sigmoid().repeat_interleave(text.shape[-1] // self.heads)

@@ -1,0 +1,193 @@
+"""Relation subgraphs of who speaks when: pure functions, as dense ids or as lists of edges.
+
+Source: arXiv 2603.25752, the relation subgraphs. Dense ids are (utterances, utterances); edges say the same
+in memory linear in the dialogue, a node being a stream of an utterance that is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
+NUM_RELATIONS = 6  # 0 means not related
+KINDS = NUM_RELATIONS - 1
+
+
+def speaker_relations(
+    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Relate each utterance (row) to its neighbours (columns) of the same speaker and of other speakers.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool, the utterances that take part.
+        window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
+
+    Returns:
+        Intra-speaker and inter-speaker relation ids, (batch, utterances, utterances) int64. The diagonal is
+        always SELF, so that no row is empty.
+    """
+    distance = positions[:, :, None] - positions[:, None, :]
+    same = speaker_ids[:, :, None] == speaker_ids[:, None, :]
+    related = (distance.abs() <= window) & present[:, :, None] & present[:, None, :]
+    earlier, later = related & (distance > 0), related & (distance < 0) & (not causal)
+    intra = SAME_SPEAKER_EARLIER * (earlier & same) + SAME_SPEAKER_LATER * (later & same)
+    inter = OTHER_SPEAKER_EARLIER * (earlier & ~same) + OTHER_SPEAKER_LATER * (later & ~same)
+    itself = torch.eye(distance.shape[-1], dtype=torch.bool, device=distance.device)
+    return intra.masked_fill(itself, SELF), inter.masked_fill(itself, SELF)
+
+
+def cross_modal_relations(
+    speaker_ids: Tensor,
+    positions: Tensor,
+    *,
+    present: Mapping[str, Tensor],
+    window: int,
+    causal: bool = False,
+) -> Tensor:
+    """Relate each utterance's stream (row) to the other streams of its neighbours and of itself (columns).
+
+    The nodes are the utterances of the first stream, then those of the next. Each ordered pair of streams has
+    ids of its own: the kinds of `speaker_relations`, SELF for the same utterance, shifted by KINDS a pair.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool by stream.
+        window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
+
+    Returns:
+        (batch, streams * utterances, streams * utterances) int64 ids; the diagonal is always SELF.
+    """
+    everyone = torch.ones_like(speaker_ids, dtype=torch.bool)
+    intra, inter = speaker_relations(speaker_ids, positions, present=everyone, window=window, causal=causal)
+    kinds = torch.maximum(intra, inter)
+    itself = SELF * torch.eye(kinds.shape[-1], dtype=torch.long, device=kinds.device).expand_as(kinds)
+    rows, pair = [], 0
+    for receiver in present:
+        row = []
+        for sender in present:
+            pair += sender != receiver
+            both = present[receiver][:, :, None] & present[sender][:, None, :] & (kinds > 0)
+            row.append(itself if sender == receiver else (kinds + KINDS * pair) * both)
+        rows.append(torch.cat(row, dim=-1))
+    return torch.cat(rows, dim=-2)
+
+
+@dataclass
+class RelationEdges:
+    """The edges of one subgraph, sorted by receiver.
+
+    Attributes:
+        index: (2, edges) int64, receivers and their neighbours, as numbers of nodes.
+        pointers: (nodes + 1,) int64, where the edges of each receiver begin: the rows of a CSR matrix.
+        ids: (edges,) int64 relation ids, none of them 0.
+    """
+
+    index: Tensor
+    pointers: Tensor
+    ids: Tensor
+
+
+def speaker_edges(
+    speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
+) -> tuple[RelationEdges, RelationEdges]:
+    """Relate utterances as `speaker_relations` does.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool; the nodes are the places where it is True, row by row.
+        window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
+
+    Returns:
+        The intra-speaker and the inter-speaker subgraph.
+    """
+    nodes = present.flatten().nonzero().squeeze(-1)
+    kinds, same, neighbours = _neighbours(
+        nodes, speaker_ids, positions, present.shape[1], window=window, causal=causal
+    )
+    intra, inter = kinds * (same | (kinds == SELF)), kinds * (~same | (kinds == SELF))
+    return _edges(intra, neighbours), _edges(inter, neighbours)
+
+
+def cross_modal_edges(
+    speaker_ids: Tensor,
+    positions: Tensor,
+    *,
+    present: Mapping[str, Tensor],
+    window: int,
+    causal: bool = False,
+) -> RelationEdges:
+    """Relate the streams of utterances as `cross_modal_relations` does.
+
+    Args:
+        speaker_ids: (batch, utterances) int; only equality counts.
+        positions: (batch, utterances) int, places within the dialogue.
+        present: (batch, utterances) bool by stream; the nodes are the places where the first one is True, row
+            by row, then those of the next.
+        window: greatest distance of related utterances.
+        causal: whether an utterance is related to earlier ones only.
+    """
+    masks = torch.stack([mask.flatten() for mask in present.values()])
+    anything = masks.any(dim=0)
+    utterances = anything.nonzero().squeeze(-1)
+    kinds, _, neighbours = _neighbours(
+        utterances, speaker_ids, positions, speaker_ids.shape[1], window=window, causal=causal
+    )
+    here = masks[:, utterances]
+    numbers = (here.flatten().cumsum(0) - 1).view_as(here)
+    streams = len(masks)
+    pair = torch.arange(1, streams * (streams - 1) + 1, device=kinds.device)
+    between = torch.zeros(streams, streams, dtype=torch.long, device=kinds.device)
+    between[~torch.eye(streams, dtype=torch.bool, device=kinds.device)] = pair
+    # (receiver's stream, utterance, neighbour's stream, neighbour): neighbours in the order of their numbers,
+    # which a CSR matrix wants; and then only receivers that are there.
+    apart = between[:, None, :, None]
+    ids = kinds[None, :, None, :] + KINDS * apart
+    joined = ((apart > 0) | (kinds == SELF)[None, :, None, :]) & (kinds > 0)[None, :, None, :]
+    ids = ids * (joined & here[:, neighbours].transpose(0, 1)[None])
+    senders = numbers[:, neighbours].transpose(0, 1)[None].expand_as(ids)
+    return _edges(ids[here].flatten(1), senders[here].flatten(1))
+
+
+def _neighbours(
+    nodes: Tensor, speaker_ids: Tensor, positions: Tensor, length: int, *, window: int, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For places in a flattened batch: kinds of relation to each of the nearest nodes, 0 for none.
+
+    Returns:
+        Kinds, whether it is the same speaker, and the number of the neighbour among `nodes`, each
+        (nodes, 2 window + 1, or window + 1 of a causal graph).
+    """
+    # A window wider than a dialogue reaches nobody more.
+    reach = min(window, length)
+    offsets = torch.arange(-reach, (0 if causal else reach) + 1, device=nodes.device)
+    neighbours = torch.arange(len(nodes), device=nodes.device)[:, None] + offsets
+    inside = (neighbours >= 0) & (neighbours < len(nodes))
+    neighbours = neighbours.clamp(0, max(len(nodes) - 1, 0))
+    dialogue, place = nodes // length, positions.flatten()[nodes]
+    speaker = speaker_ids.flatten()[nodes]
+    near = (dialogue[neighbours] == dialogue[:, None]) & (
+        (place[neighbours] - place[:, None]).abs() <= window
+    )
+    same = speaker[neighbours] == speaker[:, None]
+    earlier = torch.where(same, SAME_SPEAKER_EARLIER, OTHER_SPEAKER_EARLIER)
+    later = torch.where(same, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER)
+    kinds = torch.where(offsets < 0, earlier, later).masked_fill(offsets == 0, SELF)
+    return kinds * (inside & near), same, neighbours
+
+
+def _edges(ids: Tensor, neighbours: Tensor) -> RelationEdges:
+    """Keep the candidates (nodes, candidates) whose id is not 0."""
+    kept = ids > 0
+    pointers = F.pad(kept.sum(dim=1).cumsum(0), (1, 0))
+    index = torch.stack([kept.nonzero()[:, 0], neighbours[kept]])
+    return RelationEdges(index, pointers, ids[kept])
