@@ -33,6 +33,7 @@ MODELS = [
     ("causal", "sdpa"),
     ("whole", "eager"),
     ("whole", "sdpa"),
+    ("windowed", "sdpa"),
     ("sparse", "sdpa"),
 ]
 

@@ -16,6 +16,7 @@ OPTIONS: dict[str, list[Any]] = {
     "cross_modal_relations": [False, True],
     "fusion": ["mutual_attention", "text_diffusion", "concat"],
     "position_encoding": ["sinusoidal", "rotary"],
+    "attention_window": [None, 2],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
 

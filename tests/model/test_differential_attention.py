@@ -51,7 +51,13 @@ def test_first_differences_equal_two_maps_over_the_present_utterances(
     mask = torch.tensor([present])
     hidden = states.masked_fill(~mask[..., None], 1e4)
     previous, following, _ = neighbour_indices(mask)
-    output, _ = attention(hidden, present=mask, previous=previous, following=following)
+    output, _ = attention(
+        hidden,
+        positions=torch.arange(mask.shape[1])[None],
+        present=mask,
+        previous=previous,
+        following=following,
+    )
     expected = two_maps(attention, states[mask])
     torch.testing.assert_close(output[mask], expected, rtol=0, atol=1e-6)
 
@@ -60,7 +66,13 @@ def test_strength_zero_leaves_the_output_bias(attention: DifferentialAttention) 
     attention.strength.data.zero_()
     mask = torch.ones(1, 4, dtype=torch.bool)
     previous, following, _ = neighbour_indices(mask)
-    output, _ = attention(torch.randn(1, 4, 16), present=mask, previous=previous, following=following)
+    output, _ = attention(
+        torch.randn(1, 4, 16),
+        positions=torch.arange(mask.shape[1])[None],
+        present=mask,
+        previous=previous,
+        following=following,
+    )
     torch.testing.assert_close(output, attention.output.bias.expand(1, 4, -1))
 
 
@@ -72,7 +84,13 @@ def test_none_is_ordinary_attention() -> None:
     previous, following, _ = neighbour_indices(mask)
     query, key, value = layer.qkv(states).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
     expected = (query @ key.transpose(-1, -2) * 16**-0.5).softmax(-1) @ value
-    output, _ = layer(states, present=mask, previous=previous, following=following)
+    output, _ = layer(
+        states,
+        positions=torch.arange(mask.shape[1])[None],
+        present=mask,
+        previous=previous,
+        following=following,
+    )
     torch.testing.assert_close(output, layer.output(expected.transpose(1, 2).flatten(2)), rtol=0, atol=1e-6)
 
 
@@ -175,6 +193,7 @@ def test_equals_the_literal_equation(
     previous, following, inner = neighbour_indices(mask[None])
     output, _ = layer(
         states.masked_fill(~mask[:, None], 1e4)[None],
+        positions=torch.arange(len(present))[None],
         present=mask[None],
         previous=previous.where(inner[..., 0], torch.arange(len(present))),
         following=following,

@@ -165,7 +165,7 @@ def test_the_loss_reaches_every_parameter(variant: str, streams: tuple[str, ...]
     fields = {**VARIANTS[variant], **{f"{name}_size": None for name in absent}}
     if len(streams) == 1:
         fields["cross_modal_relations"] = False
-    if "text" in absent and variant == "whole":
+    if "text" in absent and fields.get("fusion") == "text_diffusion":
         fields["fusion"] = "mutual_attention"
     model = tiny_model(**fields).train()
     batch = {name: value for name, value in tiny_batch(5, 3).items() if name.split("_")[0] not in absent}

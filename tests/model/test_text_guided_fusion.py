@@ -23,6 +23,12 @@ def streams(*shape: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return states, {name: torch.ones(*shape, dtype=torch.bool) for name in MODALITIES}
 
 
+def positions(states: dict[str, Tensor]) -> Tensor:
+    """The places of the utterances of streams without padding."""
+    batch, length, _ = states["text"].shape
+    return torch.arange(length).expand(batch, -1)
+
+
 @pytest.fixture(params=IMPLEMENTATIONS)
 def fusion(request: pytest.FixtureRequest) -> MutualAttentionFusion:
     torch.manual_seed(0)
@@ -46,7 +52,7 @@ def test_equals_the_reference_that_also_computes_self_attention(fusion: MutualAt
                 weights[f"{part}_{short}.{_released_key(part, key)}"] = value
     reference.load_state_dict(weights)
     states, present = streams(2, 5)
-    fused = fusion(states, present=present).streams
+    fused = fusion(states, present=present, positions=positions(states)).streams
     for actual, expected in zip(fused.values(), reference(*states.values()), strict=True):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
@@ -62,10 +68,12 @@ def test_a_stream_that_nobody_has_is_as_if_the_model_had_two(fusion: MutualAtten
     states, present = streams(1, 4)
     present["visual"] = torch.zeros(1, 4, dtype=torch.bool)
     states["visual"] = torch.zeros(1, 4, 16)
-    fused = fusion(states, present=present).streams
+    fused = fusion(states, present=present, positions=positions(states)).streams
     two = MutualAttentionFusion(tiny_config(visual_size=None, fusion_num_attention_heads=2)).eval()
     two.load_state_dict(fusion.state_dict(), strict=False)
-    expected = two({name: states[name] for name in ("text", "audio")}, present=present).streams
+    expected = two(
+        {name: states[name] for name in ("text", "audio")}, present=present, positions=positions(states)
+    ).streams
     for name, value in expected.items():
         torch.testing.assert_close(fused[name], value, rtol=0, atol=1e-6)
     assert not fused["visual"].any()
@@ -74,7 +82,7 @@ def test_a_stream_that_nobody_has_is_as_if_the_model_had_two(fusion: MutualAtten
 def test_concat_leaves_the_streams_as_they_are() -> None:
     states, present = streams(1, 3)
     fusion = build_fusion(tiny_config(fusion="concat"))
-    fused = fusion(states, present=present)
+    fused = fusion(states, present=present, positions=positions(states))
     assert all(torch.equal(fused.streams[name], states[name]) for name in MODALITIES)
     assert not fused.attentions
     assert not list(fusion.parameters())
@@ -96,7 +104,7 @@ def test_text_diffusion_equals_the_literal_equation(
             present[name][row, place] = False
             states[name][row, place] = 0.0
     given = None if quality is None else torch.randn(2, 5, 2, quality)
-    fused = model.redifu.fusion(states, present=present, quality_features=given)
+    fused = model.redifu.fusion(states, present=present, positions=positions(states), quality_features=given)
     for row in range(2):
         expected, reliability = paper_reference.text_diffusion(
             model.redifu.fusion,

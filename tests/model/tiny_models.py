@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "fusion": "text_diffusion",
         "learned_modality_weights": True,
     },
+    "windowed": {"attention_window": 2, "fusion": "text_diffusion"},
     "sparse": {
         "graph_implementation": "sparse",
         "relation_modalities": ["text", "visual"],

@@ -1,10 +1,16 @@
 """Masked multi-head attention, written once for every part of the model."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
+
+# Utterances that a windowed attention takes at once.
+BLOCK = 64
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -69,6 +75,72 @@ def masked_attention(
     if weights is not None:
         weights = weights * has_key[:, None]
     return attended * has_key, weights
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    present: Tensor,
+    positions: Tensor,
+    config: ReDiFuConfig,
+    num_heads: int,
+    scale: float,
+    dropout_probability: float = 0.0,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Attend between the utterances of dialogues, as far as `config.causal` and `attention_window` allow.
+
+    With a window, utterances are taken block by block, so time and memory are linear in the dialogue.
+
+    Args:
+        query: (batch, utterances, hidden).
+        key: (batch, utterances, hidden).
+        value: (batch, utterances, hidden), finite also where not present.
+        present: (batch, utterances) bool, the utterances that may be attended.
+        positions: (batch, utterances) int, places within the dialogue; those of padding come last.
+        config: says what is visible, and how it is computed.
+        num_heads: heads that `hidden` is split into.
+        scale: factor on the products of queries and keys.
+        dropout_probability: probability of dropping an attention weight.
+
+    Returns:
+        The attended values (batch, utterances, hidden), zero where no key is visible; of "eager" without a
+        window the weights (batch, heads, utterances, utterances), else None; and whether any key is visible,
+        (batch, utterances or 1, 1) bool.
+    """
+    attend_visible = partial(
+        masked_attention,
+        scale=scale,
+        dropout_probability=dropout_probability,
+        implementation=config._attn_implementation,
+    )
+    window = config.attention_window
+    if window is None:
+        visible = visible_keys(present, causal=config.causal)
+        heads = [split_heads(states, num_heads) for states in (query, key, value)]
+        attended, weights = attend_visible(*heads, visible=visible)
+        return attended, weights, visible.any(dim=-1, keepdim=True)
+    # In the order of their positions, padding at the end, near utterances stand near each other.
+    order = positions.argsort(dim=-1, stable=True)
+    heads = [split_heads(take_utterances(states, order), num_heads) for states in (query, key, value)]
+    here = present.gather(1, order)
+    length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
+    blocks, reached = [], []
+    for start in range(0, length, BLOCK):
+        own = slice(start, min(start + BLOCK, length))
+        seen = slice(max(start - window, 0), own.stop + (0 if config.causal else window))
+        distance = place[own, None] - place[None, seen]
+        near = (distance.abs() <= window) & ((distance >= 0) | (not config.causal))
+        visible = here[:, None, seen] & near
+        attended, _ = attend_visible(
+            heads[0][:, :, own], heads[1][:, :, seen], heads[2][:, :, seen], visible=visible
+        )
+        blocks.append(attended)
+        reached.append(visible.any(dim=-1, keepdim=True))
+    back = order.argsort(dim=-1)
+    attended, any_seen = torch.cat(blocks, dim=1), torch.cat(reached, dim=1)
+    return take_utterances(attended, back), None, any_seen.gather(1, back[..., None])
 
 
 def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,6 +70,8 @@ class ReDiFuConfig(PreTrainedConfig):
             which takes edges for long dialogues; all give the same.
         dropout: dropout everywhere else.
         causal: whether no utterance sees a later one.
+        attention_window: greatest distance, in utterances, that the attentions of encoders and fusion reach;
+            None for the whole dialogue (released).
         differential_attention: "shifted_keys" (released), "dual_maps" (two maps of queries and keys of their
             own) or "none" (ordinary attention).
         position_encoding: "sinusoidal" (released MELD) or "rotary" (released IEMOCAP).
@@ -111,6 +113,7 @@ class ReDiFuConfig(PreTrainedConfig):
     graph_implementation: str = "auto"
     dropout: float | int = 0.6
     causal: bool = False
+    attention_window: int | None = None
     differential_attention: str = "shifted_keys"
     position_encoding: str = "sinusoidal"
     feed_forward_gelu_scale: float | int = 0.66
@@ -231,7 +234,8 @@ class ReDiFuConfig(PreTrainedConfig):
         sizes = ["hidden_size", "num_speakers", "relation_embedding_size", *heads]
         sizes += [f"{name}_size" for name in self.modalities] + ["diffusion_steps"]
         sizes += ["quality_size"] if self.quality_size is not None else []
-        for field, least in [*((size, 1) for size in sizes), ("relation_window", 0)]:
+        windows = ["relation_window"] + ["attention_window"] * (self.attention_window is not None)
+        for field, least in [*((size, 1) for size in sizes), *((window, 0) for window in windows)]:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
         for field in heads:

@@ -13,13 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import (
-    masked_attention,
-    neighbour_indices,
-    split_heads,
-    take_utterances,
-    visible_keys,
-)
+from .attention import attend, neighbour_indices, take_utterances
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
 
@@ -86,50 +80,14 @@ class ContextGate(nn.Module):
         return positioned + gate * (delta - positioned)
 
 
-def attend_stream(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    present: Tensor,
-    *,
-    config: ReDiFuConfig,
-    scale: float,
-    training: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Attend between the utterances of a stream, in the heads of the encoders.
-
-    Args:
-        query: (batch, utterances, hidden).
-        key: (batch, utterances, hidden).
-        value: (batch, utterances, hidden), finite also where not present.
-        present: (batch, utterances) bool.
-        config: says how many heads, how much dropout, and whether it is causal.
-        scale: factor on the products of queries and keys.
-        training: whether weights are dropped.
-
-    Returns:
-        What `masked_attention` returns.
-    """
-    return masked_attention(
-        split_heads(query, config.num_attention_heads),
-        split_heads(key, config.num_attention_heads),
-        split_heads(value, config.num_attention_heads),
-        visible=visible_keys(present, causal=config.causal),
-        scale=scale,
-        # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
-        # and neither acts in evaluation (tests: golden).
-        dropout_probability=config.dropout if training else 0.0,
-        implementation=config._attn_implementation,
-    )
-
-
 class DifferentialAttention(nn.Module):
     """Subtracts from an attention map another one: keeps what lasts in time.
 
     "shifted_keys": the other map is over keys an utterance earlier, times a learned strength. With A1 =
     softmax(q k^T) and A2 the same over keys rolled by one utterance, A2's columns are A1's rolled, hence
     (A1 - A2) v = A1 (v - next v): one ordinary attention over first differences of the values.
-    "none": ordinary attention, nothing is subtracted.
+    A causal or windowed map has no such columns, and no first utterance to wrap to: there are two maps then,
+    and the first key stands for its own predecessor. "none": ordinary attention, nothing is subtracted.
     """
 
     def __init__(self, config: ReDiFuConfig):
@@ -141,6 +99,7 @@ class DifferentialAttention(nn.Module):
         self.differential = config.differential_attention == "shifted_keys"
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.two_maps = self.differential and (config.causal or config.attention_window is not None)
         if self.differential:
             self.strength = nn.Parameter(torch.tensor(0.5))
 
@@ -150,26 +109,35 @@ class DifferentialAttention(nn.Module):
             nn.init.constant_(self.strength, 0.5)
 
     def forward(
-        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor
+        self, states: Tensor, *, positions: Tensor, present: Tensor, previous: Tensor, following: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1 (batch, heads, utterances, utterances).
 
         Args:
             states: (batch, utterances, hidden).
+            positions: (batch, utterances) places within the dialogue, those of padding last.
             present: (batch, utterances) bool, the utterances that have the stream.
             previous: (batch, utterances) index of the utterance before that has it, its own for the first.
             following: (batch, utterances) index of the next such utterance, the first after the last.
         """
         query, key, value = self.qkv(states).chunk(3, dim=-1)
-        causal = self.config.causal
-        if self.differential and not causal:
+        if self.differential and not self.two_maps:
             value = value - take_utterances(value, following)
         value = value.masked_fill(~present[..., None], 0.0)
-        attend = partial(attend_stream, config=self.config, scale=self.scale, training=self.training)
-        attended, weights = attend(query, key, value, present)
-        if self.differential and causal:
-            # First differences look one utterance ahead, and the roll wraps to the end: two maps instead.
-            attended = attended - attend(query, take_utterances(key, previous), value, present)[0]
+        attend_stream = partial(
+            attend,
+            present=present,
+            positions=positions,
+            config=self.config,
+            num_heads=self.config.num_attention_heads,
+            scale=self.scale,
+            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
+            # and neither acts in evaluation (tests: golden).
+            dropout_probability=self.config.dropout if self.training else 0.0,
+        )
+        attended, weights, _ = attend_stream(query, key, value)
+        if self.two_maps:
+            attended = attended - attend_stream(query, take_utterances(key, previous), value)[0]
         return self.output(self.strength * attended if self.differential else attended), weights
 
 
@@ -202,16 +170,24 @@ class DualMapAttention(nn.Module):
         nn.init.normal_(self.lambda_vectors, std=0.1)
 
     def forward(
-        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor
+        self, states: Tensor, *, positions: Tensor, present: Tensor, previous: Tensor, following: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
         value = self.value(states).masked_fill(~present[..., None], 0.0)
-        attend = partial(attend_stream, config=self.config, scale=self.scale, training=self.training)
+        attend_stream = partial(
+            attend,
+            present=present,
+            positions=positions,
+            config=self.config,
+            num_heads=self.config.num_attention_heads,
+            scale=self.scale,
+            dropout_probability=self.config.dropout if self.training else 0.0,
+        )
         queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
-        maps = [attend(query, key, value, present) for query, key in queries_keys]
+        maps = [attend_stream(query, key, value) for query, key in queries_keys]
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
-        (first, weights), (second, _) = maps
+        (first, weights, _), (second, _, _) = maps
         heads = (self.config.num_attention_heads, -1)
         difference = self.head_norm((first - strength * second).unflatten(-1, heads))
         return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2)), weights
@@ -280,6 +256,7 @@ class DifferentialEncoder(GradientCheckpointingLayer):
         own = torch.arange(present.shape[1], device=present.device)
         attended, weights = self.attention(
             hidden,
+            positions=positions,
             present=present,
             previous=previous.where(inner[..., 0], own),
             following=following,

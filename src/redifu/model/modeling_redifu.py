@@ -167,12 +167,14 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             features["text"] = self._encode_text(input_ids, attention_mask, present["text"])
         speaker_ids = torch.zeros_like(real, dtype=torch.long) if speaker_ids is None else speaker_ids
         check_ids("speaker_ids", speaker_ids, counted=real)
+        positions = (real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1])
         streams, states, attentions = self._encode_streams(
-            features, speaker_ids.masked_fill(~real, 0), real, present
+            features, speaker_ids.masked_fill(~real, 0), positions, present
         )
         fusion = self.fusion(
             streams,
             present={name: present[name] for name in config.modalities},
+            positions=positions,
             quality_features=quality_features,
         )
         fused = fusion.streams
@@ -194,11 +196,10 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         self,
         features: Mapping[str, Tensor | None],
         speaker_ids: Tensor,
-        real: Tensor,
+        positions: Tensor,
         present: Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
         """Project every stream, denoise audio and visual, relate utterances inside and across streams."""
-        positions = real.long().cumsum(-1) - 1
         streams: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
         attentions: dict[str, Tensor | None] = {}

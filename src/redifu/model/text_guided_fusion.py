@@ -6,13 +6,14 @@ what the abstract describes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import masked_attention, split_heads, visible_keys
+from .attention import attend
 from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .dropout import dropout
 
@@ -47,7 +48,12 @@ class CrossModalAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, states: Tensor, others: Mapping[str, Tensor], *, present: Mapping[str, Tensor]
+        self,
+        states: Tensor,
+        others: Mapping[str, Tensor],
+        *,
+        present: Mapping[str, Tensor],
+        positions: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """Return the sum of the attentions to the other streams and the weights by stream.
 
@@ -58,24 +64,26 @@ class CrossModalAttention(nn.Module):
             states: (batch, utterances, hidden) of the receiving stream, normed.
             others: the same of the other streams, by name.
             present: (batch, utterances) bool by stream.
+            positions: (batch, utterances) int, those of padding last.
         """
         size = self.config.hidden_size
-        query = split_heads(F.linear(states, self.qkv.weight[:size]), self.heads)
+        query = F.linear(states, self.qkv.weight[:size])
         total, reached = torch.zeros_like(states), states.new_zeros(())
         attentions: dict[str, Tensor | None] = {}
         for name, other in others.items():
             key, value = F.linear(other, self.qkv.weight[size:]).chunk(2, dim=-1)
-            visible = visible_keys(present[name], causal=self.config.causal)
-            attended, attentions[name] = masked_attention(
+            attended, attentions[name], seen = attend(
                 query,
-                split_heads(key, self.heads),
-                split_heads(value, self.heads),
-                visible=visible,
+                key,
+                value,
+                present=present[name],
+                positions=positions,
+                config=self.config,
+                num_heads=self.heads,
                 scale=self.scale,
-                implementation=self.config._attn_implementation,
             )
             total = total + attended
-            reached = reached + visible.any(-1, keepdim=True).to(states.dtype)
+            reached = reached + seen.to(states.dtype)
         # The output layer is linear: its bias counts once for each stream that could be attended.
         return F.linear(total, self.output.weight) + reached * self.output.bias, attentions
 
@@ -111,13 +119,19 @@ class MutualAttentionStream(GradientCheckpointingLayer):
         self.feed_forward = GatedFeedForward(config)
 
     def forward(
-        self, states: Tensor, normed: Mapping[str, Tensor], name: str, *, present: Mapping[str, Tensor]
+        self,
+        states: Tensor,
+        normed: Mapping[str, Tensor],
+        name: str,
+        *,
+        present: Mapping[str, Tensor],
+        positions: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """Return the fused stream (batch, utterances, hidden) and the attention weights by other stream."""
         if self.attention is None:
             return self.feed_forward(states, torch.zeros_like(states)), {}
         others = {other: value for other, value in normed.items() if other != name}
-        received, attentions = self.attention(normed[name], others, present=present)
+        received, attentions = self.attention(normed[name], others, present=present, positions=positions)
         return self.feed_forward(states, received), attentions
 
 
@@ -136,6 +150,7 @@ class MutualAttentionFusion(nn.Module):
         streams: Mapping[str, Tensor],
         *,
         present: Mapping[str, Tensor],
+        positions: Tensor,
         quality_features: Tensor | None = None,
     ) -> FusedStreams:
         """Fuse the streams.
@@ -143,13 +158,14 @@ class MutualAttentionFusion(nn.Module):
         Args:
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
+            positions: (batch, utterances) int, those of padding last.
             quality_features: not read.
         """
         normed = {name: norm(streams[name]) for name, norm in self.norms.items()}
         fused: dict[str, Tensor] = {}
         attentions: dict[str, Tensor | None] = {}
         for name, states in streams.items():
-            hidden, weights = self.streams[name](states, normed, name, present=present)
+            hidden, weights = self.streams[name](states, normed, name, present=present, positions=positions)
             fused[name] = hidden.masked_fill(~present[name][..., None], 0.0)
             attentions |= {f"{name}.{other}": weight for other, weight in weights.items()}
         return FusedStreams(fused, present, attentions)
@@ -210,6 +226,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         streams: Mapping[str, Tensor],
         *,
         present: Mapping[str, Tensor],
+        positions: Tensor,
         quality_features: Tensor | None = None,
     ) -> FusedStreams:
         """Fuse the streams.
@@ -217,18 +234,22 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         Args:
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
+            positions: (batch, utterances) int, those of padding last.
             quality_features: (batch, utterances, 2, measures) float, of audio and visual; None for zeros.
         """
         text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
         normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
-        query = split_heads(self.query(normed["text"]), self.heads)
+        query = self.query(normed["text"])
+        keys = {name: key(normed[name]) for name, key in self.keys.items()}
+        attend_stream = partial(
+            attend, query, positions=positions, config=self.config, num_heads=self.heads, scale=self.scale
+        )
         trust = self._reliability(streams, present, quality_features)
         attentions: dict[str, Tensor | None] = {}
         received = torch.zeros_like(text)
         for name, value in self.values.items():
-            attended, attentions[f"text.{name}"] = self._attend(
-                query, normed[name], value(normed[name]), name, present
-            )
+            values = value(normed[name]).masked_fill(~present[name][..., None], 0.0)
+            attended, attentions[f"text.{name}"], _ = attend_stream(keys[name], values, present=present[name])
             received = received + trust[name] * attended
         total = torch.stack(list(trust.values())).sum(dim=0)
         scale = total.where(total > 0, 1.0)
@@ -236,7 +257,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         restart = self.restart.sigmoid().repeat_interleave(text.shape[-1] // self.heads)
         state = text
         for _ in range(self.config.diffusion_steps):
-            attended, attentions["text.text"] = self._attend(query, normed["text"], state, "text", present)
+            attended, attentions["text.text"], _ = attend_stream(keys["text"], state, present=present["text"])
             mixed = (trust["text"] * attended + received) / scale
             state = (1 - restart) * mixed + restart * text
         anything = torch.stack(list(present.values())).any(dim=0)
@@ -247,19 +268,6 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
             present={**present, "text": anything},
             attentions=attentions,
             reliability=torch.cat([trust.get(name, nothing) for name in MODALITIES], dim=-1),
-        )
-
-    def _attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, name: str, present: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend from text to a stream; (batch, utterances, hidden) in and out, and the weights."""
-        return masked_attention(
-            query,
-            split_heads(self.keys[name](keys), self.heads),
-            split_heads(values.masked_fill(~present[name][..., None], 0.0), self.heads),
-            visible=visible_keys(present[name], causal=self.config.causal),
-            scale=self.scale,
-            implementation=self.config._attn_implementation,
         )
 
     def _reliability(
@@ -290,6 +298,7 @@ class ConcatFusion(nn.Module):
         streams: Mapping[str, Tensor],
         *,
         present: Mapping[str, Tensor],
+        positions: Tensor,
         quality_features: Tensor | None = None,
     ) -> FusedStreams:
         """Return the streams as they are; arguments as of the other fusions."""
