@@ -6,14 +6,16 @@ Three sides take turns, so that a busy machine slows all of them alike: the refe
 
     python scripts/benchmark.py
     python scripts/benchmark.py --setting iemocap-16x110 --repeat 7 --threads 2
+    python scripts/benchmark.py --options      # what each option costs beside the released MELD setting
+    python scripts/benchmark.py --lengths      # time an utterance in long dialogues
 """
 
 import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,6 +54,35 @@ TOY_SETTINGS = {
     "toy": Setting(
         recipe="meld", dialogues=2, utterances=5, overrides={"hidden_size": 8, "num_attention_heads": 4}
     )
+}
+# Each beside the released setting, which is the first.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "differential_attention none": {"differential_attention": "none"},
+    "differential_attention dual_maps": {"differential_attention": "dual_maps"},
+    "relations none": {"relation_modalities": []},
+    "relations all": {"relation_modalities": ["text", "audio", "visual"]},
+    "relations all + cross": {
+        "relation_modalities": ["text", "audio", "visual"],
+        "cross_modal_relations": True,
+    },
+    "graph sparse": {"graph_implementation": "sparse"},
+    "fusion concat": {"fusion": "concat"},
+    **{
+        f"fusion text_diffusion, {steps} steps": {"fusion": "text_diffusion", "diffusion_steps": steps}
+        for steps in (1, 2, 4)
+    },
+    "learned_modality_weights": {"learned_modality_weights": True},
+    "causal": {"causal": True},
+    "attention_window 10": {"attention_window": 10},
+}
+LENGTHS = (100, 1000, 4000)
+LONG_OPTIONS: dict[str, dict[str, Any]] = {
+    "released": {},
+    "graph dense": {"graph_implementation": "dense"},
+    "attention_window 25": {"attention_window": 25},
+    "causal, attention_window 25": {"causal": True, "attention_window": 25},
+    "text_diffusion, attention_window 25": {"fusion": "text_diffusion", "attention_window": 25},
 }
 CUBE = 2048
 CPU_HAS_AMX = "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
@@ -238,6 +269,41 @@ def measure_memory(setting_name: str, names: list[str], *, threads: int) -> list
     return ["  peak memory of a process that takes training steps", *lines]
 
 
+def measure_options(options: dict[str, dict[str, Any]], setting: Setting, *, repeat: int) -> list[str]:
+    """Forward pass and training step with each option, as lines of a Markdown table."""
+    sides = {
+        name: model_side(replace(setting, overrides={**setting.overrides, **fields}))
+        for name, fields in options.items()
+    }
+    medians = {
+        kind: take_turns({name: timed(getattr(side, kind)) for name, side in sides.items()}, repeat=repeat)
+        for kind in ("forward", "step")
+    }
+    lines = ["| option | forward | x released | training step | x released |", "|---|---|---|---|---|"]
+    for name in options:
+        cells = []
+        for seconds in medians.values():
+            cells += [f"{1000 * seconds[name]:.0f} ms", f"{seconds[name] / seconds['released']:.2f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def measure_lengths(options: dict[str, dict[str, Any]], lengths: Sequence[int], *, repeat: int) -> list[str]:
+    """Forward pass of one dialogue by its length, in time an utterance, as a Markdown table."""
+    lines = [f"| option | {' | '.join(f'{length} utterances' for length in lengths)} | last / first |"]
+    lines.append("|---" * (len(lengths) + 2) + "|")
+    for name, fields in options.items():
+        sides = {
+            f"{length}": model_side(Setting(recipe="meld", dialogues=1, utterances=length, overrides=fields))
+            for length in lengths
+        }
+        medians = take_turns({key: timed(side.forward) for key, side in sides.items()}, repeat=repeat)
+        each = [1000 * medians[f"{length}"] / length for length in lengths]
+        cells = [f"{value:.3f} ms" for value in each]
+        lines.append(f"| {name} | {' | '.join(cells)} | {each[-1] / each[0]:.2f} |")
+    return lines
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -253,6 +319,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--skip-reference", action="store_true", help="measure the model and the products only"
     )
+    parser.add_argument("--options", action="store_true", help="measure the options and nothing else")
+    parser.add_argument("--lengths", action="store_true", help="measure long dialogues and nothing else")
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -268,6 +336,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     names = ["model"] if options.skip_reference else ["reference", "model"]
     print(f"torch {torch.__version__}, {options.threads} threads, medians of {options.repeat}")
+    if options.options:
+        setting = settings[options.setting[0]] if options.setting else SETTINGS["meld-16x33"]
+        print("\n".join(measure_options(OPTIONS, setting, repeat=options.repeat)), flush=True)
+    if options.lengths:
+        print("\n".join(measure_lengths(LONG_OPTIONS, LENGTHS, repeat=options.repeat)), flush=True)
+    if options.options or options.lengths:
+        return
     for setting_name in options.setting or SETTINGS:
         print(setting_name, flush=True)
         print("\n".join(measure(settings[setting_name], names, repeat=options.repeat)), flush=True)

@@ -1,5 +1,7 @@
 """Who is related to whom, and attention over it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -224,3 +226,27 @@ def test_long_dialogues_are_related_by_edges(monkeypatch: pytest.MonkeyPatch) ->
     for length, sparse in ((4, False), (5, True)):
         attentions = model(**tiny_batch(length), output_attentions=True).attentions
         assert ("text_intra_speaker" not in attentions) == sparse
+
+
+def test_the_graph_of_a_conversation_holds_every_subgraph() -> None:
+    model = tiny_model(cross_modal_relations=True, relation_modalities=["text", "audio"]).redifu
+    utterances: list[dict[str, Any]] = [
+        {"speaker": "Ana", "text": "Hi", "video": "0.mp4"},
+        {"speaker": "Bo", "audio_features": [1.0] * 5, "visual_features": None},
+        {"speaker": "Ana", "text": "Yes?", "audio": "2.wav"},
+    ]
+    graph = model.relation_graph({"id": "d", "utterances": utterances})
+    assert {name: graph[name].turn.tolist() for name in MODALITIES} == {
+        "text": [0, 2],
+        "audio": [1, 2],
+        "visual": [0],
+    }
+    edges = {kind: graph[kind].edge_index.T.tolist() for kind in graph.edge_types}
+    assert edges["text", "intra_speaker", "text"] == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert graph["text", "intra_speaker", "text"].edge_attr.tolist() == [1, 3, 2, 1]
+    assert edges["audio", "inter_speaker", "audio"] == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert graph["audio", "inter_speaker", "audio"].edge_attr.tolist() == [1, 4, 5, 1]
+    assert ("visual", "intra_speaker", "visual") not in edges
+    # To the visual stream of turn 0 from the audio of turns 1 and 2.
+    assert edges["audio", "cross_modal", "visual"] == [[0, 0], [1, 0]]
+    graph.validate(raise_on_error=True)

@@ -72,3 +72,19 @@ def test_the_command_reports_every_side() -> None:
         assert words in report
     alone = subprocess.run([*command, "--skip-reference"], check=True, capture_output=True, text=True).stdout
     assert "reference" not in alone
+
+
+def test_options_and_lengths_are_tables(benchmark: ModuleType) -> None:
+    options = {"released": {}, "causal": {"causal": True}}
+    lines = benchmark.measure_options(options, benchmark.TOY_SETTINGS["toy"], repeat=1)
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["released", "causal"]
+    toy = {"released": {"hidden_size": 8, "num_attention_heads": 4}}
+    lengths = benchmark.measure_lengths(toy, (2, 4), repeat=1)
+    for table in (lines, lengths):
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_every_option_builds(benchmark: ModuleType) -> None:
+    for fields in (*benchmark.OPTIONS.values(), *benchmark.LONG_OPTIONS.values()):
+        setting = benchmark.Setting(recipe="meld", dialogues=1, utterances=2, overrides=fields)
+        assert setting.config.to_dict().items() >= fields.items()

@@ -17,6 +17,7 @@ from .conversation_inputs import check_ids, check_inputs, check_labels, stream_p
 from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
 from .losses import IGNORED_LABEL, emotion_loss
+from .relation_subgraphs import conversation_graph
 from .speaker_relations import CrossModalRelations, SpeakerRelations
 from .text_backbone import encode_texts
 from .text_guided_fusion import build_fusion
@@ -191,6 +192,10 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             if want_attentions
             else None,
         )
+
+    def relation_graph(self, conversation: Mapping[str, Any]) -> Any:
+        """Return the relation subgraphs of a conversation; see `conversation_graph`."""
+        return conversation_graph(conversation, self.config)
 
     def _encode_streams(
         self,

@@ -6,10 +6,13 @@ in memory linear in the dialogue, a node being a stream of an utterance that is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .configuration_redifu import ReDiFuConfig
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related
@@ -156,6 +159,55 @@ def cross_modal_edges(
     ids = ids * (joined & here[:, neighbours].transpose(0, 1)[None])
     senders = numbers[:, neighbours].transpose(0, 1)[None].expand_as(ids)
     return _edges(ids[here].flatten(1), senders[here].flatten(1))
+
+
+def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) -> Any:
+    """Relate the utterances of a conversation as a model of this configuration does, to look at or to draw.
+
+    Args:
+        conversation: a dict with "utterances", as in a conversation file.
+        config: says which subgraphs there are, and how far they reach.
+
+    Returns:
+        A torch_geometric HeteroData: for each stream nodes with their `turn`, the utterance's place; for each
+        subgraph edges from neighbour to receiver, "intra_speaker", "inter_speaker" or "cross_modal", with
+        their relation ids as `edge_attr`.
+    """
+    from torch_geometric.data import HeteroData  # only here: it takes a second to import
+
+    utterances = conversation["utterances"]
+    names = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
+    speakers = torch.tensor([[names.index(utterance["speaker"]) for utterance in utterances]])
+    positions = torch.arange(len(utterances))[None]
+    options: dict[str, Any] = {"window": config.relation_window, "causal": config.causal}
+    present = {name: _presence(utterances, name) for name in config.modalities}
+    graph = HeteroData()
+    for name, here in present.items():
+        graph[name].turn = here[0].nonzero().squeeze(-1)
+        graph[name].num_nodes = len(graph[name].turn)
+        if name in config.relation_modalities:
+            both = speaker_edges(speakers, positions, present=here, **options)
+            for kind, edges in zip(("intra_speaker", "inter_speaker"), both, strict=True):
+                graph[name, kind, name].edge_index = edges.index.flip(0)
+                graph[name, kind, name].edge_attr = edges.ids
+    if config.cross_modal_relations:
+        edges = cross_modal_edges(speakers, positions, present=present, **options)
+        ends = torch.tensor([graph[name].num_nodes for name in present]).cumsum(0)
+        first = F.pad(ends[:-1], (1, 0))
+        stream = torch.bucketize(edges.index, ends, right=True)
+        for receiver, to in enumerate(present):
+            for sender, source in enumerate(present):
+                kept = (stream[0] == receiver) & (stream[1] == sender) & (receiver != sender)
+                if kept.any():
+                    inside = edges.index[:, kept] - torch.stack([first[receiver], first[sender]])[:, None]
+                    graph[source, "cross_modal", to].edge_index = inside.flip(0)
+                    graph[source, "cross_modal", to].edge_attr = edges.ids[kept]
+    return graph
+
+
+def _presence(utterances: list[dict[str, Any]], name: str) -> Tensor:
+    keys = (f"{name}_features", {"visual": "video"}.get(name, name))
+    return torch.tensor([[any(utterance.get(key) is not None for key in keys) for utterance in utterances]])
 
 
 def _neighbours(

@@ -24,7 +24,7 @@ from .relation_subgraphs import (
 )
 
 # Longer dialogues are related by edges where the configuration leaves the choice: there edges are faster.
-SPARSE_ABOVE = 256
+SPARSE_ABOVE = 512
 
 
 def choose_sparse(config: ReDiFuConfig, length: int) -> bool:
