@@ -156,9 +156,10 @@ def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = present.shape[-1]
     index = torch.arange(length, device=present.device).expand_as(present)
     seen = torch.where(present, index, -1).cummax(dim=-1).values
-    previous = F.pad(seen[:, :-1], (1, 0), value=-1)
+    # Joined and not padded: torch.export takes the length of what is padded for a constant.
+    previous = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], dim=1)
     ahead = torch.where(present, index, length).flip(-1).cummin(dim=-1).values.flip(-1)
-    following = F.pad(ahead[:, 1:], (0, 1), value=length)
+    following = torch.cat([ahead[:, 1:], torch.full_like(ahead[:, :1], length)], dim=1)
     inner = torch.stack([previous >= 0, following < length], dim=-1)
     last, first = seen[:, -1:].clamp_min(0), ahead[:, :1].clamp_max(length - 1)
     return torch.where(inner[..., 0], previous, last), torch.where(inner[..., 1], following, first), inner

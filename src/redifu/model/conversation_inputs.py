@@ -42,7 +42,8 @@ def check_inputs(
         if (grid := grids[name]) is not None and grid.dim() != 2:
             raise ValueError(f"{name} must be (batch, utterances), got {tuple(grid.shape)}")
     shapes = {name: tuple(value.shape[:2]) for name, value in grids.items() if value is not None}
-    if len(set(shapes.values())) > 1:
+    # Compared and not hashed: in an exported model these are symbols.
+    if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
     if not shapes:
         raise ValueError(

@@ -30,7 +30,7 @@ SPARSE_ABOVE = 512
 def choose_sparse(config: ReDiFuConfig, length: int) -> bool:
     """Say whether dialogues padded to `length` utterances are related by edges and not by dense ids."""
     if config.graph_implementation == "auto":
-        return length > SPARSE_ABOVE and not torch.compiler.is_compiling()
+        return not torch.compiler.is_compiling() and length > SPARSE_ABOVE
     return config.graph_implementation == "sparse"
 
 
