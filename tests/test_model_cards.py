@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_the_card_repeats_the_metrics(folder: Path) -> None:
         for metric in result["metrics"]:
             assert metric["value"] == round(measured[split][metric["type"]], 2)
             assert f"{metric['value']:.2f}" in card.split("---", 2)[2]
+
+
+def test_the_card_repeats_the_comparison_of_seeds(folder: Path) -> None:
+    compare_runs = runpy.run_path(str(ROOT / "scripts" / "compare_runs.py"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for split in ("dev", "test"):
+        compared = json.loads((folder / f"seeds-{split}.json").read_text(encoding="utf-8"))
+        assert "\n".join(compare_runs["table_of"](compared)) in card
+        # The checkpoint is one of the seeds, and the best of them on dev.
+        first = next(iter(compared.values()))["runs"]["weighted_f1"]
+        assert any(abs(value - measured[split]["weighted_f1"]) < 1e-6 for value in first)
+        assert split == "test" or measured["dev"]["weighted_f1"] == pytest.approx(max(first))
 
 
 def test_the_recipe_is_the_one_it_was_trained_with(folder: Path) -> None:

@@ -6,7 +6,7 @@ Everywhere here "previous" and "next" mean the nearest utterance of the dialogue
 
 import math
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,20 @@ class ContextGate(nn.Module):
         return positioned + gate * (delta - positioned)
 
 
+def attend_within(
+    query: Tensor, key: Tensor, value: Tensor, *, config: ReDiFuConfig, training: bool, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Attend between the utterances of a stream in the heads of the encoders; options as of `attend`."""
+    # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value, and
+    # neither acts in evaluation (tests: golden).
+    dropped = config.dropout if training else 0.0
+    heads = config.num_attention_heads
+    attended, weights, _ = attend(
+        query, key, value, config=config, num_heads=heads, dropout_probability=dropped, **options
+    )
+    return attended, weights
+
+
 class DifferentialAttention(nn.Module):
     """Subtracts from an attention map another one: keeps what lasts in time.
 
@@ -124,18 +138,9 @@ class DifferentialAttention(nn.Module):
         if self.differential and not self.two_maps:
             value = value - take_utterances(value, following)
         value = value.masked_fill(~present[..., None], 0.0)
-        attend_stream = partial(
-            attend,
-            present=present,
-            positions=positions,
-            config=self.config,
-            num_heads=self.config.num_attention_heads,
-            scale=self.scale,
-            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
-            # and neither acts in evaluation (tests: golden).
-            dropout_probability=self.config.dropout if self.training else 0.0,
-        )
-        attended, weights, _ = attend_stream(query, key, value)
+        options: dict[str, Any] = {"present": present, "positions": positions, "training": self.training}
+        attend_stream = partial(attend_within, config=self.config, scale=self.scale, **options)
+        attended, weights = attend_stream(query, key, value)
         if self.two_maps:
             attended = attended - attend_stream(query, take_utterances(key, previous), value)[0]
         return self.output(self.strength * attended if self.differential else attended), weights
@@ -174,20 +179,13 @@ class DualMapAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
         value = self.value(states).masked_fill(~present[..., None], 0.0)
-        attend_stream = partial(
-            attend,
-            present=present,
-            positions=positions,
-            config=self.config,
-            num_heads=self.config.num_attention_heads,
-            scale=self.scale,
-            dropout_probability=self.config.dropout if self.training else 0.0,
-        )
+        options: dict[str, Any] = {"present": present, "positions": positions, "training": self.training}
+        attend_stream = partial(attend_within, config=self.config, scale=self.scale, **options)
         queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
         maps = [attend_stream(query, key, value) for query, key in queries_keys]
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
-        (first, weights, _), (second, _, _) = maps
+        (first, weights), (second, _) = maps
         heads = (self.config.num_attention_heads, -1)
         difference = self.head_norm((first - strength * second).unflatten(-1, heads))
         return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2)), weights
