@@ -5,8 +5,7 @@ Everywhere here "previous" and "next" mean the nearest utterance of the dialogue
 """
 
 import math
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -80,21 +79,37 @@ class ContextGate(nn.Module):
         return positioned + gate * (delta - positioned)
 
 
-def attend_within(
-    query: Tensor, key: Tensor, value: Tensor, *, config: ReDiFuConfig, training: bool, **options: Any
-) -> tuple[Tensor, Tensor | None]:
-    """Attend between the utterances of a stream in the heads of the encoders; options as of `attend`."""
-    # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value, and
-    # neither acts in evaluation (tests: golden).
-    dropped = config.dropout if training else 0.0
-    heads = config.num_attention_heads
-    attended, weights, _ = attend(
-        query, key, value, config=config, num_heads=heads, dropout_probability=dropped, **options
-    )
-    return attended, weights
+class StreamAttention(nn.Module):
+    """What both kinds of attention inside a stream have in common."""
+
+    scale: float
+
+    def __init__(self, config: ReDiFuConfig):
+        """Remember the configuration."""
+        super().__init__()
+        self.config = config
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, present: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend between the utterances of the stream; arguments and results as of `attention.attend`."""
+        attended, weights, _ = attend(
+            query,
+            key,
+            value,
+            present=present,
+            positions=positions,
+            config=self.config,
+            num_heads=self.config.num_attention_heads,
+            scale=self.scale,
+            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
+            # and neither acts in evaluation (tests: golden).
+            dropout_probability=self.config.dropout if self.training else 0.0,
+        )
+        return attended, weights
 
 
-class DifferentialAttention(nn.Module):
+class DifferentialAttention(StreamAttention):
     """Subtracts from an attention map another one: keeps what lasts in time.
 
     "shifted_keys": the other map is over keys an utterance earlier, times a learned strength. With A1 =
@@ -106,8 +121,7 @@ class DifferentialAttention(nn.Module):
 
     def __init__(self, config: ReDiFuConfig):
         """Build one layer of the kind `config.differential_attention`."""
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         # The released scale is that of the model size, not of the head size.
         self.scale = config.hidden_size**-0.5
         self.differential = config.differential_attention == "shifted_keys"
@@ -138,15 +152,14 @@ class DifferentialAttention(nn.Module):
         if self.differential and not self.two_maps:
             value = value - take_utterances(value, following)
         value = value.masked_fill(~present[..., None], 0.0)
-        options: dict[str, Any] = {"present": present, "positions": positions, "training": self.training}
-        attend_stream = partial(attend_within, config=self.config, scale=self.scale, **options)
-        attended, weights = attend_stream(query, key, value)
+        attended, weights = self.attend(query, key, value, present, positions)
         if self.two_maps:
-            attended = attended - attend_stream(query, take_utterances(key, previous), value)[0]
+            shifted = take_utterances(key, previous)
+            attended = attended - self.attend(query, shifted, value, present, positions)[0]
         return self.output(self.strength * attended if self.differential else attended), weights
 
 
-class DualMapAttention(nn.Module):
+class DualMapAttention(StreamAttention):
     """Two attention maps, each of queries and keys of its own: (A1 - lambda A2) v, normed head by head.
 
     Source: the differential Transformer of Ye et al. (arXiv 2410.05258, section 2.1), as its first layer:
@@ -157,8 +170,7 @@ class DualMapAttention(nn.Module):
 
     def __init__(self, config: ReDiFuConfig):
         """Build one layer."""
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         size = config.hidden_size // config.num_attention_heads
         self.scale = size**-0.5
         self.queries_keys = nn.ModuleList(
@@ -179,10 +191,8 @@ class DualMapAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
         value = self.value(states).masked_fill(~present[..., None], 0.0)
-        options: dict[str, Any] = {"present": present, "positions": positions, "training": self.training}
-        attend_stream = partial(attend_within, config=self.config, scale=self.scale, **options)
         queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
-        maps = [attend_stream(query, key, value) for query, key in queries_keys]
+        maps = [self.attend(query, key, value, present, positions) for query, key in queries_keys]
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
         (first, weights), (second, _) = maps
