@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 import redifu  # noqa: F401  registers the model
+from script_modules import load_script
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
@@ -52,12 +52,12 @@ def test_the_card_repeats_the_metrics(folder: Path) -> None:
 
 
 def test_the_card_repeats_the_comparison_of_seeds(folder: Path) -> None:
-    compare_runs = runpy.run_path(str(ROOT / "scripts" / "compare_runs.py"))
+    compare_runs = load_script("compare_runs")
     card = (folder / "README.md").read_text(encoding="utf-8")
     measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for split in ("dev", "test"):
         compared = json.loads((folder / f"seeds-{split}.json").read_text(encoding="utf-8"))
-        assert "\n".join(compare_runs["table_of"](compared)) in card
+        assert "\n".join(compare_runs.table_of(compared)) in card
         # The checkpoint is one of the seeds, and the best of them on dev.
         first = next(iter(compared.values()))["runs"]["weighted_f1"]
         assert any(abs(value - measured[split]["weighted_f1"]) < 1e-6 for value in first)

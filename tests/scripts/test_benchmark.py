@@ -1,26 +1,20 @@
 """The benchmark measures what it says, at toy size; it says nothing about speed here."""
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
+from script_modules import SCRIPTS, load_script
+
+SCRIPT = SCRIPTS / "benchmark.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up by name.
-    sys.modules["benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark")
 
 
 def test_both_sides_are_of_one_size(benchmark: ModuleType) -> None:

@@ -1,6 +1,5 @@
 """The comparison of runs repeats their own scores, and tells equal systems from unequal ones."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,18 +10,15 @@ import numpy as np
 import pytest
 
 from redifu.training.trainer import train
+from script_modules import SCRIPTS, load_script
 from training.toy import toy_recipe, write_toy_data
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_runs.py"
+SCRIPT = SCRIPTS / "compare_runs.py"
 
 
 @pytest.fixture(scope="module")
 def compare_runs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_runs", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("compare_runs")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A released checkpoint, converted, is the released model."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +11,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from released_golden import ReleasedGolden, load_released_golden
+from script_modules import load_script
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convert_released_checkpoint.py"
 EMBEDDING = "relation_embedding.weight"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_released_checkpoint", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("convert_released_checkpoint")
 
 
 @pytest.fixture(scope="module", params=["iemocap", "meld"])
