@@ -5,12 +5,11 @@
 
 Prints a Markdown table: mean and standard deviation over a system's runs and, against the first system, the
 difference of weighted F1 with the 95 % interval and the p value of a paired bootstrap over dialogues. Last
-comes the most frequent label given to every utterance.
+comes the most frequent label given to every utterance, with the shares of the labels as probabilities.
 """
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,8 @@ def _predictions(
 ) -> Iterator[tuple[str, np.ndarray]]:
     for name, runs in systems.items():
         yield name, np.stack([predict_run(run, conversations) for run in runs])
-    label = Counter(references.tolist()).most_common(1)[0][0]
-    yield "most frequent label", np.tile(np.eye(num_labels)[label], (1, len(references), 1))
+    shares = np.bincount(references, minlength=num_labels) / len(references)
+    yield "most frequent label", np.tile(shares, (1, len(references), 1))
 
 
 def _line(cells: list[str]) -> str:

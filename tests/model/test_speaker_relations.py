@@ -232,7 +232,7 @@ def test_the_graph_of_a_conversation_holds_every_subgraph() -> None:
     model = tiny_model(cross_modal_relations=True, relation_modalities=["text", "audio"]).redifu
     utterances: list[dict[str, Any]] = [
         {"speaker": "Ana", "text": "Hi", "video": "0.mp4"},
-        {"speaker": "Bo", "audio_features": [1.0] * 5, "visual_features": None},
+        {"speaker": "Bo", "text": " ", "audio_features": [1.0] * 5, "visual_features": None},
         {"speaker": "Ana", "text": "Yes?", "audio": "2.wav"},
     ]
     graph = model.relation_graph({"id": "d", "utterances": utterances})

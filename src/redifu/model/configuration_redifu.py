@@ -64,7 +64,7 @@ class ReDiFuConfig(PreTrainedConfig):
         relation_window: greatest distance, in utterances, of related utterances.
         relation_embedding_size: size of the embedding of a relation.
         relation_dropout: dropout inside the relation subgraphs.
-        relation_modalities: the streams with relation subgraphs of their own, (released: text).
+        relation_modalities: the streams with relation subgraphs of their own (released: text).
         cross_modal_relations: whether a subgraph also joins different streams of related utterances.
         graph_implementation: "dense" (ids of utterances by utterances), "sparse" (lists of edges) or "auto",
             which takes edges for long dialogues; all give the same.

@@ -1,11 +1,18 @@
 """Checks of what a model is called with, and the masks that follow from it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .configuration_redifu import MODALITIES, ReDiFuConfig
+
+
+def has_content(utterance: Mapping[str, Any], key: str) -> bool:
+    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
+    value = utterance.get(key)
+    return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 def check_inputs(

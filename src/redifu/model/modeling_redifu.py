@@ -35,7 +35,8 @@ class ReDiFuModelOutput(ModelOutput):
         present: (batch, utterances, streams) bool, the streams each real utterance has after the fusion.
         reliability: (batch, utterances, 3) in 0 to 1, of text, audio and visual; of text_diffusion only.
         hidden_states: on request, (batch, utterances, hidden) by name of the step.
-        attentions: on request (eager only), weights by name: (batch, heads, utterances, utterances).
+        attentions: on request (eager only), weights by name: (batch, heads, utterances, utterances); none of
+            a subgraph of edges or of an attention with a window.
     """
 
     last_hidden_state: Tensor | None = None

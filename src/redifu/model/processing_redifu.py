@@ -9,6 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
 from .configuration_redifu import MODALITIES
+from .conversation_inputs import has_content
 from .losses import IGNORED_LABEL
 
 logger = logging.get_logger(__name__)
@@ -17,10 +18,6 @@ TEXT = MODALITIES.index("text")
 _SPEAKERS = "_speakers"  # of the dialogue that a piece was cut from
 # All that an utterance may carry to be read.
 _CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
-
-
-def _has_text(utterance: Mapping[str, Any]) -> bool:
-    return bool((utterance.get("text") or "").strip())
 
 
 class ReDiFuProcessor(ProcessorMixin):
@@ -111,7 +108,7 @@ class ReDiFuProcessor(ProcessorMixin):
             texts = []
             for row, conversation in enumerate(conversations):
                 for turn, utterance in enumerate(conversation["utterances"]):
-                    if _has_text(utterance):
+                    if has_content(utterance, "text"):
                         batch["modality_mask"][row, turn, TEXT] = True
                         texts.append(self._text_in_context(conversation["utterances"], turn))
             if texts:
@@ -185,7 +182,9 @@ class ReDiFuProcessor(ProcessorMixin):
     def _text_in_context(self, utterances: Sequence[Mapping[str, Any]], turn: int) -> str:
         """The text of a turn followed by earlier ones, nearest first, so that truncation drops the oldest."""
         first = max(turn - self.text_context_turns, 0)
-        turns = [utterance for utterance in utterances[first : turn + 1][::-1] if _has_text(utterance)]
+        turns = [
+            utterance for utterance in utterances[first : turn + 1][::-1] if has_content(utterance, "text")
+        ]
         named = [
             f"{each['speaker']}: {each['text']}" if self.speaker_in_text else each["text"] for each in turns
         ]

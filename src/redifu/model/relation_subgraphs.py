@@ -6,6 +6,7 @@ in memory linear in the dialogue, a node being a stream of an utterance that is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_redifu import ReDiFuConfig
+from .conversation_inputs import has_content
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related
@@ -195,19 +197,17 @@ def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) ->
         ends = torch.tensor([graph[name].num_nodes for name in present]).cumsum(0)
         first = F.pad(ends[:-1], (1, 0))
         stream = torch.bucketize(edges.index, ends, right=True)
-        for receiver, to in enumerate(present):
-            for sender, source in enumerate(present):
-                kept = (stream[0] == receiver) & (stream[1] == sender) & (receiver != sender)
-                if kept.any():
-                    inside = edges.index[:, kept] - torch.stack([first[receiver], first[sender]])[:, None]
-                    graph[source, "cross_modal", to].edge_index = inside.flip(0)
-                    graph[source, "cross_modal", to].edge_attr = edges.ids[kept]
+        for (receiver, to), (sender, source) in permutations(enumerate(present), 2):
+            kept = (stream[0] == receiver) & (stream[1] == sender)
+            inside = edges.index[:, kept] - torch.stack([first[receiver], first[sender]])[:, None]
+            graph[source, "cross_modal", to].edge_index = inside.flip(0)
+            graph[source, "cross_modal", to].edge_attr = edges.ids[kept]
     return graph
 
 
 def _presence(utterances: list[dict[str, Any]], name: str) -> Tensor:
     keys = (f"{name}_features", {"visual": "video"}.get(name, name))
-    return torch.tensor([[any(utterance.get(key) is not None for key in keys) for utterance in utterances]])
+    return torch.tensor([[any(has_content(utterance, key) for key in keys) for utterance in utterances]])
 
 
 def _neighbours(

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from redifu.model.conversation_inputs import has_content
+
 
 def readable_keys(processor: Any) -> list[str]:
     """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
@@ -34,7 +36,7 @@ def hide_streams(
     draws = generator.random((len(conversation["utterances"]), len(keys)))
     utterances = []
     for utterance, row in zip(conversation["utterances"], draws, strict=True):
-        given = {key: draw for key, draw in zip(keys, row, strict=True) if _has(utterance, key)}
+        given = {key: draw for key, draw in zip(keys, row, strict=True) if has_content(utterance, key)}
         # Where all would go, the one with the greatest draw stays: each equally often.
         kept = max(given, key=given.__getitem__, default=None)
         hidden = [key for key, draw in given.items() if draw < probability and key != kept]
@@ -88,7 +90,7 @@ class TrainingDialogues(Dataset):
         return dialogue if counted else _cut_labels(dialogue, slice(0))
 
     def _counts(self, utterance: Mapping[str, Any]) -> bool:
-        return utterance.get("label") is not None and any(_has(utterance, key) for key in self.keys)
+        return utterance.get("label") is not None and any(has_content(utterance, key) for key in self.keys)
 
 
 class ProcessShare(Sampler):
@@ -125,8 +127,3 @@ def _cut_labels(conversation: Mapping[str, Any], keep: slice) -> Mapping[str, An
         return conversation
     cut = [one if turn in kept else {**one, "label": None} for turn, one in enumerate(utterances)]
     return {**conversation, "utterances": cut}
-
-
-def _has(utterance: Mapping[str, Any], key: str) -> bool:
-    value = utterance.get(key)
-    return bool(value.strip()) if isinstance(value, str) else value is not None
