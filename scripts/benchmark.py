@@ -7,15 +7,18 @@ Three sides take turns, so that a busy machine slows all of them alike: the refe
     python scripts/benchmark.py
     python scripts/benchmark.py --setting iemocap-16x110 --repeat 7 --threads 2
     python scripts/benchmark.py --options      # what each option costs beside the released MELD setting
-    python scripts/benchmark.py --lengths      # time an utterance in long dialogues
+    python scripts/benchmark.py --lengths      # time and memory in long dialogues
+    python scripts/benchmark.py --compile      # what torch.compile makes of the fusion
 """
 
 import argparse
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -240,29 +243,43 @@ def describe(kind: str, medians: dict[str, float], rates: dict[str, float], *, f
     return [*lines, f"    plain product {product:10.4f} s   ({shares})"]
 
 
-def take_peak_memory(side: Side) -> int:
-    """Peak bytes of this process after two training steps; the second begins with the optimizer's state."""
-    side.step()
-    side.step()
+def in_its_own_process(function: Callable[..., int], *arguments: object, threads: int) -> int:
+    """What a function of this file returns in a fresh process, whose memory nothing else has touched."""
+    with ProcessPoolExecutor(
+        max_workers=1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+    ) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def memory_of_process(key: str) -> int:
+    """Bytes of this process: VmHWM is its peak, VmRSS what it holds now."""
     status = Path("/proc/self/status").read_text("utf-8")
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    return 1024 * int(status.split(f"{key}:")[1].split()[0])
 
 
-def measure_memory(setting_name: str, names: list[str], *, threads: int) -> list[str]:
-    """Peak memory of training steps, each side in a process of its own, as lines of the report."""
-    peaks = {}
-    for name in names:
-        command = [
-            sys.executable,
-            __file__,
-            "--setting",
-            setting_name,
-            "--threads",
-            f"{threads}",
-            "--peak-of",
-            name,
-        ]
-        peaks[name] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+def peak_of_training(name: str, setting: Setting) -> int:
+    """Peak bytes of this process after two training steps; the second begins with the optimizer's state."""
+    side = SIDES[name](setting)
+    side.step()
+    side.step()
+    return memory_of_process("VmHWM")
+
+
+def growth_of_forward(setting: Setting) -> int:
+    """Bytes by which a forward pass raises the peak of this process, after one of a short dialogue."""
+    model_side(replace(setting, utterances=2)).forward()
+    side = model_side(setting)
+    before = memory_of_process("VmRSS")
+    side.forward()
+    return memory_of_process("VmHWM") - before
+
+
+def measure_memory(setting: Setting, names: list[str], *, threads: int) -> list[str]:
+    """Peak memory of training steps of each side, as lines of the report."""
+    peaks = {name: in_its_own_process(peak_of_training, name, setting, threads=threads) for name in names}
     lines = [f"    {name:<14}{peak / 1e9:10.3f} GB" for name, peak in peaks.items()]
     if "reference" in peaks:
         lines[-1] += f"  {peaks['model'] / peaks['reference']:6.3f} of the reference's peak"
@@ -288,19 +305,52 @@ def measure_options(options: dict[str, dict[str, Any]], setting: Setting, *, rep
     return lines
 
 
-def measure_lengths(options: dict[str, dict[str, Any]], lengths: Sequence[int], *, repeat: int) -> list[str]:
-    """Forward pass of one dialogue by its length, in time an utterance, as a Markdown table."""
-    lines = [f"| option | {' | '.join(f'{length} utterances' for length in lengths)} | last / first |"]
-    lines.append("|---" * (len(lengths) + 2) + "|")
+def measure_lengths(
+    options: dict[str, dict[str, Any]], lengths: Sequence[int], *, repeat: int, threads: int
+) -> list[str]:
+    """Forward pass of one dialogue by its length: time an utterance, and memory, as a Markdown table."""
+    columns = [*(f"{length} utterances" for length in lengths), "last / first"]
+    columns += [f"memory at {length}" for length in lengths[1:]]
+    lines = [f"| option | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, fields in options.items():
-        sides = {
-            f"{length}": model_side(Setting(recipe="meld", dialogues=1, utterances=length, overrides=fields))
+        settings = {
+            length: Setting(recipe="meld", dialogues=1, utterances=length, overrides=fields)
             for length in lengths
         }
-        medians = take_turns({key: timed(side.forward) for key, side in sides.items()}, repeat=repeat)
+        runs = {f"{length}": timed(model_side(setting).forward) for length, setting in settings.items()}
+        medians = take_turns(runs, repeat=repeat)
         each = [1000 * medians[f"{length}"] / length for length in lengths]
-        cells = [f"{value:.3f} ms" for value in each]
-        lines.append(f"| {name} | {' | '.join(cells)} | {each[-1] / each[0]:.2f} |")
+        cells = [f"{value:.3f} ms" for value in each] + [f"{each[-1] / each[0]:.2f}"]
+        for length in lengths[1:]:
+            growth = in_its_own_process(growth_of_forward, settings[length], threads=threads)
+            cells.append(f"{growth / 1e6:.0f} MB")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def measure_compiled(setting: Setting, *, repeat: int) -> list[str]:
+    """The fusion as it is and through torch.compile without graph breaks, as a Markdown table."""
+    shape = (setting.dialogues, setting.utterances)
+    lines = ["| fusion | eager | compiled | gain | first call |", "|---|---|---|---|---|"]
+    for name in ("mutual_attention", "text_diffusion"):
+        config = replace(setting, overrides={**setting.overrides, "fusion": name}).config
+        fusion = ReDiFuForEmotionRecognition(config).eval().redifu.fusion
+        streams = {stream: torch.randn(*shape, config.hidden_size) for stream in config.modalities}
+        given = {
+            "present": {stream: torch.ones(shape, dtype=torch.bool) for stream in streams},
+            "positions": torch.arange(shape[1]).expand(shape),
+        }
+        compiled = torch.compile(fusion, fullgraph=True)
+        with torch.no_grad():
+            runs = {
+                "eager": timed(partial(fusion, streams, **given)),
+                "compiled": timed(partial(compiled, streams, **given)),
+            }
+            first = runs["compiled"]()
+            medians = take_turns(runs, repeat=repeat)
+        gain = medians["eager"] / medians["compiled"]
+        cells = [f"{1000 * seconds:.1f} ms" for seconds in medians.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {gain:.2f} | {first:.0f} s |")
     return lines
 
 
@@ -321,7 +371,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--options", action="store_true", help="measure the options and nothing else")
     parser.add_argument("--lengths", action="store_true", help="measure long dialogues and nothing else")
-    parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile and nothing else")
     return parser.parse_args(arguments)
 
 
@@ -331,22 +381,22 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     settings = SETTINGS | TOY_SETTINGS
-    if options.peak_of:
-        print(take_peak_memory(SIDES[options.peak_of](settings[options.setting[0]])))
-        return
     names = ["model"] if options.skip_reference else ["reference", "model"]
     print(f"torch {torch.__version__}, {options.threads} threads, medians of {options.repeat}")
+    setting = settings[options.setting[0]] if options.setting else SETTINGS["meld-16x33"]
     if options.options:
-        setting = settings[options.setting[0]] if options.setting else SETTINGS["meld-16x33"]
         print("\n".join(measure_options(OPTIONS, setting, repeat=options.repeat)), flush=True)
     if options.lengths:
-        print("\n".join(measure_lengths(LONG_OPTIONS, LENGTHS, repeat=options.repeat)), flush=True)
-    if options.options or options.lengths:
+        lines = measure_lengths(LONG_OPTIONS, LENGTHS, repeat=options.repeat, threads=options.threads)
+        print("\n".join(lines), flush=True)
+    if options.compile:
+        print("\n".join(measure_compiled(setting, repeat=options.repeat)), flush=True)
+    if options.options or options.lengths or options.compile:
         return
     for setting_name in options.setting or SETTINGS:
         print(setting_name, flush=True)
         print("\n".join(measure(settings[setting_name], names, repeat=options.repeat)), flush=True)
-        print("\n".join(measure_memory(setting_name, names, threads=options.threads)), flush=True)
+        print("\n".join(measure_memory(settings[setting_name], names, threads=options.threads)), flush=True)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,10 @@ def test_reliability_is_returned_and_reads_the_quality() -> None:
     assert (output.reliability <= 1).all() and (output.reliability[..., 0] == present[..., 0]).all()
     hidden = quality.masked_fill(~present[..., 1:, None], float("nan"))
     assert torch.equal(model(**batch, quality_features=hidden).logits, output.logits)
+    unknown, zero = (quality.masked_fill(quality > 0, value) for value in (float("nan"), 0.0))
+    logits = model(**batch, quality_features=unknown).logits
+    assert torch.equal(logits, model(**batch, quality_features=zero).logits)
+    assert not torch.equal(logits, output.logits)
     changed = model(**batch, quality_features=quality + 1).reliability
     assert torch.equal((changed != output.reliability)[..., 1:], present[..., 1:])
     with pytest.raises(ValueError, match=r"quality_features must be \(batch, utterances, 2, 2\)"):

@@ -68,14 +68,21 @@ def test_the_command_reports_every_side() -> None:
     assert "reference" not in alone
 
 
-def test_options_and_lengths_are_tables(benchmark: ModuleType) -> None:
+def test_options_and_lengths_are_tables(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)  # a new process finds the script there
     options = {"released": {}, "causal": {"causal": True}}
     lines = benchmark.measure_options(options, benchmark.TOY_SETTINGS["toy"], repeat=1)
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["released", "causal"]
     toy = {"released": {"hidden_size": 8, "num_attention_heads": 4}}
-    lengths = benchmark.measure_lengths(toy, (2, 4), repeat=1)
+    lengths = benchmark.measure_lengths(toy, (2, 4), repeat=1, threads=1)
     for table in (lines, lengths):
         assert len({line.count("|") for line in table}) == 1
+
+
+@pytest.mark.slow
+def test_the_compiled_fusion_is_a_table(benchmark: ModuleType) -> None:
+    lines = benchmark.measure_compiled(benchmark.TOY_SETTINGS["toy"], repeat=1)
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["mutual_attention", "text_diffusion"]
 
 
 def test_every_option_builds(benchmark: ModuleType) -> None:

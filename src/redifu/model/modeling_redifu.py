@@ -141,7 +141,8 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             speaker_ids: (batch, utterances) int, numbered from 0 in each dialogue; None for one speaker.
             input_ids: (real utterances with text, tokens) int, row by row, in place of `text_features`.
             attention_mask: (real utterances with text, tokens), 1 for real tokens; None for all.
-            quality_features: (batch, utterances, 2, measures) float, of audio and visual, or None.
+            quality_features: (batch, utterances, 2, measures) float, of audio and visual, NaN where a
+                measure is unknown, or None.
             output_hidden_states: whether to return the states of every step.
             output_attentions: whether to return attention weights.
 

@@ -235,7 +235,8 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
             positions: (batch, utterances) int, those of padding last.
-            quality_features: (batch, utterances, 2, measures) float, of audio and visual; None for zeros.
+            quality_features: (batch, utterances, 2, measures) float, of audio and visual, where
+                NaN is a measure that nobody knows and counts as 0, the mean; None for zeros.
         """
         text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
         normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
@@ -285,7 +286,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
                     if quality is None
                     else quality[..., MODALITIES.index(name) - 1, :]
                 )
-                known = given.masked_fill(~here, 0.0)
+                known = given.masked_fill(~here | given.isnan(), 0.0)
             trust[name] = estimate(streams[name], known) * here
         return trust
 
