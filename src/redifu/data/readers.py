@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
+
 from .schema import FEATURES, validate_conversation
 
 Check = Callable[[dict[str, Any]], None]
@@ -46,6 +48,7 @@ def read_conversations(
 
     Returns:
         Checked conversations, each with an id, in the order of the file; a table's utterances sorted by turn.
+        Paths of media stay as they are; the extractor knows that they begin in the file's folder.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -132,9 +135,15 @@ def _validated(conversations: Iterable[Any], *, source: str, check: Check | None
                 check(conversation)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
-        yield conversation
+        yield _with_folder(conversation, Path(source).parent)
     if index is None:
         raise ValueError(f"{source}: expected at least one conversation, got none")
+
+
+def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Remember where the relative paths of a conversation begin, if it has any."""
+    named = any(isinstance(one.get(key), str) for one in conversation["utterances"] for key in MEDIA.values())
+    return {FOLDER: str(folder), **conversation} if named else conversation
 
 
 def _objects_of_json(path: Path) -> Iterator[Any]:

@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
+from redifu.model.feature_extraction_redifu import FOLDER
+
 
 def with_predictions(
     conversation: dict[str, Any], probabilities: ArrayLike, *, labels: Sequence[str]
@@ -48,7 +50,8 @@ def with_predictions(
                 else None,
             }
         )
-    return {**conversation, "utterances": predicted}
+    kept = {name: value for name, value in conversation.items() if name != FOLDER}
+    return {**kept, "utterances": predicted}
 
 
 class PredictionWriter:

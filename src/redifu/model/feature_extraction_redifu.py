@@ -1,17 +1,30 @@
-"""Ready features of the streams, normalised and padded."""
+"""Features of the streams, ready or read from media, normalised and padded."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
+from transformers.utils import logging
 
 from .configuration_redifu import MODALITIES
+from .face_tracking import FaceFinder
+from .media_decoding import Span
+from .media_features import AUDIO_BACKENDS, VISUAL_BACKENDS, StreamReading, read_audio, read_visual
+from .media_quality import QUALITY
+
+logger = logging.get_logger(__name__)
+
+# Under which key of an utterance the medium of a stream stands.
+MEDIA = {"audio": "audio", "visual": "video"}
+FOLDER = "_folder"  # of a conversation: where the relative paths of its media begin
 
 
 class ReDiFuFeatureExtractor(FeatureExtractionMixin):
-    """Turns ready utterance features into padded arrays and a presence mask.
+    """Turns media or ready features of utterances into padded arrays, a presence mask and quality measures.
 
     One class for all streams: a second feature extractor in a processor would save but not load.
     """
@@ -20,6 +33,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         "text_features",
         "audio_features",
         "visual_features",
+        "quality_features",
         "utterance_mask",
         "modality_mask",
     ]
@@ -29,6 +43,10 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         text_size: int | None = None,
         audio_size: int | None = None,
         visual_size: int | None = None,
+        audio_backend: str | None = None,
+        visual_backend: str | None = None,
+        face_detector: str | None = None,
+        quality_size: int | None = None,
         statistics: dict[str, dict[str, list[float]]] | None = None,
         clip: float = 10.0,
         **kwargs: Any,
@@ -39,14 +57,26 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             text_size: features of an utterance's text, None where none are read.
             audio_size: the same for audio.
             visual_size: the same for visual.
+            audio_backend: what reads the sound of files and waveforms, a key of `AUDIO_BACKENDS`; None where
+                ready features only are taken. It tells `audio_size`.
+            visual_backend: the same for pictures, a key of `VISUAL_BACKENDS`.
+            face_detector: a YuNet ONNX file to find faces with, in place of OpenCV's cascades.
+            quality_size: measures of quality of each of sound and picture that the model reads, or None.
             statistics: by stream, "mean" and "std" of each feature; streams without are passed as they are.
+                Quality is kept here too, as "audio_quality" and "visual_quality".
             clip: normalised features are kept within plus and minus so many standard deviations.
             kwargs: what transformers stores beside.
         """
         super().__init__(**kwargs)
         self.text_size = text_size
-        self.audio_size = audio_size
-        self.visual_size = visual_size
+        self.audio_size = _size_of(audio_backend, audio_size, "audio", AUDIO_BACKENDS)
+        self.visual_size = _size_of(visual_backend, visual_size, "visual", VISUAL_BACKENDS)
+        self.audio_backend = audio_backend
+        self.visual_backend = visual_backend
+        self.face_detector = face_detector
+        if quality_size not in (None, *map(len, QUALITY.values())):
+            raise ValueError(f"quality_size must be None or {len(QUALITY['audio'])}, got {quality_size}")
+        self.quality_size = quality_size
         self.statistics = statistics or {}
         self.clip = clip
 
@@ -54,6 +84,59 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
     def sizes(self) -> dict[str, int]:
         """The number of features by stream, of the streams that are read."""
         return {name: size for name in MODALITIES if (size := getattr(self, f"{name}_size")) is not None}
+
+    @property
+    def media(self) -> dict[str, str]:
+        """The keys of utterances that hold media to be read, by stream."""
+        return {name: key for name, key in MEDIA.items() if getattr(self, f"{name}_backend") is not None}
+
+    def read_media(self, conversation: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read what media the utterances of a conversation name, each medium once.
+
+        Args:
+            conversation: a conversation; where an utterance has ready features of a stream, these stay.
+
+        Returns:
+            The conversation with NAME_features of audio and visual, NAME_quality, the measures of
+            `media_quality.QUALITY`, and "missing", the reason by stream that has a medium and no features, in
+            its utterances. Nothing else is changed.
+
+        Raises:
+            ImportError: what a backend needs is not installed.
+            ValueError: naming dialogue and utterance, for a medium of no known kind.
+        """
+        utterances = list(conversation["utterances"])
+        for name, key in self.media.items():
+            wanted = [
+                turn
+                for turn, utterance in enumerate(utterances)
+                if utterance.get(key) is not None and utterance.get(f"{name}_features") is None
+            ]
+            for turns in _by_medium(utterances, wanted, key):
+                readings = self._read(name, conversation, turns, key)
+                for turn, reading in zip(turns, readings, strict=True):
+                    utterances[turn] = _with_reading(utterances[turn], name, reading)
+        return {**conversation, "utterances": utterances}
+
+    def _read(
+        self, name: str, conversation: Mapping[str, Any], turns: Sequence[int], key: str
+    ) -> list[StreamReading]:
+        """Read one medium of a conversation for the turns that share it."""
+        sharing = [conversation["utterances"][turn] for turn in turns]
+        medium = sharing[0][key]
+        if isinstance(medium, str) and FOLDER in conversation:
+            medium = Path(conversation[FOLDER], medium)
+        spans = [Span(start=one.get("start") or 0.0, end=one.get("end")) for one in sharing]
+        read = partial(read_audio, backend=self.audio_backend)
+        if name == "visual":
+            finder = FaceFinder(self.face_detector)
+            read = partial(read_visual, backend=self.visual_backend, finder=finder)
+        try:
+            readings = dict(read(medium, spans))
+        except ValueError as error:
+            where = f"dialogue {conversation.get('id')}, utterance {turns[0]}"
+            raise ValueError(f"{where}: {key}: {error}") from None
+        return [readings[number] for number in range(len(turns))]
 
     def check(self, utterance: Mapping[str, Any]) -> None:
         """Refuse features of a wrong size or with NaN or infinite values, by ValueError."""
@@ -71,20 +154,23 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 
     def fit(self, conversations: Iterable[Mapping[str, Any]]) -> "ReDiFuFeatureExtractor":
         """Measure mean and standard deviation of every feature over the utterances that have the stream."""
-        sums = {name: np.zeros((3, size)) for name, size in self.sizes.items()}
+        keys = {name: f"{name}_features" for name in self.sizes} | {key: key for key in self._measures}
+        sums = {key: np.zeros((3, size)) for key, size in (self.sizes | self._measures).items()}
         for conversation in conversations:
-            for utterance in conversation["utterances"]:
+            for utterance in self.read_media(conversation)["utterances"]:
                 self.check(utterance)
                 for name, total in sums.items():
-                    if (values := utterance.get(f"{name}_features")) is not None:
+                    if (values := utterance.get(keys[name])) is not None:
                         array = np.asarray(values, dtype=np.float64)
-                        total += np.stack([np.ones_like(array), array, array**2])
+                        known = np.isfinite(array)
+                        array = np.where(known, array, 0.0)
+                        total += np.stack([known, array, array**2])
         self.statistics = {}
         for name, (count, first, second) in sums.items():
             if not count.any():
                 continue
-            mean = first / count
-            deviation = np.sqrt(np.maximum(second / count - mean**2, 0.0))
+            mean = first / np.maximum(count, 1)
+            deviation = np.sqrt(np.maximum(second / np.maximum(count, 1) - mean**2, 0.0))
             # A constant feature carries nothing: it becomes 0 without a division by 0.
             deviation[deviation < 1e-6] = 1.0
             self.statistics[name] = {"mean": mean.tolist(), "std": deviation.tolist()}
@@ -93,36 +179,52 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
     def __call__(
         self, conversations: Sequence[Mapping[str, Any]], return_tensors: str | None = None
     ) -> BatchFeature:
-        """Pad the features of conversations.
+        """Read and pad the features of conversations.
 
         Args:
             conversations: dicts with "utterances", as in a conversation file.
             return_tensors: "pt", "np" or None.
 
         Returns:
-            utterance_mask (batch, utterances), modality_mask (batch, utterances, 3) and, of each stream that
-            any utterance has, NAME_features (batch, utterances, size) float32, zero where missing.
+            utterance_mask (batch, utterances), modality_mask (batch, utterances, 3), of each stream that any
+            utterance has, NAME_features (batch, utterances, size) float32, zero where missing, and where a
+            model reads them, quality_features (batch, utterances, 2, quality size), NaN where unknown.
 
         Raises:
+            ImportError: what a backend needs is not installed.
             ValueError: for features of a wrong size or with NaN or infinite values.
         """
         shape = (len(conversations), max(len(conversation["utterances"]) for conversation in conversations))
         features = {name: np.zeros((*shape, size), dtype=np.float32) for name, size in self.sizes.items()}
+        quality = np.full((*shape, len(MEDIA), self.quality_size or 0), np.nan, dtype=np.float32)
         utterance_mask = np.zeros(shape, dtype=bool)
         modality_mask = np.zeros((*shape, len(MODALITIES)), dtype=bool)
         for row, conversation in enumerate(conversations):
-            for column, utterance in enumerate(conversation["utterances"]):
+            for column, utterance in enumerate(self.read_media(conversation)["utterances"]):
                 self.check(utterance)
+                for name, reason in (utterance.get("missing") or {}).items():
+                    where = f"dialogue {conversation.get('id')}, utterance {column}"
+                    logger.warning(f"{where}: {name} is missing: {utterance.get(MEDIA[name])}: {reason}")
                 utterance_mask[row, column] = True
                 for name, padded in features.items():
                     if (values := utterance.get(f"{name}_features")) is not None:
                         padded[row, column] = self._normalise(name, values)
                         modality_mask[row, column, MODALITIES.index(name)] = True
+                for stream, key in enumerate(self._measures):
+                    if (values := utterance.get(key)) is not None:
+                        quality[row, column, stream] = self._normalise(key, values)
         data: dict[str, Any] = {"utterance_mask": utterance_mask, "modality_mask": modality_mask}
         for name, padded in features.items():
             if modality_mask[..., MODALITIES.index(name)].any():
                 data[f"{name}_features"] = padded
+        if self.quality_size is not None:
+            data["quality_features"] = quality
         return BatchFeature(data, tensor_type=return_tensors)
+
+    @property
+    def _measures(self) -> dict[str, int]:
+        """The keys of utterances that hold quality measures to be read, and how many each holds."""
+        return {} if self.quality_size is None else {f"{name}_quality": self.quality_size for name in MEDIA}
 
     def _normalise(self, name: str, values: Any) -> np.ndarray:
         array = np.asarray(values, dtype=np.float32)
@@ -132,3 +234,33 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             np.asarray(self.statistics[name][key], dtype=np.float32) for key in ("mean", "std")
         )
         return np.clip((array - mean) / deviation, -self.clip, self.clip)
+
+
+def _size_of(backend: str | None, size: int | None, name: str, backends: Mapping[str, int]) -> int | None:
+    if backend is None:
+        return size
+    if backend not in backends:
+        raise ValueError(f"{name}_backend must be one of {', '.join(backends)}, got {backend!r}")
+    if size not in (None, backends[backend]):
+        raise ValueError(f"{name}_size must be {backends[backend]}, as {backend} gives, got {size}")
+    return backends[backend]
+
+
+def _by_medium(utterances: Sequence[Mapping[str, Any]], turns: Sequence[int], key: str) -> list[list[int]]:
+    """Group turns that share a medium: a path by its name, anything else by being the same object."""
+    groups: dict[Any, list[int]] = {}
+    for turn in turns:
+        medium = utterances[turn][key]
+        groups.setdefault(medium if isinstance(medium, str) else id(medium), []).append(turn)
+    return list(groups.values())
+
+
+def _with_reading(utterance: Mapping[str, Any], name: str, reading: StreamReading) -> dict[str, Any]:
+    """Add what was read of a stream to an utterance."""
+    new = dict(utterance)
+    if reading.features is not None:
+        new[f"{name}_features"] = reading.features
+    else:
+        new["missing"] = {**(new.get("missing") or {}), name: reading.missing}
+    new[f"{name}_quality"] = [reading.quality.get(measure, np.nan) for measure in QUALITY[name]]
+    return new

@@ -198,6 +198,7 @@ class ReDiFuProcessor(ProcessorMixin):
 
     def _warn_of_ignored(self, conversation: Mapping[str, Any]) -> None:
         readable = {f"{name}_features" for name in self.feature_extractor.sizes}
+        readable.update(self.feature_extractor.media.values())
         if self.tokenizer is not None:
             readable.add("text")
         for key in _CONTENT:

@@ -1,0 +1,66 @@
+"""Small media files for tests, written with PyAV."""
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def tone(seconds: float, *, rate: int = 16000, frequency: float = 220.0, level: float = 0.3) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def write_sound(path: Path, waveform: np.ndarray, *, rate: int = 16000) -> Path:
+    """Write (samples,) or (channels, samples) float as sound; the ending of the name chooses the format."""
+    codecs = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "mp3", ".ogg": "libopus"}
+    planes = np.atleast_2d(waveform)
+    with av.open(str(path), "w") as container:
+        layout = "mono" if len(planes) == 1 else "stereo"
+        coded = 48000 if path.suffix == ".ogg" else rate  # which Opus knows
+        stream = container.add_stream(codecs[path.suffix], rate=coded, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes, dtype=np.float32), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        resampler = av.AudioResampler(stream.format, stream.layout, stream.rate)
+        fifo = av.AudioFifo()
+        for part in resampler.resample(frame):
+            fifo.write(part)
+        size = stream.codec_context.frame_size or 1024
+        while (part := fifo.read(size)) or (part := fifo.read(size, partial=True)):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_video(
+    path: Path, pictures: list[np.ndarray], *, times: list[float] | None = None, rate: int = 10
+) -> Path:
+    """Write pictures (height, width, 3) uint8, shown from `times` (seconds) on, else `rate` a second."""
+    codecs = {".mp4": "mpeg4", ".mov": "mpeg4", ".mkv": "ffv1", ".avi": "mpeg4", ".webm": "libvpx"}
+    times = times or [index / rate for index in range(len(pictures))]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codecs[path.suffix], rate=1000 if path.suffix == ".mkv" else rate)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000) if path.suffix == ".mkv" else Fraction(1, rate)
+        for picture, seconds in zip(pictures, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.time_base = stream.codec_context.time_base
+            frame.pts = round(seconds / frame.time_base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def turn_mp4(path: Path) -> Path:
+    """Set the matrix of the first track of an mp4 file to a quarter turn clockwise."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    assert content[place : place + 36] == upright
+    content[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
