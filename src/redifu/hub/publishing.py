@@ -20,8 +20,8 @@ _PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png"
 def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes]:
     """Collect what belongs into the repository of a model, without network.
 
-    That is its weights, configuration, processor, metrics and recipe, the code of `redifu.model`, and the card:
-    the folder's own README.md, or one made of what the folder shows and `card.yaml` says.
+    That is its weights, configuration, processor, metrics and recipe, the code of `redifu.model`, and the
+    card: the folder's own README.md, or one made of what the folder shows and `card.yaml` says.
 
     Args:
         folder: the folder of a trained model.
@@ -72,14 +72,15 @@ def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = Fal
         The address of the commit.
 
     Raises:
-        ValueError: the Hub refuses, the token for instance, or the repository is public and `private` asked for.
+        ValueError: the Hub refuses, the token for instance, or the repository is public where `private` is
+            asked for.
     """
     api = HfApi()
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
     try:
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise ValueError(f"{repo_id} exists and is public, and --private was given")
+            raise ValueError(f"{repo_id} exists and is public: expected a private repository")
         message = "Upload model, processor, code and card"
         return api.create_commit(repo_id, operations, commit_message=message).commit_url
     except OfflineModeIsEnabled as error:
@@ -97,7 +98,7 @@ def _refusal(error: HfHubHTTPError) -> str:
 
 
 def _without_places(recipe: str) -> str:
-    """Shorten the absolute paths of a recipe to their last part: where files lay here is nobody's business."""
+    """Shorten absolute paths to their last part: where files lay on this machine is nobody's business."""
     return yaml.safe_dump(_shortened(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
 
 

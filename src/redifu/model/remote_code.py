@@ -55,9 +55,7 @@ class CarriesCode(PushToHubMixin):
         return super()._upload_modified_files(working_dir, *args, **kwargs)
 
 
-def _mapped(
-    content: dict[str, Any], classes: Mapping[str, str], code: Mapping[str, bytes]
-) -> dict[str, Any]:
+def _mapped(content: dict[str, Any], classes: Mapping[str, str], code: Mapping[str, bytes]) -> dict[str, Any]:
     # Code that was itself loaded from a repository holds the files that were needed, not always all.
     known = {name: place for name, place in classes.items() if f"{place.split('.')[0]}.py" in code}
     return {**content, "auto_map": known}

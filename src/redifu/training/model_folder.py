@@ -13,8 +13,8 @@ _READ = ["*.json", "*.txt", "*.model", "*.jinja", "model*.safetensors"]
 def model_folder(name_or_path: str | Path) -> Path:
     """Return the folder of a model, downloaded first where it is named by its Hub id.
 
-    A folder that exists is taken, without network. `ORG/NAME`, where there is no folder ORG here, is a Hub id;
-    all else, `./NAME` for instance, is a path, and the Hub is not asked for it.
+    A folder that exists is taken, without network. `ORG/NAME`, where there is no folder ORG here, is a Hub
+    id; all else, `./NAME` for instance, is a path, and the Hub is not asked for it.
 
     Args:
         name_or_path: a folder or a Hub id.
