@@ -58,6 +58,11 @@ class LoopbackHub:
                 return
         request.send(404, {"error": f"no route for {method} {path}"}, {"X-Error-Code": "RepoNotFound"})
 
+    def create_with(self, repo: str, files: dict[str, bytes]) -> None:
+        """Make a repository that holds files, without asking for it."""
+        self.repositories[repo] = Repository()
+        self.repositories[repo].commit(files)
+
     def _may_write(self, request: "_Request", path: str) -> bool:
         # As on the Hub, the address that a large file is sent to is itself the permission.
         return path.startswith("/upload/") or request.headers["Authorization"] == f"Bearer {TOKEN}"

@@ -160,7 +160,7 @@ def _eval_results(given: GivenCardData, found: FoundCardData) -> list[EvalResult
 
 
 def _score_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Rows of the table of scores: the name, then a cell for each split, with the interval if there is one."""
+    """Rows of the table of scores: the name, then a cell for each split, with an interval if there is one."""
     rows = []
     for metric, said in {**_SCORES, **_ERRORS}.items():
         digits = 2 if metric in _SCORES else 3
