@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoProcessor
 from transformers.dynamic_module_utils import get_imports
 
+from hub.environment import make_environment
 from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_features_model, write_text_model
 from model.tiny_models import LABELS
@@ -32,15 +32,7 @@ RunPython = Callable[..., str]
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a new environment with all that is installed here, but neither us nor torch-geometric."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False, symlinks=True)
-    (own,) = folder.glob("lib/python*/site-packages")
-    installed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    # A .pth file adds folders at the end, and reads no .pth file in them, as that of an editable install.
-    (own / "installed_here.pth").write_text("\n".join(installed), encoding="utf-8")
-    for name in ("redifu", "torch_geometric"):
-        (own / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}')")
-    return folder / "bin" / "python"
+    return make_environment(tmp_path_factory.mktemp("environment"), without=("redifu", "torch_geometric"))
 
 
 @pytest.fixture
