@@ -1,6 +1,7 @@
 """What is published is all that is needed and nothing else, whole or not at all."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_a_revision_can_be_pinned(hub: LoopbackHub, features_model: Path) -> Non
 
 @pytest.mark.parametrize("write", [write_features_model, write_text_model])
 def test_a_model_and_its_processor_push_themselves_with_their_code(
-    hub: LoopbackHub, tmp_path: Path, write: object
+    hub: LoopbackHub, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     folder = write(tmp_path / "model")
     model, processor = load_pretrained(folder)

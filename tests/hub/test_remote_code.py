@@ -21,6 +21,7 @@ from hub.toy_models import CONVERSATION, write_features_model, write_text_model
 from model.tiny_models import LABELS
 from redifu.hub.publishing import files_to_publish, publish
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuModel, ReDiFuProcessor
+from redifu.model.remote_code import remote_code
 from redifu.training.checkpoints import load_pretrained
 
 MODEL = Path(__file__).parents[2] / "src" / "redifu" / "model"
@@ -101,6 +102,19 @@ def test_with_the_package_no_remote_code_runs(hub: LoopbackHub, tmp_path: Path, 
         assert type(headed) is ReDiFuForEmotionRecognition
         assert type(AutoModel.from_pretrained(place, trust_remote_code=trust)) is ReDiFuModel
         assert type(AutoProcessor.from_pretrained(place, trust_remote_code=trust)) is ReDiFuProcessor
+
+
+def test_a_class_whose_code_is_not_there_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where a model was loaded by remote code, and its processor was not.
+    (tmp_path / "configuration_redifu.py").touch()
+    (tmp_path / "modeling_redifu.py").touch()
+    monkeypatch.setattr("redifu.model.remote_code.__file__", str(tmp_path / "remote_code.py"))
+    added = remote_code({"config.json": b"{}", "processor_config.json": b'{"feature_extractor": {}}'})
+    maps = {name: json.loads(added[name])["auto_map"] for name in ("config.json", "processor_config.json")}
+    assert set(maps["config.json"]) == {"AutoConfig", "AutoModel", "AutoModelForSequenceClassification"}
+    assert maps["processor_config.json"] == {}
 
 
 @pytest.mark.parametrize("path", sorted(MODEL.glob("*.py")), ids=lambda path: path.name)

@@ -99,7 +99,7 @@ class FoundCardData:
         metrics, recipe = folder / METRICS, folder / RECIPE
         measured = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
         sections = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.exists() else {}
-        backbone = str(sections.get("model", {}).get("text_backbone"))
+        backbone = str((sections.get("model") or {}).get("text_backbone"))
         text = ['"text": "You came!"'] if processor.tokenizer is not None else []
         sizes = processor.feature_extractor.sizes
         features = [f'"{name}_features": [0.0] * {size}' for name, size in sizes.items()]
@@ -109,7 +109,7 @@ class FoundCardData:
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             utterance=", ".join(text + features),
             causal=model.config.causal,
-            base_model=backbone if is_hub_id(backbone) else None,
+            base_model=backbone if is_hub_id(backbone) and not Path(backbone).exists() else None,
             has_recipe=recipe.exists(),
             results={split: measured[split] for split in _SPLITS if split in measured},
         )
