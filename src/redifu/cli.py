@@ -88,6 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--output", metavar="FILE.json", help="write all metrics, and beside them a picture of the confusions"
     )
+
+    prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
+    prepare.add_argument(
+        "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
+    )
+    kind = prepare.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
+    prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
     return parser
 
 
@@ -155,6 +164,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from redifu.data.writers import write_conversations
+
+    folder = Path(options.output).parent
+    notes: list[str] = []
+    if options.turns is not None:
+        from redifu.data.recordings import prepare_recording
+
+        conversations = [prepare_recording(options.source, options.turns, folder=folder)]
+    else:
+        from redifu.data.corpora import read_corpus
+
+        conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
+    write_conversations(options.output, conversations)
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _load(folder: str) -> tuple[Any, Any]:
