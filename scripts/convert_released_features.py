@@ -4,8 +4,8 @@
         --output iemocap.parquet
 
 The pickle is one tuple of dicts by dialogue: ids, speakers, labels, four layers of RoBERTa, audio, visual,
-sentences, then the ids of the training and of the test dialogues; MELD's has one more entry. The text features
-of the table are the first of the four layers, as in the released recipe.
+sentences, then the ids of the training and of the test dialogues; MELD's has one more entry. The text
+features of the table are the first of the four layers, as the released model reads them.
 
 A pickle is a program. This one is read by an interpreter that knows numpy arrays and plain containers and
 refuses all else; nothing of the file is executed.
@@ -160,9 +160,8 @@ def rows_of_dialogue(content: tuple, key: Any, *, labels: list[str]) -> Iterator
     for turn, cells in enumerate(zip(*columns.values(), strict=True)):
         row = dict(zip(columns, cells, strict=True))
         if row["label"] not in range(len(labels)):
-            raise ValueError(
-                f"dialogue {key}, utterance {turn}: expected a label below {len(labels)}, got {row['label']!r}"
-            )
+            where = f"dialogue {key}, utterance {turn}"
+            raise ValueError(f"{where}: expected a label below {len(labels)}, got {row['label']!r}")
         row |= {"speaker": speaker_name(row["speaker"]), "label": labels[int(row["label"])]}
         yield {"dialogue_id": str(key), "turn": turn, **row}
 
@@ -214,7 +213,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: error: {path}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if options["recipe"] == "meld":
-        print(f"{parser.prog}: warning: the training ids of such files may include MELD's dev set", file=sys.stderr)
+        print(
+            f"{parser.prog}: warning: the training ids of such files may include MELD's dev set",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -371,7 +371,7 @@ def test_bad_outputs_get_one_line(
         ("none.wav", "--turns", "a.rttm", "a.json", "none.wav: no such file"),
         ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
         (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP's files"),
-        ("mosei", "--dataset", "mosei", "a.txt", "expected a file name ending in .json or .jsonl"),
+        ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
         ("mosei", "--dataset", "mosei", "none/a.json", "to exist, got none"),
     ],
 )
@@ -404,7 +404,10 @@ def test_data_without_labels_can_not_be_scored(
     assert "got none" in refused(capsys, "evaluate", str(folder / "model"), path)
 
 
-@pytest.mark.parametrize("arguments", [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"], ["prepare", "a", "--output", "b"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"], ["prepare", "a", "--output", "b"]],
+)
 def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -255,7 +255,9 @@ def test_a_split_selects_conversations_of_a_json_file(tmp_path: Path, ending: st
 
 
 def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="talk.json: expected a split, but no conversation has any, got 'dev'"):
+    with pytest.raises(
+        ValueError, match="talk.json: expected a split, but no conversation has any, got 'dev'"
+    ):
         list(read_conversations(write(tmp_path / "talk.json", TALK), split="dev"))
     with pytest.raises(ValueError, match="expected the columns split, got dialogue_id, turn"):
         list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
