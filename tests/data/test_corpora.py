@@ -161,9 +161,9 @@ def test_meld_finds_the_clip_of_each_utterance(meld: Path, tmp_path: Path) -> No
     lost = dict.fromkeys(["train d125 u3", "dev d110 u7", "test d1 u0"], (None, None))
     assert clips == {name: (clip, clip) for name, clip in there.items()} | lost
     assert notes == [
-        "train: dia125_utt3.mp4 is broken as distributed, so that its utterance has text only",
-        "dev: dia110_utt7.mp4 is broken as distributed, so that its utterance has text only",
-        "test: dia1_utt0.mp4 is missing, so that its utterance has text only",
+        "train: dia125_utt3.mp4 is broken as distributed: text only",
+        "dev: dia110_utt7.mp4 is broken as distributed: text only",
+        "test: 1 clips are missing, the first is dia1_utt0.mp4: text only",
     ]
 
 
@@ -273,6 +273,12 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "x",
             "expected a list of at least one",
         ),
+        (
+            "iemocap",
+            "Session4/dialog/EmoEvaluation/Ses04F_impro01.txt",
+            "C-E2:\tNeutral;\n[1 - ] Ses04F_impro01_F000\tneu\t[2, 2, 2]",
+            "line 2: expected [start - end] turn annotation",
+        ),
         ("meld", "dev_sent_emo.csv", "a,b\n1,2\n", "expected the columns Dialogue_ID, Utterance_ID"),
         (
             "meld",
@@ -291,7 +297,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "mosei",
             "labels.csv",
             "video_id,clip,label,split\na,0,b,c\na,1,b,d\n",
-            "line 3: video a: expected one",
+            "row 2: video a: expected one",
         ),
     ],
 )

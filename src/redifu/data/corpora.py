@@ -1,7 +1,5 @@
 """IEMOCAP, MELD and CMU-MOSEI as conversations, from the folders that their owners distribute."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -26,8 +24,13 @@ IEMOCAP_LABELS = {
     "fru": "frustrated",
 }
 # No speaker of one split is in another: each session has two actors of its own.
-IEMOCAP_SPLITS = {"Session1": "train", "Session2": "train", "Session3": "train"}
-IEMOCAP_SPLITS |= {"Session4": "dev", "Session5": "test"}
+IEMOCAP_SPLITS = {
+    "Session1": "train",
+    "Session2": "train",
+    "Session3": "train",
+    "Session4": "dev",
+    "Session5": "test",
+}
 
 MELD_SPLITS = {
     "train": ("train_sent_emo.csv", "train_splits"),
@@ -47,7 +50,7 @@ class Corpus(NamedTuple):
     """The conversations of a data set, and what its user should know of them.
 
     Attributes:
-        conversations: each with a key "split": train, dev or test.
+        conversations: each with a key "split", train, dev or test, where that is known.
         notes: one line each.
     """
 
@@ -95,19 +98,29 @@ def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterat
     name = evaluation.stem
     texts = _iemocap_texts(session / "dialog" / "transcriptions" / f"{name}.txt")
     media = _iemocap_media(session / "dialog", name, folder)
-    turns = filter(None, map(_IEMOCAP_TURN.fullmatch, read_lines(evaluation)))
-    # One actor's turns may stand after the other's.
-    for turn in sorted(turns, key=lambda turn: (float(turn[1]), float(turn[2]))):
-        start, end, key, emotion = turn.groups()
+    for start, end, key, emotion in _iemocap_turns(evaluation):
         utterance: dict[str, Any] = {"id": key, "speaker": key.rpartition("_")[2][:1]}
         if text := texts.get(key):
             utterance["text"] = text
         if media:
-            utterance |= {**media, "start": float(start), "end": float(end)}
+            utterance |= {**media, "start": start, "end": end}
         elif (sentence := session / "sentences" / "wav" / name / f"{key}.wav").is_file():
             # Cut already: no span.
             utterance["audio"] = relative_path(sentence, folder)
         yield utterance | ({"label": IEMOCAP_LABELS[emotion]} if emotion in IEMOCAP_LABELS else {})
+
+
+def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
+    """Start, end, name and annotation of the turns, by time: one actor's may stand after the other's."""
+    turns = []
+    for number, line in enumerate(read_lines(evaluation), start=1):
+        # The other lines are what single annotators said.
+        if line.startswith("["):
+            if (turn := _IEMOCAP_TURN.fullmatch(line)) is None:
+                expected = "[start - end] turn annotation [valence, arousal, dominance]"
+                raise ValueError(f"{evaluation}: line {number}: expected {expected}, got {line!r:.80}")
+            turns.append((float(turn[1]), float(turn[2]), turn[3], turn[4]))
+    return sorted(turns)
 
 
 def _iemocap_texts(transcription: Path) -> dict[str, str]:
@@ -139,7 +152,7 @@ def _read_meld(path: Path, folder: Path) -> Corpus:
             notes.append(f"{split}: text only, there is no folder {clips}")
         read, lost = _meld_split(csv_file, clip_folder, split=split, folder=folder)
         conversations += read
-        notes += [f"{split}: {clip}, so that its utterance has text only" for clip in lost]
+        notes += [f"{split}: {reason}: text only" for reason in lost]
     if not conversations:
         raise FileNotFoundError(f"{path}: expected MELD's files *_sent_emo.csv, got none")
     return Corpus(conversations, notes)
@@ -151,19 +164,21 @@ def _meld_split(
     """The conversations of a split, and what its clips lack."""
     table = read_csv_table(csv_file)
     paths: list[str | None] = []
-    lost = []
+    lost, missing = [], []
     for dialogue, turn in _meld_keys(table, source=str(csv_file)):
         name, path = f"dia{dialogue}_utt{turn}.mp4", None
         if clips is not None:
             if (split, dialogue, turn) in MELD_BROKEN:
                 lost.append(f"{name} is broken as distributed")
             elif not (clips / name).is_file():
-                lost.append(f"{name} is missing")
+                missing.append(name)
             else:
                 path = relative_path(clips / name, folder)
         paths.append(path)
     for name in ("audio", "video"):
         table = table.append_column(name, pa.array(paths, pa.string()))
+    if missing:
+        lost.append(f"{len(missing):,} clips are missing, the first is {missing[0]}")
     read = conversations_from_table(table, source=str(csv_file))
     return [{**each, "id": f"{split}-{each['id']}", "split": split} for each in read], lost
 
@@ -243,20 +258,17 @@ def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str
     splits: dict[str, str] = {}
     if not path.is_file():
         return labels, splits
-    rows = csv.DictReader(io.StringIO("\n".join(read_lines(path)), newline=""))
-    names = rows.fieldnames or []
-    if lacking := [name for name in MOSEI_LABEL_COLUMNS[:3] if name not in names]:
-        raise ValueError(
-            f"{path}: expected the columns {', '.join(lacking)}, got {', '.join(names) or 'none'}"
-        )
-    for row in rows:
-        cells = {name: (row.get(name) or "").strip() for name in MOSEI_LABEL_COLUMNS}
-        if cells["label"]:
-            labels[cells["video_id"], cells["clip"]] = cells["label"]
-        split = splits.setdefault(cells["video_id"], cells["split"])
-        if split != cells["split"]:
-            where = f"{path}: line {rows.line_num}: video {cells['video_id']}"
-            raise ValueError(f"{where}: expected one split, got {split!r} and {cells['split']!r}")
+    table = read_csv_table(path)
+    if lacking := [name for name in MOSEI_LABEL_COLUMNS[:3] if name not in table.column_names]:
+        got = ", ".join(table.column_names)
+        raise ValueError(f"{path}: expected the columns {', '.join(lacking)}, got {got}")
+    for number, row in enumerate(table.to_pylist(), start=1):
+        video, clip, label, split = (row.get(name) or "" for name in MOSEI_LABEL_COLUMNS)
+        if label:
+            labels[video, clip] = label
+        if splits.setdefault(video, split) != split:
+            where = f"{path}: row {number}: video {video}"
+            raise ValueError(f"{where}: expected one split, got {splits[video]!r} and {split!r}")
     return labels, splits
 
 
