@@ -96,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
     publish.add_argument("--private", action="store_true", help="visible to its owners only")
     publish.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
+
+    prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
+    prepare.add_argument(
+        "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
+    )
+    kind = prepare.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
+    prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
     return parser
 
 
@@ -174,6 +183,24 @@ def _publish(options: argparse.Namespace) -> None:
         print(f"{size_of(content):>13,}  {path}")
     if not options.dry_run:
         print(publish(files, options.repo_id, private=options.private))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from redifu.data.writers import write_conversations
+
+    folder = Path(options.output).parent
+    notes: list[str] = []
+    if options.turns is not None:
+        from redifu.data.recordings import prepare_recording
+
+        conversations = [prepare_recording(options.source, options.turns, folder=folder)]
+    else:
+        from redifu.data.corpora import read_corpus
+
+        conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
+    write_conversations(options.output, conversations)
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _load(name_or_path: str) -> tuple[Any, Any]:
