@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from redifu.cli import main
+from redifu.data.readers import read_conversations
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (
@@ -200,6 +201,30 @@ def test_train_shows_progress_on_a_terminal(
     assert "dev weighted F1" in err
 
 
+def test_prepare_makes_a_conversation_of_a_recording(tmp_path: Path, test_data: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
+    fixtures, output = test_data / "fixtures", tmp_path / "talk.json"
+    turns = ["--turns", str(fixtures / "two_speakers.rttm")]
+    assert main(["prepare", str(fixtures / "two_speakers.wav"), *turns, "--output", str(output)]) == 0
+    (conversation,) = read_conversations(output)
+    assert (conversation["id"], len(conversation["utterances"])) == ("two_speakers", 10)
+    assert (tmp_path / conversation["utterances"][0]["audio"]).resolve() == fixtures / "two_speakers.wav"
+
+
+def test_prepare_makes_conversations_of_a_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dev_sent_emo.csv").write_text(
+        "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nHi!,Ross,joy,3,0\n", encoding="utf-8"
+    )
+    output = tmp_path / "meld.jsonl"
+    assert main(["prepare", str(tmp_path), "--dataset", "meld", "--output", str(output)]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "dev: text only, there is no folder dev_splits_complete" in err.splitlines()
+    assert [each["id"] for each in read_conversations(output, split="dev")] == ["dev-3"]
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run a command that must fail by a user's mistake; return its one line."""
     assert main(arguments) == 2
@@ -339,6 +364,39 @@ def test_bad_outputs_get_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("recording", "option", "value", "output", "complaint"),
+    [
+        ("a.wav", "--turns", "none.srt", "a.json", "none.srt: no such file"),
+        ("none.wav", "--turns", "a.rttm", "a.json", "none.wav: no such file"),
+        ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
+        (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP's files"),
+        ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
+        ("mosei", "--dataset", "mosei", "none/a.json", "to exist, got none"),
+    ],
+)
+def test_what_can_not_be_prepared_gets_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recording: str,
+    option: str,
+    value: str,
+    output: str,
+    complaint: str,
+) -> None:
+    if recording == "none.wav":
+        pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
+    (tmp_path / "a.txt").write_text("Ana: hi")
+    (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> Ana <NA> <NA>")
+    transcripts = tmp_path / "mosei" / "Transcript" / "Segmented" / "Combined"
+    transcripts.mkdir(parents=True)
+    (transcripts / "abc.txt").write_text("abc___0___0___1___Hi.")
+    value = value if option == "--dataset" else str(tmp_path / value)
+    arguments = [str(tmp_path / recording), option, value, "--output", str(tmp_path / output)]
+    assert complaint in refused(capsys, "prepare", *arguments)
+    assert not (tmp_path / output).exists()
+
+
 def test_data_without_labels_can_not_be_scored(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,7 +404,10 @@ def test_data_without_labels_can_not_be_scored(
     assert "got none" in refused(capsys, "evaluate", str(folder / "model"), path)
 
 
-@pytest.mark.parametrize("arguments", [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"], ["prepare", "a", "--output", "b"]],
+)
 def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -32,6 +32,8 @@ MISTAKES = (
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
+_MODEL_HELP = "folder of a trained model, or ORG/NAME on the Hugging Face Hub"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     predict = _command(commands, "predict", _predict, "recognise the emotion of every utterance")
-    predict.add_argument("model", metavar="MODEL", help="folder of a trained model")
+    predict.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     predict.add_argument(
         "conversations",
         metavar="CONVERSATIONS",
@@ -82,12 +84,27 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     evaluate = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations")
-    evaluate.add_argument("model", metavar="MODEL", help="folder of a trained model")
+    evaluate.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
     evaluate.add_argument("--split", help="the split to read of a file with several")
     evaluate.add_argument(
         "--output", metavar="FILE.json", help="write all metrics, and beside them a picture of the confusions"
     )
+
+    publish = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub")
+    publish.add_argument("folder", metavar="DIR", help="folder of a trained model")
+    publish.add_argument("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
+    publish.add_argument("--private", action="store_true", help="visible to its owners only")
+    publish.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
+
+    prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
+    prepare.add_argument(
+        "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
+    )
+    kind = prepare.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
+    prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
     return parser
 
 
@@ -157,11 +174,40 @@ def _evaluate(options: argparse.Namespace) -> None:
         plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
 
 
-def _load(folder: str) -> tuple[Any, Any]:
+def _publish(options: argparse.Namespace) -> None:
+    from redifu.hub.publishing import files_to_publish, publish, size_of
+
+    _be_quiet()
+    files = files_to_publish(options.folder, options.repo_id)
+    for path, content in files.items():
+        print(f"{size_of(content):>13,}  {path}")
+    if not options.dry_run:
+        print(publish(files, options.repo_id, private=options.private))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from redifu.data.writers import write_conversations
+
+    folder = Path(options.output).parent
+    notes: list[str] = []
+    if options.turns is not None:
+        from redifu.data.recordings import prepare_recording
+
+        conversations = [prepare_recording(options.source, options.turns, folder=folder)]
+    else:
+        from redifu.data.corpora import read_corpus
+
+        conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
+    write_conversations(options.output, conversations)
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def _load(name_or_path: str) -> tuple[Any, Any]:
     from redifu.training.checkpoints import load_pretrained
 
     _be_quiet()
-    return load_pretrained(folder)
+    return load_pretrained(name_or_path)
 
 
 def _be_quiet() -> None:

@@ -242,9 +242,23 @@ def test_a_split_selects_rows_and_separates_dialogues(tmp_path: Path) -> None:
         list(read_conversations(path, split="test"))
 
 
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_split_selects_conversations_of_a_json_file(tmp_path: Path, ending: str) -> None:
+    utterances = TALK[0]["utterances"]
+    talks = [{"split": split, "utterances": utterances} for split in ("train", "dev", "train")]
+    path = write(tmp_path / f"talk.{ending}", talks)
+    # An id that follows from the place in the file is the same whatever is selected.
+    assert [each["id"] for each in read_conversations(path, split="train")] == ["talk-0", "talk-2"]
+    assert len(list(read_conversations(path))) == 3
+    with pytest.raises(ValueError, match=r"expected a split, one of train, dev, got 'test'"):
+        list(read_conversations(path, split="test"))
+
+
 def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected a table to choose split 'dev' from, got a .json file"):
-        read_conversations(write(tmp_path / "talk.json", TALK), split="dev")
+    with pytest.raises(
+        ValueError, match="talk.json: expected a split, but no conversation has any, got 'dev'"
+    ):
+        list(read_conversations(write(tmp_path / "talk.json", TALK), split="dev"))
     with pytest.raises(ValueError, match="expected the columns split, got dialogue_id, turn"):
         list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
 

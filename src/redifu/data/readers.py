@@ -43,7 +43,8 @@ def read_conversations(
         path: .json (one object or a list), .jsonl (one object a line, read line by line), .csv or .parquet
             (one utterance a row: dialogue_id, turn, speaker, ...; or MELD's own columns), or the folder of a
             saved Dataset or DatasetDict, whose rows are the same.
-        split: a value of the column `split`, or the split of a DatasetDict to read; None reads all rows.
+        split: a value of the column `split` or, in JSON, of the conversations' key "split", or the split of a
+            DatasetDict to read; None reads all.
         check: called with each conversation, as `ReDiFuProcessor.check`; its ValueError gets the file's name.
 
     Returns:
@@ -66,17 +67,14 @@ def read_conversations(
         )
     ending = path.suffix.lower()
     if ending in _TABLES:
-        return _validated(
-            _rows_to_conversations(_TABLES[ending](path), source=source, split=split),
-            source=source,
-            check=check,
-        )
+        return conversations_from_table(_TABLES[ending](path), source=source, split=split, check=check)
     if ending not in _OBJECTS:
         endings = ", ".join([*_OBJECTS, *_TABLES])
         raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
+    conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
-        raise ValueError(f"{source}: expected a table to choose split {split!r} from, got a {ending} file")
-    return _validated(_OBJECTS[ending](path), source=source, check=check)
+        conversations = _of_split(conversations, source=source, split=split)
+    return _validated(conversations, source=source, check=check)
 
 
 def conversations_from_lines(
@@ -123,6 +121,13 @@ def conversations_from_dataset(
     for column, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
             table = _with_column(table, column, partial(_label_name, feature.names))
+    return conversations_from_table(table, source=source, split=split, check=check)
+
+
+def conversations_from_table(
+    table: pa.Table, *, source: str, split: str | None = None, check: Check | None = None
+) -> Iterator[dict[str, Any]]:
+    """Read an Arrow table of one utterance a row; all else is as of `conversations_from_dataset`."""
     return _validated(_rows_to_conversations(table, source=source, split=split), source=source, check=check)
 
 
@@ -144,6 +149,22 @@ def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Remember where the relative paths of a conversation begin, if it has any."""
     named = any(isinstance(one.get(key), str) for one in conversation["utterances"] for key in MEDIA.values())
     return {FOLDER: str(folder), **conversation} if named else conversation
+
+
+def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:
+    """The objects of a split; one without id is numbered by its place among all."""
+    found: dict[str, None] = {}
+    for index, each in enumerate(objects):
+        if not isinstance(each, dict):
+            yield each  # for the check of the conversation to name
+            continue
+        if each.get("split") is not None:
+            found[str(each["split"])] = None
+        if each.get("split") == split:
+            yield each if each.get("id") is not None else {**each, "id": f"{Path(source).stem}-{index}"}
+    if split not in found:
+        one_of = f"one of {', '.join(found)}" if found else "but no conversation has any"
+        raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
 
 
 def _objects_of_json(path: Path) -> Iterator[Any]:
@@ -176,7 +197,12 @@ def _parse(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
     raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
 
 
-def _read_csv(path: Path) -> pa.Table:
+def read_csv_table(path: Path) -> pa.Table:
+    """Read the cells of a CSV file as strings, empty ones as null.
+
+    Raises:
+        ValueError: naming the file, for what is no table.
+    """
     try:
         # All cells as strings: pandas would take a speaker named "None" for a missing one and "007" for 7.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
@@ -195,7 +221,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 _OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl}
-_TABLES = {".csv": _read_csv, ".parquet": _read_parquet}
+_TABLES = {".csv": read_csv_table, ".parquet": _read_parquet}
 
 
 def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -> Iterator[dict[str, Any]]:

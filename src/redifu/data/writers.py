@@ -1,9 +1,9 @@
-"""Predictions as CSV or JSON lines, written as they come and never left half-written under their name."""
+"""Conversations and predictions, written as they come and never left half-written under their name."""
 
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -91,15 +91,45 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Predi
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"{path}: expected a file name ending in .csv or .jsonl, got {path.suffix!r}")
+    with _replacing(path, _FORMATS) as file:
+        yield PredictionWriter(_FORMATS[path.suffix.lower()](file, labels), labels=labels)
+
+
+def write_conversations(path: str | Path, conversations: Iterable[dict[str, Any]]) -> None:
+    """Write a conversation file; what stood at `path` stays unless all goes well.
+
+    Args:
+        path: .json (an object, or a list of several) or .jsonl (an object a line).
+        conversations: dicts with "utterances", as they are read.
+
+    Raises:
+        ValueError: another ending, or a folder that does not exist.
+    """
+    path = Path(path)
+    with _replacing(path, (".json", ".jsonl")) as file:
+        if path.suffix.lower() == ".jsonl":
+            append = _append_lines(file, [])
+            for conversation in conversations:
+                append(conversation)
+        else:
+            given = list(conversations)
+            content = given[0] if len(given) == 1 else given
+            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path, endings: Iterable[str]) -> Iterator[TextIO]:
+    """Open a file beside `path`, which takes its name only when the context ends well."""
+    if path.suffix.lower() not in endings:
+        expected = " or ".join(sorted(endings))
+        raise ValueError(f"{path}: expected a file name ending in {expected}, got {path.suffix!r}")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: expected the folder {path.parent} to exist, got none")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         # Half of a surrogate pair can stand in a key that nobody checks; written so, JSON reads it back.
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield PredictionWriter(_FORMATS[path.suffix.lower()](file, labels), labels=labels)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -18,6 +18,7 @@ from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
 from .losses import IGNORED_LABEL, emotion_loss
 from .relation_subgraphs import conversation_graph
+from .remote_code import CarriesCode
 from .speaker_relations import CrossModalRelations, SpeakerRelations
 from .text_backbone import encode_texts
 from .text_guided_fusion import build_fusion
@@ -71,7 +72,7 @@ class ReDiFuEmotionRecognitionOutput(ModelOutput):
     attentions: dict[str, Tensor] | None = None
 
 
-class ReDiFuPreTrainedModel(PreTrainedModel):
+class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     """Loading, saving and initialisation of ReDiFu models."""
 
     config: ReDiFuConfig
@@ -80,6 +81,18 @@ class ReDiFuPreTrainedModel(PreTrainedModel):
     main_input_name = "text_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as every model of transformers, from safetensors only: what is pickled is not opened.
+
+        Raises:
+            ValueError: pickled weights are asked for.
+            OSError: there are no weights in safetensors.
+        """
+        if not kwargs.setdefault("use_safetensors", True):
+            raise ValueError("weights are read from safetensors only, got use_safetensors=False")
+        return super().from_pretrained(*args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         # torch's own defaults, as in the released recipe; the base class draws every Linear from a normal.
@@ -287,7 +300,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             raise ValueError(f"text_config: {', '.join(unknown)} is unknown to {backbone_config.model_type}")
         backbone_config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
         model = cls(ReDiFuConfig(text_config=backbone_config, **config_fields))
-        pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+        pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True)
         try:
             found = model.redifu.text_backbone.load_state_dict(pretrained.state_dict(), strict=False)
         except RuntimeError as error:

@@ -11,6 +11,7 @@ from transformers.utils import PROCESSOR_NAME, cached_file, logging
 from .configuration_redifu import MODALITIES
 from .conversation_inputs import has_content
 from .losses import IGNORED_LABEL
+from .remote_code import CarriesCode
 
 logger = logging.get_logger(__name__)
 
@@ -20,7 +21,7 @@ _SPEAKERS = "_speakers"  # of the dialogue that a piece was cut from
 _CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 
 
-class ReDiFuProcessor(ProcessorMixin):
+class ReDiFuProcessor(CarriesCode, ProcessorMixin):
     """Bundles the tokenizer and the feature extractor of a checkpoint with its labels."""
 
     def __init__(
@@ -151,6 +152,8 @@ class ReDiFuProcessor(ProcessorMixin):
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         self.to_json_file(Path(save_directory, PROCESSOR_NAME))
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return [str(Path(save_directory, PROCESSOR_NAME))]
 
     @classmethod

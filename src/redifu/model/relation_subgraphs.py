@@ -174,9 +174,14 @@ def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) ->
         A torch_geometric HeteroData: for each stream nodes with their `turn`, the utterance's place; for each
         subgraph edges from neighbour to receiver, "intra_speaker", "inter_speaker" or "cross_modal", with
         their relation ids as `edge_attr`.
-    """
-    from torch_geometric.data import HeteroData  # only here: it takes a second to import
 
+    Raises:
+        ImportError: torch-geometric is not installed.
+    """
+    try:  # only here: it takes a second to import, and remote code must load without it
+        from torch_geometric.data import HeteroData
+    except ImportError:
+        raise ImportError("relation_graph needs torch-geometric: pip install torch-geometric") from None
     utterances = conversation["utterances"]
     names = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
     speakers = torch.tensor([[names.index(utterance["speaker"]) for utterance in utterances]])

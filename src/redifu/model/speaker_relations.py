@@ -82,9 +82,12 @@ class RelationalAttention(nn.Module):
         receiver, neighbour = (hidden @ self.attention[: 2 * size].view(2, size).T).unbind(-1)
         relation = embedding @ self.attention[2 * size :]
         if isinstance(relations, RelationEdges):
-            # Only here: it takes a second to import, and short dialogues do without.
-            from torch_geometric.utils import softmax
-
+            try:  # only here: it takes a second to import, and short dialogues do without
+                from torch_geometric.utils import softmax
+            except ImportError:
+                raise ImportError(
+                    "relations as edges need torch-geometric; graph_implementation 'dense' does without"
+                ) from None
             receivers, neighbours = relations.index
             scores = receiver[receivers] + neighbour[neighbours] + relation[relations.ids, 0]
             weights = softmax(F.leaky_relu(scores, 0.2), ptr=relations.pointers)

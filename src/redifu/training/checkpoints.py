@@ -19,10 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
+from redifu.training.model_folder import model_folder
 
 PREFIX = "epoch-"
 # What loading raises for files that are damaged or do not fit each other.
 _BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError)
+_PICKLED = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
 # An unfinished folder never carries the prefix, so it is never taken for a checkpoint.
 UNFINISHED = "unfinished"
 OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
@@ -144,16 +146,19 @@ def restore_optimizer(
     scheduler.load_state_dict({**rest["scheduler"], "lr_lambdas": scheduler.state_dict()["lr_lambdas"]})
 
 
-def load_pretrained(folder: str | Path) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a model and its processor from a folder, without network.
+def load_pretrained(name_or_path: str | Path) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
+    """Load a model and its processor from a folder, without network, or from the Hub.
+
+    Only this package's code runs, and only safetensors are read.
+
+    Args:
+        name_or_path: a folder, or a Hub id by the rule of `model_folder`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no ReDiFu model, or a broken one; names the folder.
+        FileNotFoundError: there is no such folder, and no such model on the Hub.
+        ValueError: it is no ReDiFu model, or a broken one; names it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such model folder")
+    folder = model_folder(name_or_path)
     try:
         _check_kind(folder)
         loaded: Any = ReDiFuForEmotionRecognition.from_pretrained(
@@ -165,7 +170,7 @@ def load_pretrained(folder: str | Path) -> tuple[ReDiFuForEmotionRecognition, Re
             raise ValueError(f"it lacks weights: {', '.join(sorted(found['missing_keys']))}")
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
     except _BROKEN as error:
-        raise ValueError(f"{folder}: not a ReDiFu model: {error}") from error
+        raise ValueError(f"{name_or_path}: not a ReDiFu model: {error}") from error
     # Loaded tensors lie in the mapped file at odd addresses, where products round otherwise than elsewhere.
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
@@ -176,7 +181,9 @@ def _check_kind(folder: Path) -> None:
     """Refuse, before transformers warns and guesses, a folder that lacks a part or holds another model."""
     for name in ("config.json", "processor_config.json", "model*.safetensors"):
         if not list(folder.glob(name)):
-            raise ValueError(f"it has no {name}")
+            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+            hint = f", and what is pickled is never read: {', '.join(pickled)}" if pickled else ""
+            raise ValueError(f"it has no {name}{hint}")
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:

@@ -35,7 +35,7 @@ class ModelSection:
         text_backbone: folder or Hub id of a pretrained text encoder; None reads ready text features.
         text_config: fields of the text backbone's configuration to set otherwise, its dropout for instance.
         released: "iemocap" or "meld", a released recipe as starting point.
-        checkpoint: folder of a trained model to go on from.
+        checkpoint: folder or Hub id of a trained model to go on from.
         config: fields of `ReDiFuConfig`; in the file they stand beside the keys above.
     """
 

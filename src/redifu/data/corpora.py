@@ -1,0 +1,279 @@
+"""IEMOCAP, MELD and CMU-MOSEI as conversations, from the folders that their owners distribute."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from .readers import conversations_from_table, read_csv_table
+from .recordings import relative_path
+from .schema import validate_conversation
+from .turns import read_lines
+
+# In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx where
+# the annotators did not agree) get no label: they are context.
+IEMOCAP_LABELS = {
+    "hap": "happy",
+    "sad": "sad",
+    "neu": "neutral",
+    "ang": "angry",
+    "exc": "excited",
+    "fru": "frustrated",
+}
+# No speaker of one split is in another: each session has two actors of its own.
+IEMOCAP_SPLITS = {
+    "Session1": "train",
+    "Session2": "train",
+    "Session3": "train",
+    "Session4": "dev",
+    "Session5": "test",
+}
+
+MELD_SPLITS = {
+    "train": ("train_sent_emo.csv", "train_splits"),
+    "dev": ("dev_sent_emo.csv", "dev_splits_complete"),
+    "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
+}
+# Distributed without a picture that can be read.
+MELD_BROKEN = {("train", 125, 3), ("dev", 110, 7)}
+
+MOSEI_LABEL_COLUMNS = ("video_id", "clip", "label", "split")
+
+_IEMOCAP_TURN = re.compile(r"\[([0-9]+\.?[0-9]*) - ([0-9]+\.?[0-9]*)\]\s+(\S+)\s+(\S+)\s+\[.*")
+_IEMOCAP_TEXT = re.compile(r"(\S+) \[[0-9. -]+\]:(.*)")
+
+
+class Corpus(NamedTuple):
+    """The conversations of a data set, and what its user should know of them.
+
+    Attributes:
+        conversations: each with a key "split", train, dev or test, where that is known.
+        notes: one line each.
+    """
+
+    conversations: list[dict[str, Any]]
+    notes: list[str]
+
+
+def read_corpus(name: str, path: str | Path, *, folder: str | Path) -> Corpus:
+    """Read a data set as its owners distribute it.
+
+    Args:
+        name: one of `CORPORA`: "iemocap", "meld" or "mosei".
+        path: its folder.
+        folder: where the conversations will be written; the media paths in them are relative to this.
+
+    Raises:
+        FileNotFoundError: the folder, or what makes it that data set, is not there.
+        ValueError: naming the file and, where known, line, dialogue and utterance; or for another name.
+    """
+    path = Path(path)
+    if name not in CORPORA:
+        raise ValueError(f"expected one of {', '.join(CORPORA)}, got {name!r}")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    return CORPORA[name](path, Path(folder))
+
+
+def _read_iemocap(path: Path, folder: Path) -> Corpus:
+    conversations = []
+    for session, split in IEMOCAP_SPLITS.items():
+        # Names with a dot in front are what macOS adds to archives.
+        for evaluation in sorted((path / session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
+            turns = list(_iemocap_utterances(evaluation, path / session, folder))
+            conversation = {"id": evaluation.stem, "split": split, "utterances": turns}
+            conversations.append(validate_conversation(conversation, source=str(evaluation)))
+    if not conversations:
+        expected = path / "Session1" / "dialog" / "EmoEvaluation"
+        raise FileNotFoundError(f"{path}: expected IEMOCAP's files {expected}/*.txt and so on, got none")
+    utterances = [each for conversation in conversations for each in conversation["utterances"]]
+    silent = sum("audio" not in each for each in utterances)
+    return Corpus(conversations, [f"{silent:,} utterances without recordings"] if silent else [])
+
+
+def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    name = evaluation.stem
+    texts = _iemocap_texts(session / "dialog" / "transcriptions" / f"{name}.txt")
+    media = _iemocap_media(session / "dialog", name, folder)
+    for start, end, key, emotion in _iemocap_turns(evaluation):
+        utterance: dict[str, Any] = {"id": key, "speaker": key.rpartition("_")[2][:1]}
+        if text := texts.get(key):
+            utterance["text"] = text
+        if media:
+            utterance |= {**media, "start": start, "end": end}
+        elif (sentence := session / "sentences" / "wav" / name / f"{key}.wav").is_file():
+            # Cut already: no span.
+            utterance["audio"] = relative_path(sentence, folder)
+        yield utterance | ({"label": IEMOCAP_LABELS[emotion]} if emotion in IEMOCAP_LABELS else {})
+
+
+def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
+    """Start, end, name and annotation of the turns, by time: one actor's may stand after the other's."""
+    turns = []
+    for number, line in enumerate(read_lines(evaluation), start=1):
+        # The other lines are what single annotators said.
+        if line.startswith("["):
+            if (turn := _IEMOCAP_TURN.fullmatch(line)) is None:
+                expected = "[start - end] turn annotation [valence, arousal, dominance]"
+                raise ValueError(f"{evaluation}: line {number}: expected {expected}, got {line!r:.80}")
+            turns.append((float(turn[1]), float(turn[2]), turn[3], turn[4]))
+    return sorted(turns)
+
+
+def _iemocap_texts(transcription: Path) -> dict[str, str]:
+    if not transcription.is_file():
+        return {}
+    # Lines of another form are noises and words outside of the annotated turns.
+    matches = filter(None, map(_IEMOCAP_TEXT.match, read_lines(transcription)))
+    return {match[1]: match[2].strip() for match in matches}
+
+
+def _iemocap_media(dialogues: Path, name: str, folder: Path) -> dict[str, str]:
+    """The recordings of a whole dialogue: sound and picture must share one start and end."""
+    sound, picture = dialogues / "wav" / f"{name}.wav", dialogues / "avi" / "DivX" / f"{name}.avi"
+    media = {}
+    if sound.is_file() or picture.is_file():
+        media["audio"] = relative_path(sound if sound.is_file() else picture, folder)
+    if picture.is_file():
+        media["video"] = relative_path(picture, folder)
+    return media
+
+
+def _read_meld(path: Path, folder: Path) -> Corpus:
+    conversations, notes = [], []
+    for split, (table, clips) in MELD_SPLITS.items():
+        if (csv_file := _find(path, table)) is None:
+            notes.append(f"{split}: left out, there is no {table}")
+            continue
+        if (clip_folder := _find(path, clips)) is None:
+            notes.append(f"{split}: text only, there is no folder {clips}")
+        read, lost = _meld_split(csv_file, clip_folder, split=split, folder=folder)
+        conversations += read
+        notes += [f"{split}: {reason}: text only" for reason in lost]
+    if not conversations:
+        raise FileNotFoundError(f"{path}: expected MELD's files *_sent_emo.csv, got none")
+    return Corpus(conversations, notes)
+
+
+def _meld_split(
+    csv_file: Path, clips: Path | None, *, split: str, folder: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The conversations of a split, and what its clips lack."""
+    table = read_csv_table(csv_file)
+    paths: list[str | None] = []
+    lost, missing = [], []
+    for dialogue, turn in _meld_keys(table, source=str(csv_file)):
+        name, path = f"dia{dialogue}_utt{turn}.mp4", None
+        if clips is not None:
+            if (split, dialogue, turn) in MELD_BROKEN:
+                lost.append(f"{name} is broken as distributed")
+            elif not (clips / name).is_file():
+                missing.append(name)
+            else:
+                path = relative_path(clips / name, folder)
+        paths.append(path)
+    for name in ("audio", "video"):
+        table = table.append_column(name, pa.array(paths, pa.string()))
+    if missing:
+        lost.append(f"{len(missing):,} clips are missing, the first is {missing[0]}")
+    read = conversations_from_table(table, source=str(csv_file))
+    return [{**each, "id": f"{split}-{each['id']}", "split": split} for each in read], lost
+
+
+def _meld_keys(table: pa.Table, *, source: str) -> Iterator[tuple[int, int]]:
+    names = ("Dialogue_ID", "Utterance_ID")
+    if lacking := [name for name in names if name not in table.column_names]:
+        raise ValueError(f"{source}: expected the columns {', '.join(lacking)}, got none of that name")
+    for row, cells in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True), start=1):
+        try:
+            yield int(cells[0]), int(cells[1])
+        except (TypeError, ValueError):
+            raise ValueError(f"{source}: row {row}: expected two whole numbers, got {cells}") from None
+
+
+def _find(path: Path, name: str) -> Path | None:
+    """The file or folder of that name in `path`, or one folder further down, as the archives unpack."""
+    return next((found for pattern in (name, f"*/{name}") for found in sorted(path.glob(pattern))), None)
+
+
+def _read_mosei(path: Path, folder: Path) -> Corpus:
+    root = path if (path / "Transcript").is_dir() else path / "Raw"
+    transcripts = sorted((root / "Transcript" / "Segmented" / "Combined").glob("[!.]*.txt"))
+    if not transcripts:
+        expected = root / "Transcript" / "Segmented" / "Combined"
+        raise FileNotFoundError(f"{path}: expected CMU-MOSEI's files {expected}/*.txt, got none")
+    labels, splits = _mosei_labels(path / "labels.csv")
+    conversations, silent, untimed = [], 0, 0
+    for transcript in transcripts:
+        media = _mosei_media(root, transcript.stem, folder)
+        utterances = _mosei_utterances(transcript, media, labels)
+        silent += not media
+        untimed += sum("start" not in each for each in utterances) if media else 0
+        conversation: dict[str, Any] = {"id": transcript.stem, "utterances": utterances}
+        if split := splits.get(transcript.stem):
+            conversation["split"] = split
+        conversations.append(validate_conversation(conversation, source=str(transcript)))
+    notes = [f"{silent:,} videos without recordings have text only"] if silent else []
+    notes += [f"{untimed:,} segments without a length have text only"] if untimed else []
+    return Corpus(conversations, notes if labels else [*notes, "no labels: there is no labels.csv"])
+
+
+def _mosei_media(root: Path, name: str, folder: Path) -> dict[str, str]:
+    places = {
+        "audio": root / "Audio" / "Full" / "WAV_16000" / f"{name}.wav",
+        "video": root / "Videos" / "Full" / "Combined" / f"{name}.mp4",
+    }
+    return {key: relative_path(place, folder) for key, place in places.items() if place.is_file()}
+
+
+def _mosei_utterances(
+    transcript: Path, media: dict[str, str], labels: dict[tuple[str, str], str]
+) -> list[dict[str, Any]]:
+    segments = []
+    for number, line in enumerate(read_lines(transcript), start=1):
+        if not line.strip():
+            continue
+        try:
+            name, clip, start, end, text = line.split("___", maxsplit=4)
+            segments.append((float(start), float(end), clip, name, text.strip()))
+        except ValueError:
+            expected = "ID___segment___start___end___text"
+            raise ValueError(f"{transcript}: line {number}: expected {expected}, got {line!r:.80}") from None
+    utterances = []
+    for first, last, clip, name, text in sorted(segments):
+        # One person speaks in a video.
+        utterance: dict[str, Any] = {"clip": clip, "speaker": "speaker", "text": text}
+        if media and 0 <= first < last < math.inf:
+            utterance |= {**media, "start": first, "end": last}
+        utterances.append(utterance | ({"label": labels[name, clip]} if (name, clip) in labels else {}))
+    return utterances
+
+
+def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
+    """Labels by (video, clip) and splits by video, both empty where there is no such file."""
+    labels: dict[tuple[str, str], str] = {}
+    splits: dict[str, str] = {}
+    if not path.is_file():
+        return labels, splits
+    table = read_csv_table(path)
+    if lacking := [name for name in MOSEI_LABEL_COLUMNS[:3] if name not in table.column_names]:
+        got = ", ".join(table.column_names)
+        raise ValueError(f"{path}: expected the columns {', '.join(lacking)}, got {got}")
+    for number, row in enumerate(table.to_pylist(), start=1):
+        video, clip, label, split = (row.get(name) or "" for name in MOSEI_LABEL_COLUMNS)
+        if label:
+            labels[video, clip] = label
+        if splits.setdefault(video, split) != split:
+            where = f"{path}: row {number}: video {video}"
+            raise ValueError(f"{where}: expected one split, got {splits[video]!r} and {split!r}")
+    return labels, splits
+
+
+CORPORA: dict[str, Callable[[Path, Path], Corpus]] = {
+    "iemocap": _read_iemocap,
+    "meld": _read_meld,
+    "mosei": _read_mosei,
+}

@@ -1,0 +1,297 @@
+"""Who speaks when, and what: turns of a recording from RTTM, SRT, WebVTT and CSV files."""
+
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+# Whoever speaks before the first mark of a subtitle file.
+UNKNOWN_SPEAKER = "unknown"
+
+_CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,3}))?"
+_TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?")
+_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", re.IGNORECASE)
+# Two dashes are a broken-off sentence, and one in front of a digit is a sign.
+_DASH = re.compile(r"[-\u2010-\u2015]\s*(?=[^\s\d-])")
+# The times of karaoke and the formatting of SubRip, which some players also take in braces.
+_TAGS = re.compile(r"</?[A-Za-z][^<>]*>|<[0-9:.]+>|\{\\[^{}]*\}")
+_NAME = re.compile(r"\s*([^:\uff1a<>]{1,40})(?::(?=\s|$)|\uff1a)\s*")
+_MOST_WORDS_OF_A_NAME = 4
+# Blocks of WebVTT that hold no cue.
+_VTT_BLOCKS = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
+# The objects of an RTTM file that are no turns of a speaker.
+_OTHER_RTTM = {
+    *("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"),
+    *("IP", "SU", "CB", "A/P", "SPKR-INFO"),
+}
+
+
+class Turn(NamedTuple):
+    """A turn of a speaker, and the line of its file that it begins at.
+
+    Attributes:
+        start: seconds.
+        end: seconds, after `start`.
+        speaker: a name, never empty.
+        text: None where nobody wrote down what was said.
+        line: counted from 1.
+    """
+
+    start: float
+    end: float
+    speaker: str
+    text: str | None
+    line: int
+
+
+def read_turns(path: str | Path) -> list[Turn]:
+    """Read the turns of a recording.
+
+    In subtitles, `<v Ana>`, `Ana: ` and a dash begin a part of a cue with a speaker of its own, and the parts
+    share the time of the cue by their length. A name in front of a colon has at most four words, none of
+    which begins with a small letter. A dash without a name stands for "speaker 1", "speaker 2" by its place
+    in the cue. Whatever has no mark goes on with the speaker before it, "unknown" at first. Cues without text
+    are left out, and so is all formatting.
+
+    Args:
+        path: .rttm (its SPEAKER lines, without text), .srt, .vtt, or .csv with the columns start, end (in
+            seconds), speaker and perhaps text; in UTF-8, or in UTF-16 with a byte order mark.
+
+    Returns:
+        At least one turn, sorted by start and then by end; turns may overlap.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: naming the file and the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(
+            f"{path}: expected a file name ending in one of {', '.join(_FORMATS)}, got {path.suffix!r}"
+        )
+    lines = read_lines(path)
+    turns = []
+    try:
+        for turn in _FORMATS[path.suffix.lower()](lines):
+            _check_span(turn)
+            turns.append(turn)
+    except _LineError as error:
+        raise ValueError(f"{path}: line {error.line}: {error}") from None
+    if not turns:
+        raise ValueError(f"{path}: expected at least one turn, got none")
+    return sorted(turns, key=lambda turn: (turn.start, turn.end))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file, whatever ends them: UTF-8, or UTF-16 with a byte order mark.
+
+    Raises:
+        ValueError: naming file and line, for another encoding.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: line {line}: the text is neither UTF-8 nor UTF-16 with a byte order mark"
+        ) from None
+    # Not splitlines(): it also ends a line at characters that may stand inside of one.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for place, each in enumerate(lines, start=1):
+        if "\0" in each:
+            raise ValueError(f"{path}: line {place}: expected text, got a NUL character")
+    return lines
+
+
+class _LineError(ValueError):
+    """What is wrong with a line; the name of the file is added further up."""
+
+    def __init__(self, line: int, message: str):
+        super().__init__(message)
+        self.line = line
+
+
+def _check_span(turn: Turn) -> None:
+    if not 0 <= turn.start < math.inf:
+        raise _LineError(turn.line, f"expected a start of at least 0 seconds, got {turn.start:g}")
+    if not turn.start < turn.end < math.inf:
+        raise _LineError(turn.line, f"expected an end after the start {turn.start:g}, got {turn.end:g}")
+
+
+def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
+    recording = None
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith(";") or fields[0] in _OTHER_RTTM:
+            continue
+        if fields[0] != "SPEAKER" or not 8 <= len(fields) <= 10:
+            raise _LineError(number, f"expected SPEAKER and 7 to 9 more fields, got {line.strip()!r:.80}")
+        recording = recording or fields[1]
+        if fields[1] != recording:
+            raise _LineError(number, f"expected turns of one recording, got {recording!r} and {fields[1]!r}")
+        start, duration = (_seconds(field, line=number) for field in fields[3:5])
+        yield Turn(start, start + duration, _name(fields[7], line=number), None, number)
+
+
+def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
+    rows = csv.reader(io.StringIO("\n".join(lines), newline=""), strict=True)
+    try:
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        missing = [name for name in ("start", "end", "speaker") if name not in header]
+        if missing:
+            raise _LineError(
+                1, f"expected the columns {', '.join(missing)}, got {', '.join(header) or 'none'}"
+            )
+        line = rows.line_num + 1
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield _turn_of_row(header, row, line=line)
+            # A cell may hold line breaks: a row begins where the one before it ended.
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise _LineError(rows.line_num, f"not a CSV table: {error}") from None
+
+
+def _turn_of_row(header: list[str], row: list[str], *, line: int) -> Turn:
+    if len(row) != len(header):
+        raise _LineError(line, f"expected {len(header)} cells, got {len(row)}")
+    cells = dict(zip(header, row, strict=True))
+    start, end = (_seconds(cells[name], line=line) for name in ("start", "end"))
+    text = " ".join(cells.get("text", "").split())
+    return Turn(start, end, _name(cells["speaker"], line=line), text or None, line)
+
+
+def _turns_of_srt(lines: list[str]) -> Iterator[Turn]:
+    return _turns_of_cues(_blocks(lines))
+
+
+def _turns_of_vtt(lines: list[str]) -> Iterator[Turn]:
+    if not re.match(r"WEBVTT(\s|$)", lines[0]):
+        raise _LineError(1, f"expected WEBVTT, got {lines[0]!r:.80}")
+    blocks = list(_blocks(lines))
+    if any("-->" in line for line in blocks[0][1]):
+        raise _LineError(1, "expected an empty line between the header and the first cue")
+    return _turns_of_cues(block for block in blocks[1:] if not _VTT_BLOCKS.match(block[1][0]))
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Runs of lines that are not empty, each with the number of its first line."""
+    block: list[str] = []
+    for number, line in enumerate([*lines, ""], start=1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+
+
+def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
+    speaker = UNKNOWN_SPEAKER
+    for first, block in blocks:
+        # The times stand in the first line, or in the second after the cue's number or name.
+        place = 0 if "-->" in block[0] else min(1, len(block) - 1)
+        start, end = _times(block[place], line=first + place)
+        if any("-->" in line for line in block[place + 1 :]):
+            raise _LineError(first + place, "expected an empty line between this cue and the next")
+        _check_span(Turn(start, end, speaker, None, first + place))
+        spoken = []
+        for named, text in _parts(block[place + 1 :]):
+            speaker = named or speaker
+            if text:
+                spoken.append((speaker, text))
+        total, done = sum(len(text) for _, text in spoken), 0
+        for name, text in spoken:
+            begins, done = start + (end - start) * done / total, done + len(text)
+            until = start + (end - start) * done / total if done < total else end
+            yield Turn(begins, until, name, text, first + place)
+
+
+def _parts(lines: list[str]) -> list[tuple[str | None, str]]:
+    """The parts of a cue, each with the speaker that a mark names and its text, which may be empty."""
+    parts: list[tuple[str | None, str]] = [(None, "")]
+    dashes = 0
+    for line in lines:
+        # Split by a pattern with one group: text, name, text, name, text.
+        opening, *voices = _VOICE.split(line)
+        if opening.strip():
+            plain = _plain(opening)
+            dash = _DASH.match(plain)
+            dashes += dash is not None
+            name, text = _named(plain[dash.end() :] if dash else plain)
+            if name is None and dash:
+                name = f"speaker {dashes}"
+            parts.append((name, text))
+        pairs = zip(voices[::2], voices[1::2], strict=True)
+        parts += [(_plain(name) or None, _plain(text)) for name, text in pairs]
+    return _joined(parts)
+
+
+def _joined(parts: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
+    """Parts without a mark of their own, put at the end of those before them."""
+    joined = parts[:1]
+    for name, text in parts[1:]:
+        if name is None:
+            before, begun = joined[-1]
+            joined[-1] = (before, f"{begun} {text}".strip())
+        else:
+            joined.append((name, text))
+    return joined
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """Part `Ana: text` into name and text; the name is None where what stands in front looks like none."""
+    if mark := _NAME.match(text):
+        name = mark[1].strip("[]() ")
+        words = name.split()
+        letters = any(character.isalpha() for character in name)
+        if letters and len(words) <= _MOST_WORDS_OF_A_NAME and not any(word[0].islower() for word in words):
+            return name, text[mark.end() :].strip()
+    return None, text
+
+
+def _plain(text: str) -> str:
+    """The text without formatting, with single spaces."""
+    return " ".join(html.unescape(_TAGS.sub("", text)).split())
+
+
+def _times(text: str, *, line: int) -> tuple[float, float]:
+    timing = _TIMING.fullmatch(text)
+    if timing is None:
+        expected = "00:01:02.345 --> 00:01:04.000"
+        raise _LineError(line, f"expected the times of a cue as {expected}, got {text.strip()!r:.80}")
+    return _clock(*timing.groups()[:4]), _clock(*timing.groups()[4:])
+
+
+def _clock(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
+    milliseconds = int((fraction or "0").ljust(3, "0"))
+    return (int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)) + milliseconds / 1000
+
+
+def _seconds(text: str, *, line: int) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _LineError(line, f"expected seconds, got {text!r:.80}") from None
+
+
+def _name(text: str, *, line: int) -> str:
+    name = " ".join(text.split())
+    if name in ("", "<NA>"):
+        raise _LineError(line, f"expected the name of a speaker, got {text!r}")
+    return name
+
+
+_FORMATS: dict[str, Callable[[list[str]], Iterator[Turn]]] = {
+    ".rttm": _turns_of_rttm,
+    ".srt": _turns_of_srt,
+    ".vtt": _turns_of_vtt,
+    ".csv": _turns_of_csv,
+}

@@ -1,0 +1,135 @@
+"""Conversations from recordings: which streams there are, and which span each utterance has."""
+
+import io
+import json
+import struct
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from redifu.data.readers import read_conversations
+from redifu.data.recordings import prepare_recording, probe_recording
+from redifu.data.writers import write_conversations
+
+pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
+
+SRT = "00:00:00,500 --> 00:00:01,000\nAna: Hi.\n\n00:00:00,750 --> 00:00:02,500\nBen: Hello.\n"
+
+
+def write_sound(path: Path, *, seconds: float = 2.0) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(int(seconds * 8000) * 2))
+    return path
+
+
+def test_turns_become_utterances_that_point_to_the_recording(tmp_path: Path) -> None:
+    (tmp_path / "sound").mkdir()
+    (tmp_path / "talks").mkdir()
+    sound = write_sound(tmp_path / "sound" / "dinner.wav")
+    turns = tmp_path / "dinner.srt"
+    turns.write_text(SRT, "utf-8")
+    conversation = prepare_recording(sound, turns, folder=tmp_path / "talks")
+    audio = "../sound/dinner.wav"
+    # They overlap, as people do; the second is cut at the end of the recording.
+    assert conversation == {
+        "id": "dinner",
+        "utterances": [
+            {"speaker": "Ana", "text": "Hi.", "audio": audio, "start": 0.5, "end": 1.0},
+            {"speaker": "Ben", "text": "Hello.", "audio": audio, "start": 0.75, "end": 2.0},
+        ],
+    }
+    write_conversations(tmp_path / "talks" / "a.json", [conversation])
+    assert list(read_conversations(tmp_path / "talks" / "a.json")) == [conversation]
+    assert (tmp_path / "talks" / audio).resolve() == sound.resolve()
+
+
+def test_a_turn_beyond_the_recording_is_refused(tmp_path: Path) -> None:
+    turns = tmp_path / "dinner.srt"
+    turns.write_text(SRT, "utf-8")
+    with pytest.raises(ValueError) as error:
+        prepare_recording(write_sound(tmp_path / "a.wav", seconds=0.75), turns, folder=tmp_path)
+    expected = "line 4: expected a start before the end of the recording at 0.75 seconds, got 0.75"
+    assert str(error.value) == f"{turns}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "has_audio", "has_video", "duration"),
+    [
+        ("two_speakers.wav", True, False, 30.0),
+        ("speech.flac", True, False, 11.0),
+        ("talking_face.mp4", True, True, 8.0),
+        ("face_without_audio_stream.mp4", False, True, 4.575),
+    ],
+)
+def test_real_recordings_are_probed(
+    test_data: Path, name: str, has_audio: bool, has_video: bool, duration: float
+) -> None:
+    probed = probe_recording(test_data / "fixtures" / name)
+    assert probed == (has_audio, has_video, pytest.approx(duration, abs=0.01))
+
+
+def test_real_turns_without_text_are_prepared(test_data: Path, tmp_path: Path) -> None:
+    fixtures = test_data / "fixtures"
+    conversation = prepare_recording(
+        fixtures / "two_speakers.wav", fixtures / "two_speakers.rttm", folder=tmp_path
+    )
+    utterances = conversation["utterances"]
+    assert len(utterances) == 10
+    assert {each["speaker"] for each in utterances} == {"speaker90", "speaker91"}
+    assert all(set(each) == {"speaker", "audio", "start", "end"} for each in utterances)
+    assert (utterances[0]["start"], utterances[0]["end"]) == (6.69, 7.12)
+
+
+def test_a_cover_is_no_video(test_data: Path, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    fields = (3, 9, b"image/png", 0, 8, 8, 24, 0, len(picture.getvalue()))
+    block = struct.pack(">II9sIIIIII", *fields) + picture.getvalue()
+    flac = (test_data / "fixtures" / "speech.flac").read_bytes()
+    first = 4 + 4 + int.from_bytes(flac[5:8])  # the stream's own description must come first
+    header = bytes([6]) + len(block).to_bytes(3)
+    path = tmp_path / "song.flac"
+    # Whether a block is the last one is said by its first bit.
+    assert not flac[4] & 0x80
+    path.write_bytes(flac[:first] + header + block + flac[first:])
+    assert probe_recording(path)[:2] == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.mp4", b"", "not a recording that can be read"),
+        ("a.mp4", b"\0" * 4096, "not a recording that can be read"),
+        ("a.srt", b"1\n" + SRT.encode(), "expected sound or moving pictures, got neither"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        probe_recording(path)
+    assert str(error.value).startswith(f"{path}: {complaint}")
+    with pytest.raises(FileNotFoundError, match="none.wav: no such file"):
+        probe_recording(tmp_path / "none.wav")
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"needs PyAV: pip install 'redifu\[media\]'"):
+        probe_recording(write_sound(tmp_path / "a.wav"))
+
+
+def test_several_conversations_are_a_list_or_lines(tmp_path: Path) -> None:
+    talks = [{"id": name, "utterances": [{"speaker": "Ana", "text": "né"}]} for name in "ab"]
+    for name in ("a.json", "a.jsonl"):
+        write_conversations(tmp_path / name, talks)
+        assert list(read_conversations(tmp_path / name)) == talks
+    assert isinstance(json.loads((tmp_path / "a.json").read_text("utf-8")), list)
+    with pytest.raises(ValueError, match="expected a file name ending in .json or .jsonl, got '.csv'"):
+        write_conversations(tmp_path / "a.csv", talks)

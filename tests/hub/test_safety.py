@@ -1,0 +1,128 @@
+"""Loading opens nothing pickled, and asks the network only for what can be a Hub id."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoProcessor
+
+from hub.loopback_hub import LoopbackHub
+from hub.toy_models import CONVERSATION, write_features_model, write_text_model
+from redifu import ReDiFuForEmotionRecognition
+from redifu.cli import main
+from redifu.training.checkpoints import load_pretrained
+from training.toy import write_text_backbone
+
+ROOT = Path(__file__).parents[2]
+DATA = str(ROOT / "tests" / "smoke" / "conversations.jsonl")
+
+
+@pytest.fixture
+def no_unpickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a pickle was opened")
+
+    for name in ("torch.load", "pickle.load", "pickle.loads"):
+        monkeypatch.setattr(name, refuse)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], model: str) -> str:
+    """The one line of a prediction that must fail by the name of its model."""
+    assert main(["predict", model, DATA]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.fixture
+def pickled(tmp_path: Path) -> Path:
+    """A model beside whose weights lie the same, pickled."""
+    folder = write_features_model(tmp_path / "model")
+    torch.save(load_pretrained(folder)[0].state_dict(), folder / "pytorch_model.bin")
+    (folder / "extra.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    return folder
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_a_pickle_beside_the_weights_is_not_opened(pickled: Path) -> None:
+    load_pretrained(pickled)
+    for loader in (ReDiFuForEmotionRecognition, AutoModelForSequenceClassification, AutoModel):
+        loader.from_pretrained(pickled)
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_a_folder_with_a_pickle_only_is_refused(pickled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pickled / "model.safetensors").unlink()
+    err = refused(capsys, str(pickled))
+    assert "has no model*.safetensors, and what is pickled is never read: extra.pkl, pytorch_model.bin" in err
+    for loader in (ReDiFuForEmotionRecognition, AutoModelForSequenceClassification, AutoModel):
+        with pytest.raises(OSError, match=r"model\.safetensors"):
+            loader.from_pretrained(pickled)
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_pickled_weights_can_not_be_asked_for(pickled: Path) -> None:
+    with pytest.raises(ValueError, match="safetensors only, got use_safetensors=False"):
+        AutoModelForSequenceClassification.from_pretrained(pickled, use_safetensors=False)
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_a_pickled_text_backbone_is_refused(tmp_path: Path) -> None:
+    backbone = write_text_backbone(tmp_path / "backbone")
+    (backbone / "model.safetensors").rename(backbone / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        ReDiFuForEmotionRecognition.from_text_backbone(str(backbone), id2label={0: "calm"})
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_folder_loads_without_network(tmp_path: Path) -> None:
+    folder = write_text_model(tmp_path / "model")
+    for loader in (AutoModelForSequenceClassification, AutoModel, AutoProcessor):
+        loader.from_pretrained(folder)
+    (tmp_path / "dinner.json").write_text(json.dumps(CONVERSATION), encoding="utf-8")
+    assert main(["predict", str(folder), str(tmp_path / "dinner.json")]) == 0
+    assert main(["publish", str(folder), "ana/mood", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "./nowhere", "../a/b", "~/model", "/nowhere/model", "a/b/c", "model_cards/typo"]
+)
+@pytest.mark.usefixtures("no_network")
+def test_a_mistyped_path_is_not_asked_for(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert f"{name}: no such model folder\n" in refused(capsys, name)
+
+
+def test_what_the_hub_does_not_have_gets_one_line(
+    hub: LoopbackHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "ana/nowhere: no such model folder, and the Hub does not give it" in refused(capsys, "ana/nowhere")
+    assert any("ana/nowhere" in request for request in hub.requests)
+
+
+def test_offline_a_hub_id_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "ana/nowhere: no such model folder, and the Hub does not give it" in refused(capsys, "ana/nowhere")
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_nothing_pickled_is_downloaded(hub: LoopbackHub, pickled: Path, tmp_path: Path) -> None:
+    files: dict[str, Any] = {path.name: path.read_bytes() for path in pickled.iterdir()}
+    hub.create_with("ana/mood", files)
+    load_pretrained("ana/mood")
+    assert not any("pytorch_model.bin" in request or ".pkl" in request for request in hub.requests)
