@@ -1,0 +1,290 @@
+"""Faces in the frames of an utterance: finding them, following them, and choosing the one that speaks.
+
+A frame is (height, width, 3) uint8 RGB, all frames of an utterance have one size; a box is x, y, width, height
+in pixels. A step is the time between two sampled frames, about a fifth of a second.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Track: TypeAlias = dict[int, np.ndarray]  # one face: its boxes by the number of the frame
+
+SEARCHED_PIXELS = 180_000  # area to which a frame is shrunk before it is searched
+SMALLEST_FACE = 20  # pixels of the shrunk frame; the cascades were trained on windows of 20 and 24
+FOLLOWED_SIZE = 44  # pixels to which a face is scaled where it is expected
+SECONDS_BETWEEN_SEARCHES = 1.0  # of a whole frame, as long as a face is followed
+SECONDS_OUT_OF_SIGHT = 0.65  # after which a face is taken for gone
+MOST_FACES = 5  # followed at a time, the largest first
+SAME_FACE = 0.3  # intersection over union from which two boxes are one face
+SAME_SHOT = 0.5  # correlation of two frames from which they belong to one shot
+
+PICTURE_SIZE = 96  # pixels, side of the square picture of a face on which motion is measured
+STILL_MOUTH = 0.005  # face widths a step: what a silent mouth shows; among such, size decides
+ALSO_SPEAKING = 0.5  # share of the best face's score from which a face of another moment is taken too
+
+
+def opencv() -> Any:
+    """Import cv2, which is optional.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("reading faces needs OpenCV: pip install 'redifu[media]'") from error
+    return cv2
+
+
+class FaceFinder:
+    """Finds faces with the cascades that OpenCV carries, or with a YuNet network.
+
+    The cascades see faces that look towards the camera. What one finds, a second one that was trained
+    differently has to see too: alone, each takes some textures for a face.
+    """
+
+    def __init__(self, weights: str | None = None):
+        """Name the detector, which is built at first use.
+
+        Args:
+            weights: a YuNet ONNX file; None for the cascades.
+        """
+        self.weights = weights
+        self._detectors: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the detectors out: they cannot be pickled."""
+        return self.__dict__ | {"_detectors": []}
+
+    def find(self, frame: np.ndarray) -> np.ndarray:
+        """Find the faces of a frame, or of a part of one: (faces, 4) float boxes.
+
+        Raises:
+            ImportError: OpenCV is not installed.
+            ValueError: the weights are not a YuNet file.
+        """
+        self._detectors = self._detectors or self._build()
+        scale = min(1.0, (SEARCHED_PIXELS / (frame.shape[0] * frame.shape[1])) ** 0.5)
+        search = self._by_cascades if self.weights is None else self._by_network
+        return np.array(search(frame, scale), dtype=np.float64).reshape(-1, 4)
+
+    def _build(self) -> list[Any]:
+        cv2 = opencv()
+        if self.weights is None:
+            names = ("frontalface_default", "frontalface_alt2")
+            paths = (f"{cv2.data.haarcascades}haarcascade_{name}.xml" for name in names)
+            return [cv2.CascadeClassifier(path) for path in paths]
+        try:
+            return [cv2.FaceDetectorYN.create(self.weights, "", (320, 320))]
+        except cv2.error as error:
+            raise ValueError(f"face detector: expected a YuNet ONNX file, got {self.weights}") from error
+
+    def _by_cascades(self, frame: np.ndarray, scale: float) -> list[np.ndarray]:
+        finding, confirming = self._detectors
+        found = _cascade(finding, frame, scale, smallest=SMALLEST_FACE, neighbours=3)
+        confirmed = []
+        for box in found:
+            part, _, zoom = around(frame, box)
+            if len(_cascade(confirming, part, zoom, smallest=FOLLOWED_SIZE // 2, neighbours=1)):
+                confirmed.append(box)
+        return confirmed
+
+    def _by_network(self, frame: np.ndarray, scale: float) -> list[np.ndarray]:
+        cv2, (network,) = opencv(), self._detectors
+        shrunk = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        network.setInputSize(shrunk.shape[1::-1])
+        _, found = network.detect(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
+        return [] if found is None else [row[:4] / scale for row in found]  # then landmarks and a score
+
+
+def choose_speaking_face(
+    finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[float]
+) -> list[np.ndarray | None]:
+    """Follow the faces of an utterance and choose the one that speaks.
+
+    A face scores in each frame by its height times the motion of its mouth, so that a large face, one that
+    stays and one that speaks win. Where the best face is not seen, in another shot or after it was lost,
+    another one that scores about as well a frame stands in.
+
+    Args:
+        finder: finds the faces of a frame.
+        frames: frames of one size, about five a second.
+        times: seconds of each frame, ascending.
+
+    Returns:
+        A box (4,) for each frame, None where no face is seen.
+    """
+    if len(frames) != len(times):
+        raise ValueError(f"expected a time for each of {len(frames)} frames, got {len(times)}")
+    tracks = _tracks(finder, frames, times)
+    rates = [_speaking_rate(frames, track) for track in tracks] if len(tracks) > 1 else [1.0] * len(tracks)
+    order = sorted(range(len(tracks)), key=lambda number: -rates[number] * len(tracks[number]))
+    chosen: Track = {}
+    for number in order:
+        if rates[number] >= ALSO_SPEAKING * rates[order[0]] and not chosen.keys() & tracks[number].keys():
+            chosen |= tracks[number]
+    return [chosen.get(index) for index in range(len(frames))]
+
+
+def same_shots(frames: Sequence[np.ndarray]) -> list[bool]:
+    """Tell for each frame but the first whether it shows the shot of the frame before: False at a cut."""
+    cv2 = opencv()
+    small = [cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in frames]
+    centred = [picture - picture.mean() for picture in small]
+    # A constant is added so that two black frames are one shot, whatever their noise.
+    return [
+        (one * other).mean() + 1 >= SAME_SHOT * ((one**2).mean() * (other**2).mean()) ** 0.5
+        for one, other in pairwise(centred)
+    ]
+
+
+def around(frame: np.ndarray, box: np.ndarray, *, margin: float = 0.5) -> tuple[np.ndarray, np.ndarray, float]:
+    """Cut a box and its surroundings out of a frame.
+
+    Args:
+        frame: (height, width, 3).
+        box: (4,).
+        margin: of the box's size, added on each side as far as the frame reaches.
+
+    Returns:
+        The part of the frame, the place (4,) of a box of no size in its upper left corner, and the scale
+        that makes the box FOLLOWED_SIZE wide.
+    """
+    x, y, width, height = box
+    left, top = int(max(0, x - margin * width)), int(max(0, y - margin * height))
+    right, bottom = x + (1 + margin) * width, y + (1 + margin) * height
+    part = frame[top : max(int(bottom), top + 1), left : max(int(right), left + 1)]
+    return part, np.array([left, top, 0.0, 0.0]), FOLLOWED_SIZE / width
+
+
+def face_picture(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """Cut the face out as a square, (size, size, 3), with the frame's edge repeated beyond it."""
+    cv2 = opencv()
+    side = max(1, round(max(box[2:])))
+    left, top = (round(middle - side / 2) for middle in box[:2] + box[2:] / 2)
+    height, width = frame.shape[:2]
+    rows = np.arange(top, top + side).clip(0, height - 1)
+    columns = np.arange(left, left + side).clip(0, width - 1)
+    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return cv2.resize(frame[rows[:, None], columns], (size, size), interpolation=method)
+
+
+def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split the motion between two pictures of a face into the head's and the face's own.
+
+    Args:
+        before: (PICTURE_SIZE, PICTURE_SIZE) uint8 grey.
+        after: the same, a step later.
+
+    Returns:
+        The head's motion (4,): to the right, downwards, towards the camera, clockwise, and what is left
+        (PICTURE_SIZE / 4, PICTURE_SIZE / 4, 2), both in face widths a step.
+    """
+    cv2 = opencv()
+    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    estimator.setFinestScale(1)
+    flow = estimator.calc(before, after, None)[2::4, 2::4] / PICTURE_SIZE
+    steps = np.linspace(-0.5, 0.5, flow.shape[0])
+    x, y = np.meshgrid(steps, steps)
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    # Least squares of a shift, a growth and a turn about the middle, which are orthogonal on this grid.
+    kinds = np.stack([np.stack(kind, axis=-1) for kind in ((one, zero), (zero, one), (x, y), (-y, x))])
+    head = (kinds * flow).sum(axis=(1, 2, 3)) / (kinds**2).sum(axis=(1, 2, 3))
+    return head, flow - np.tensordot(head, kinds, axes=1)
+
+
+def _cascade(
+    cascade: Any, picture: np.ndarray, scale: float, *, smallest: int, neighbours: int
+) -> list[np.ndarray]:
+    cv2 = opencv()
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
+    grey = cv2.cvtColor(cv2.resize(picture, size, interpolation=method), cv2.COLOR_RGB2GRAY)
+    boxes = cascade.detectMultiScale(grey, 1.2, neighbours, 0, (smallest, smallest))
+    return [np.asarray(box, dtype=np.float64) / scale for box in boxes]
+
+
+def _tracks(finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[Track]:
+    """Search a whole frame wherever no face is followed and once a second, and follow what is found."""
+    shots = np.cumsum([0, *(not same for same in same_shots(frames))])
+    tracks: list[Track] = []
+    searched = -np.inf
+    for index, time in enumerate(times):
+        if any(index in track for track in tracks) and time - searched < SECONDS_BETWEEN_SEARCHES:
+            continue
+        searched = time
+        for box in sorted(finder.find(frames[index]), key=lambda box: -box[3]):
+            known = [track[index] for track in tracks if index in track]
+            if len(known) < MOST_FACES and all(_overlap(box, other) < SAME_FACE for other in known):
+                tracks.append(_follow(finder, frames, times, shots, start=index, box=box))
+    # A face that was seen once among several frames is more often a texture than a face.
+    return [_smooth(track) for track in tracks if len(track) > 1 or len(frames) < 3]
+
+
+def _follow(
+    finder: FaceFinder,
+    frames: Sequence[np.ndarray],
+    times: Sequence[float],
+    shots: np.ndarray,
+    *,
+    start: int,
+    box: np.ndarray,
+) -> Track:
+    """Follow a face from frame `start` to the end of its shot or until it is gone, then back from `start`."""
+    seen: Track = {start: box}
+    for step in (1, -1):
+        last, index = start, start + step
+        while 0 <= index < len(frames) and shots[index] == shots[start]:
+            if abs(times[index] - times[last]) > SECONDS_OUT_OF_SIGHT:
+                break
+            if (near := _find_near(finder, frames[index], seen[last])) is not None:
+                seen[index], last = near, index
+            index += step
+    numbers = np.array(sorted(seen))
+    boxes = np.stack([seen[number] for number in numbers])
+    # A face that was lost for a moment is between where it was lost and where it was found.
+    whole = np.arange(numbers[0], numbers[-1] + 1)
+    between = np.stack([np.interp(whole, numbers, column) for column in boxes.T], axis=1)
+    return dict(zip(whole.tolist(), between, strict=True))
+
+
+def _find_near(finder: FaceFinder, frame: np.ndarray, box: np.ndarray) -> np.ndarray | None:
+    cv2 = opencv()
+    part, corner, scale = around(frame, box)
+    size = tuple(max(1, round(side * scale)) for side in part.shape[1::-1])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    found = finder.find(cv2.resize(part, size, interpolation=method)) / scale + corner
+    best = max(found, key=lambda other: _overlap(box, other), default=box)
+    return best if len(found) and _overlap(box, best) >= SAME_FACE else None
+
+
+def _smooth(track: Track) -> Track:
+    """Average each box with its neighbours: detections jump by some pixels where a face does not."""
+    return {
+        index: np.mean([track[near] for near in (index - 1, index, index + 1) if near in track], axis=0)
+        for index in track
+    }
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    starts, ends = np.maximum(one[:2], other[:2]), np.minimum(one[:2] + one[2:], other[:2] + other[2:])
+    shared = np.prod((ends - starts).clip(0))
+    return float(shared / (np.prod(one[2:]) + np.prod(other[2:]) - shared))
+
+
+def _speaking_rate(frames: Sequence[np.ndarray], track: Track) -> float:
+    """Height of the face over that of the frame, times the motion of the mouth in face widths a step."""
+    cv2 = opencv()
+    indices = sorted(track)
+    pictures = [
+        cv2.cvtColor(face_picture(frames[index], track[index], PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
+        for index in indices
+    ]
+    flows = [facial_flow(before, after)[1] for before, after in pairwise(pictures)]
+    motions = [np.linalg.norm(flow[15:23, 6:18], axis=-1).mean() for flow in flows]  # the mouth's region
+    height = np.mean([track[index][3] for index in indices]) / frames[0].shape[0]
+    return float(height * (STILL_MOUTH + np.mean(motions or [0.0])))
