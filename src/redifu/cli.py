@@ -29,6 +29,7 @@ from rich.text import Text
 # Numbers that overflow come of features or learning rates out of all proportion.
 MISTAKES = (
     *(ValueError, FloatingPointError),
+    ImportError,  # of an optional package; the message names the extra
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
@@ -96,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
     publish.add_argument("--private", action="store_true", help="visible to its owners only")
     publish.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
+
+    extract = _command(commands, "extract", _extract, "read the media of conversations into features")
+    extract.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
+    extract.add_argument("--output", metavar="DIR", required=True, help="folder to write, or to go on with")
+    for stream, backends in _BACKENDS.items():
+        name = f"--{stream}-backend"
+        extract.add_argument(name, choices=(*backends, "none"), default=backends[0], help=f"reads {stream}")
+    extract.add_argument("--face-detector", metavar="FILE.onnx", help="YuNet in place of OpenCV's cascades")
+    extract.add_argument("--num-proc", metavar="N", type=int, default=1, help="processes")
 
     prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
     prepare.add_argument(
@@ -183,6 +193,33 @@ def _publish(options: argparse.Namespace) -> None:
         print(f"{size_of(content):>13,}  {path}")
     if not options.dry_run:
         print(publish(files, options.repo_id, private=options.private))
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from redifu.data.extraction import REPORT, extract_conversations
+    from redifu.data.readers import read_conversations
+    from redifu.model import ReDiFuFeatureExtractor
+
+    _be_quiet()
+    backends = {f"{stream}_backend": getattr(options, f"{stream}_backend") for stream in _BACKENDS}
+    extractor = ReDiFuFeatureExtractor(
+        **{name: None if backend == "none" else backend for name, backend in backends.items()},
+        face_detector=options.face_detector,
+    )
+    conversations = list(read_conversations(options.conversations))
+    with _extraction_progress() as report:
+        failed = extract_conversations(
+            conversations,
+            options.output,
+            extractor=extractor,
+            num_processes=options.num_proc,
+            report=report,
+        )
+    print(options.output)
+    if failed:
+        place = Path(options.output, REPORT)
+        print(f"redifu extract: {failed} streams could not be read: see {place}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -278,6 +315,16 @@ def _counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> 
         for conversation, probabilities in predictions:
             yield conversation, probabilities
             progress.advance(task, len(conversation["utterances"]))
+
+
+@contextmanager
+def _extraction_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many streams of utterances are read, how fast, and the time left."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager

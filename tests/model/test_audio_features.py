@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model.made_media import tone
 
+from model.made_media import tone
 from redifu.model.audio_features import LOG_MEL_SIZE, log_mel_features, opensmile_features
 from redifu.model.media_decoding import Span, read_sound
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from model.made_media import tone
 
+from model.made_media import tone
 from redifu.model.media_quality import LIMITS, QUALITY, audio_quality, reason_to_drop
 
 

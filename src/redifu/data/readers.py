@@ -15,6 +15,8 @@ from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
 
 from .schema import FEATURES, validate_conversation
 
+MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
+
 Check = Callable[[dict[str, Any]], None]
 
 # The columns of MELD's own CSV files. Its StartTime and EndTime are places in an episode that is not
@@ -41,8 +43,8 @@ def read_conversations(
 
     Args:
         path: .json (one object or a list), .jsonl (one object a line, read line by line), .csv or .parquet
-            (one utterance a row: dialogue_id, turn, speaker, ...; or MELD's own columns), or the folder of a
-            saved Dataset or DatasetDict, whose rows are the same.
+            (one utterance a row: dialogue_id, turn, speaker, ...; or MELD's own columns), or a folder whose
+            rows are the same, of `redifu extract` or of a saved Dataset or DatasetDict.
         split: a value of the column `split` or, in JSON, of the conversations' key "split", or the split of a
             DatasetDict to read; None reads all.
         check: called with each conversation, as `ReDiFuProcessor.check`; its ValueError gets the file's name.
@@ -59,6 +61,9 @@ def read_conversations(
     source = str(path)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file")
+    if (path / MANIFEST).is_file():
+        table = _read_shards(path)
+        return conversations_from_table(table, source=source, split=split, check=check)
     if path.is_dir():
         import datasets  # only here: it takes a second to import
 
@@ -218,6 +223,14 @@ def _read_parquet(path: Path) -> pa.Table:
         return pq.ParquetFile(path).read()
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
+
+
+def _read_shards(folder: Path) -> pa.Table:
+    try:
+        shards = [shard["file"] for shard in json.loads((folder / MANIFEST).read_bytes())["shards"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / MANIFEST}: not the manifest of extracted features: {error}") from None
+    return pa.concat_tables([_read_parquet(folder / name) for name in shards])
 
 
 _OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl}

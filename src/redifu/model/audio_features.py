@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
+from .optional_packages import optional_package
+
 SAMPLING_RATE = 16000
 _HOP = 160  # samples between frames: 10 ms
 _FRAME = 400  # 25 ms, of the spectrum and of loudness
@@ -73,20 +75,12 @@ def opensmile_features(waveform: np.ndarray, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _opensmile(name: str) -> Any:
-    try:
-        import opensmile
-    except ImportError:
-        raise ImportError(
-            f"opensmile:{name} needs openSMILE, which is free for non-commercial use only: "
-            "install redifu[smile], or the package opensmile"
-        ) from None
+    opensmile = optional_package("opensmile", extra="smile")
     return opensmile.Smile(getattr(opensmile.FeatureSet, name), opensmile.FeatureLevel.Functionals)
 
 
 def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Per frame of 10 ms: log-mel bands, loudness in dB, pitch in semitones over 100 Hz, harmonicity."""
-    from librosa import yin  # only here: it takes seconds to import
-
     sound = waveform.astype(np.float32) - waveform.mean(dtype=np.float64).astype(np.float32)
     sound = np.pad(sound, (0, max(0, _PITCH_FRAME - len(sound))))
     mel = spectrogram(
@@ -101,6 +95,7 @@ def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
         log_mel="log10",
     ).T
     low, high = _PITCH_RANGE
+    yin = optional_package("librosa", extra="media").yin
     frequency = yin(sound, fmin=low, fmax=high, sr=SAMPLING_RATE, frame_length=_PITCH_FRAME, hop_length=_HOP)
     padded = np.pad(sound, _PITCH_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _PITCH_FRAME)[::_HOP]
@@ -122,9 +117,7 @@ def _harmonicity(frames: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def _cepstra(mel: np.ndarray) -> np.ndarray:
-    from scipy.fft import dct
-
-    return dct(mel, norm="ortho", axis=1)[:, :_CEPSTRA]
+    return optional_package("scipy.fft", extra="media").dct(mel, norm="ortho", axis=1)[:, :_CEPSTRA]
 
 
 def _statistics(track: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Faces in the frames of an utterance: finding them, following them, and choosing the one that speaks.
 
-A frame is (height, width, 3) uint8 RGB, all frames of an utterance have one size; a box is x, y, width, height
-in pixels. A step is the time between two sampled frames, about a fifth of a second.
+A frame is (height, width, 3) uint8 RGB, all frames of an utterance have one size; a box is (4,): x, y, width
+and height in pixels. A step is the time between two sampled frames, about a fifth of a second.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .optional_packages import optional_package
+
 Track: TypeAlias = dict[int, np.ndarray]  # one face: its boxes by the number of the frame
 
 SEARCHED_PIXELS = 180_000  # area to which a frame is shrunk before it is searched
 SMALLEST_FACE = 20  # pixels of the shrunk frame; the cascades were trained on windows of 20 and 24
-FOLLOWED_SIZE = 60  # pixels to which a face is scaled where it is expected
+CONFIRMED_SIZE = 44  # pixels to which a face is scaled for the second cascade
+# Pixels to which a face is scaled where it is expected; the cascades go in steps of scale, and what falls
+# between them at the first, quicker size is seen at the second.
+FOLLOWED_SIZES = (44, 60)
 SECONDS_BETWEEN_SEARCHES = 1.0  # of a whole frame, as long as a face is followed
 SECONDS_OUT_OF_SIGHT = 0.65  # after which a face is taken for gone
 MOST_FACES = 5  # followed at a time, the largest first
@@ -35,11 +40,7 @@ def opencv() -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("reading faces needs OpenCV: pip install 'redifu[media]'") from error
-    return cv2
+    return optional_package("cv2", extra="media")
 
 
 class FaceFinder:
@@ -90,14 +91,15 @@ class FaceFinder:
         found = _cascade(finding, frame, scale, smallest=SMALLEST_FACE, neighbours=3)
         confirmed = []
         for box in found:
-            part, _, zoom = around(frame, box)
-            if len(_cascade(confirming, part, zoom, smallest=FOLLOWED_SIZE // 2, neighbours=1)):
+            part, _ = _around(frame, box)
+            zoom = CONFIRMED_SIZE / box[2]
+            if _cascade(confirming, part, zoom, smallest=CONFIRMED_SIZE // 2, neighbours=1):
                 confirmed.append(box)
         return confirmed
 
     def _by_network(self, frame: np.ndarray, scale: float) -> list[np.ndarray]:
         cv2, (network,) = opencv(), self._detectors
-        shrunk = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        shrunk = _scaled(frame, scale)
         network.setInputSize(shrunk.shape[1::-1])
         _, found = network.detect(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
         return [] if found is None else [row[:4] / scale for row in found]  # then landmarks and a score
@@ -142,37 +144,12 @@ def same_shots(frames: Sequence[np.ndarray]) -> list[bool]:
     ]
 
 
-def around(
-    frame: np.ndarray, box: np.ndarray, *, margin: float = 0.5
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Cut a box and its surroundings out of a frame.
-
-    Args:
-        frame: (height, width, 3).
-        box: (4,).
-        margin: of the box's size, added on each side as far as the frame reaches.
-
-    Returns:
-        The part of the frame, the place (4,) of a box of no size in its upper left corner, and the scale
-        that makes the box FOLLOWED_SIZE wide.
-    """
-    x, y, width, height = box
-    left, top = int(max(0, x - margin * width)), int(max(0, y - margin * height))
-    right, bottom = x + (1 + margin) * width, y + (1 + margin) * height
-    part = frame[top : max(int(bottom), top + 1), left : max(int(right), left + 1)]
-    return part, np.array([left, top, 0.0, 0.0]), FOLLOWED_SIZE / width
-
-
 def face_picture(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """Cut the face out as a square, (size, size, 3), with the frame's edge repeated beyond it."""
     cv2 = opencv()
     side = max(1, round(max(box[2:])))
-    left, top = (round(middle - side / 2) for middle in box[:2] + box[2:] / 2)
-    height, width = frame.shape[:2]
-    rows = np.arange(top, top + side).clip(0, height - 1)
-    columns = np.arange(left, left + side).clip(0, width - 1)
-    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.resize(frame[rows[:, None], columns], (size, size), interpolation=method)
+    part = cv2.getRectSubPix(frame, (side, side), (box[:2] + (box[2:] - 1) / 2).tolist())
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
 
 
 def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,12 +179,22 @@ def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.n
 def _cascade(
     cascade: Any, picture: np.ndarray, scale: float, *, smallest: int, neighbours: int
 ) -> list[np.ndarray]:
-    cv2 = opencv()
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-    grey = cv2.cvtColor(cv2.resize(picture, size, interpolation=method), cv2.COLOR_RGB2GRAY)
+    grey = opencv().cvtColor(_scaled(picture, scale), opencv().COLOR_RGB2GRAY)
     boxes = cascade.detectMultiScale(grey, 1.2, neighbours, 0, (smallest, smallest))
     return [np.asarray(box, dtype=np.float64) / scale for box in boxes]
+
+
+def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
+    cv2 = opencv()
+    size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _around(frame: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut out a box with half its size on each side; with the corner (4,) that takes boxes back."""
+    left, top = np.maximum(box[:2] - box[2:] / 2, 0).astype(int)
+    right, bottom = (box[:2] + 1.5 * box[2:]).astype(int)
+    return frame[top : max(bottom, top + 1), left : max(right, left + 1)], np.array([left, top, 0, 0])
 
 
 def _tracks(finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[Track]:
@@ -259,13 +246,14 @@ def _follow(
 
 
 def _find_near(finder: FaceFinder, frame: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    cv2 = opencv()
-    part, corner, scale = around(frame, box)
-    size = tuple(max(1, round(side * scale)) for side in part.shape[1::-1])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    found = finder.find(cv2.resize(part, size, interpolation=method)) / scale + corner
-    best = max(found, key=lambda other: _overlap(box, other), default=box)
-    return best if len(found) and _overlap(box, best) >= SAME_FACE else None
+    part, corner = _around(frame, box)
+    for size in FOLLOWED_SIZES:
+        scale = size / box[2]
+        found = list(finder.find(_scaled(part, scale)) / scale + corner)
+        overlaps = [_overlap(box, other) for other in found]
+        if max(overlaps, default=0) >= SAME_FACE:
+            return found[int(np.argmax(overlaps))]
+    return None
 
 
 def _smooth(track: Track) -> Track:

@@ -1,7 +1,6 @@
 """Features of the streams, ready or read from media, normalised and padded."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from .configuration_redifu import MODALITIES
-from .face_tracking import FaceFinder
 from .media_decoding import Span
 from .media_features import AUDIO_BACKENDS, VISUAL_BACKENDS, StreamReading, read_audio, read_visual
 from .media_quality import QUALITY
@@ -107,36 +105,39 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """
         utterances = list(conversation["utterances"])
         for name, key in self.media.items():
-            wanted = [
-                turn
-                for turn, utterance in enumerate(utterances)
-                if utterance.get(key) is not None and utterance.get(f"{name}_features") is None
-            ]
-            for turns in _by_medium(utterances, wanted, key):
-                readings = self._read(name, conversation, turns, key)
+            for medium, turns in _by_medium(conversation, name):
+                spans = [utterance_span(utterances[turn]) for turn in turns]
+                try:
+                    readings = self.read_medium(name, medium, spans)
+                except ValueError as error:
+                    where = f"dialogue {conversation.get('id')}, utterance {turns[0]}"
+                    raise ValueError(f"{where}: {key}: {error}") from None
                 for turn, reading in zip(turns, readings, strict=True):
-                    utterances[turn] = _with_reading(utterances[turn], name, reading)
+                    utterances[turn] = with_reading(utterances[turn], name, reading)
         return {**conversation, "utterances": utterances}
 
-    def _read(
-        self, name: str, conversation: Mapping[str, Any], turns: Sequence[int], key: str
-    ) -> list[StreamReading]:
-        """Read one medium of a conversation for the turns that share it."""
-        sharing = [conversation["utterances"][turn] for turn in turns]
-        medium = sharing[0][key]
-        if isinstance(medium, str) and FOLDER in conversation:
-            medium = Path(conversation[FOLDER], medium)
-        spans = [Span(start=one.get("start") or 0.0, end=one.get("end")) for one in sharing]
-        read = partial(read_audio, backend=self.audio_backend)
-        if name == "visual":
-            finder = FaceFinder(self.face_detector)
-            read = partial(read_visual, backend=self.visual_backend, finder=finder)
-        try:
-            readings = dict(read(medium, spans))
-        except ValueError as error:
-            where = f"dialogue {conversation.get('id')}, utterance {turns[0]}"
-            raise ValueError(f"{where}: {key}: {error}") from None
-        return [readings[number] for number in range(len(turns))]
+    def read_medium(self, name: str, medium: Any, spans: Sequence[Span]) -> list[StreamReading]:
+        """Read spans of one medium.
+
+        Args:
+            name: "audio" or "visual".
+            medium: a path, bytes, a waveform, frames or a value of datasets; see `read_audio`, `read_visual`.
+            spans: in any order; they may overlap.
+
+        Returns:
+            A reading of each span.
+
+        Raises:
+            ImportError: what the backend needs is not installed.
+            ValueError: for a medium of no known kind.
+        """
+        if name == "audio":
+            readings = read_audio(medium, spans, backend=str(self.audio_backend))
+        else:
+            detector = self.face_detector
+            readings = read_visual(medium, spans, backend=str(self.visual_backend), face_detector=detector)
+        found = dict(readings)
+        return [found[number] for number in range(len(spans))]
 
     def check(self, utterance: Mapping[str, Any]) -> None:
         """Refuse features of a wrong size or with NaN or infinite values, by ValueError."""
@@ -246,17 +247,25 @@ def _size_of(backend: str | None, size: int | None, name: str, backends: Mapping
     return backends[backend]
 
 
-def _by_medium(utterances: Sequence[Mapping[str, Any]], turns: Sequence[int], key: str) -> list[list[int]]:
-    """Group turns that share a medium: a path by its name, anything else by being the same object."""
-    groups: dict[Any, list[int]] = {}
-    for turn in turns:
-        medium = utterances[turn][key]
-        groups.setdefault(medium if isinstance(medium, str) else id(medium), []).append(turn)
-    return list(groups.values())
+def utterance_span(utterance: Mapping[str, Any]) -> Span:
+    """Return the part of its media that an utterance is."""
+    return Span(start=utterance.get("start") or 0.0, end=utterance.get("end"))
 
 
-def _with_reading(utterance: Mapping[str, Any], name: str, reading: StreamReading) -> dict[str, Any]:
-    """Add what was read of a stream to an utterance."""
+def medium_of(conversation: Mapping[str, Any], utterance: Mapping[str, Any], name: str) -> Any:
+    """Return the medium of a stream that is to be read, None where there is none.
+
+    A stream with ready features is not read, nor one that was read before and found missing.
+    """
+    medium = utterance.get(MEDIA[name])
+    known = utterance.get(f"{name}_features") is not None or (utterance.get("missing") or {}).get(name)
+    if medium is None or known:
+        return None
+    return str(Path(conversation.get(FOLDER, ""), medium)) if isinstance(medium, str) else medium
+
+
+def with_reading(utterance: Mapping[str, Any], name: str, reading: StreamReading) -> dict[str, Any]:
+    """Return an utterance with what was read of a stream: features or why they are missing, and quality."""
     new = dict(utterance)
     if reading.features is not None:
         new[f"{name}_features"] = reading.features
@@ -264,3 +273,13 @@ def _with_reading(utterance: Mapping[str, Any], name: str, reading: StreamReadin
         new["missing"] = {**(new.get("missing") or {}), name: reading.missing}
     new[f"{name}_quality"] = [reading.quality.get(measure, np.nan) for measure in QUALITY[name]]
     return new
+
+
+def _by_medium(conversation: Mapping[str, Any], name: str) -> list[tuple[Any, list[int]]]:
+    """Group the turns that share a medium: a path by its name, anything else by being the same object."""
+    groups: dict[Any, tuple[Any, list[int]]] = {}
+    for turn, utterance in enumerate(conversation["utterances"]):
+        if (medium := medium_of(conversation, utterance, name)) is not None:
+            key = medium if isinstance(medium, str) else id(utterance[MEDIA[name]])
+            groups.setdefault(key, (medium, []))[1].append(turn)
+    return list(groups.values())

@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-try:
-    import av
-except ImportError:  # an extra: ready features and texts need no decoder
-    av = None
+from .optional_packages import optional_package
 
 # What a file may ask of a machine that did not choose it.
 LONGEST_UTTERANCE = 300.0  # seconds
@@ -77,8 +74,7 @@ def read_sound(
     takers = _Takers([_SoundTaker(span, sampling_rate) for span in spans])
     failure = None
     try:
-        _require_av()
-        resampler = av.AudioResampler(format="fltp", rate=sampling_rate)
+        resampler = _av().AudioResampler(format="fltp", rate=sampling_rate)
         position = 0
         for seconds, frame in _decoded(source, "audio"):
             if seconds is not None and abs(seconds - position / sampling_rate) > LARGEST_DRIFT:
@@ -118,7 +114,6 @@ def read_frames(
     shown: tuple[float, _Picture] | None = None
     shown_for = PICTURE_SECONDS
     try:
-        _require_av()
         for seconds, frame in _decoded(source, "video"):
             if seconds is None:
                 continue
@@ -139,17 +134,6 @@ def read_frames(
 def _show(shown: "tuple[float, _Picture]", until: float, takers: "_Takers") -> None:
     for taker in takers.until(until):
         taker.take(shown[1], since=shown[0], until=until)
-
-
-def open_streams(source: str | Path | bytes) -> set[str]:
-    """Return which of "audio" and "video" a file holds.
-
-    Raises:
-        MediaError: the file cannot be opened.
-    """
-    _require_av()
-    with _opened(source) as container:
-        return {stream.type for stream in container.streams} & {"audio", "video"}
 
 
 class _Takers:
@@ -285,31 +269,26 @@ class _Picture:
         return self.array
 
 
-def _require_av() -> None:
-    if av is None:
-        raise ImportError("reading media files needs PyAV: install redifu[media], or the package av")
+def _av() -> Any:
+    return optional_package("av", extra="media")
 
 
 def _opened(source: str | Path | bytes) -> Any:
     """Open a medium; everything that FFmpeg or the file system has against it becomes a MediaError."""
+    av = _av()
+    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
-        return av.open(
-            io.BytesIO(source) if isinstance(source, bytes) else str(source), timeout=DECODING_LIMIT
-        )
+        # Tags in an old encoding say nothing about the streams.
+        return av.open(file, timeout=DECODING_LIMIT, metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
-    """Decode one kind of stream: the time of each frame in seconds of the medium, if it has one, and itself."""
+    """Decode one kind of stream: of each frame the seconds of the medium, None if it has no time, and itself."""
+    av = _av()
     with _opened(source) as container:
-        stream = next(iter(getattr(container.streams, kind)), None)
-        if stream is None:
-            raise MediaError(f"there is no {kind} stream")
-        if kind == "video":
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if max(width, height) > LARGEST_PICTURE:
-                raise MediaError(f"pictures of {width} x {height}: at most {LARGEST_PICTURE} a side are read")
+        stream = _stream(container, kind)
         beginning = (container.start_time or 0) / av.time_base
         deadline = time.monotonic() + DECODING_LIMIT
         try:
@@ -319,3 +298,16 @@ def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | No
                 yield None if frame.time is None else frame.time - beginning, frame
         except av.FFmpegError as error:
             raise MediaError(f"cannot be decoded: {error.strerror}") from None
+
+
+def _stream(container: Any, kind: str) -> Any:
+    # The cover of a song is a video stream of one picture.
+    cover = _av().stream.Disposition.attached_pic
+    streams = [one for one in getattr(container.streams, kind) if not one.disposition & cover]
+    if not streams:
+        raise MediaError(f"there is no {kind} stream")
+    if kind == "video":
+        width, height = streams[0].codec_context.width, streams[0].codec_context.height
+        if max(width, height) > LARGEST_PICTURE:
+            raise MediaError(f"pictures of {width} x {height}: at most {LARGEST_PICTURE} a side are read")
+    return streams[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from .audio_features import LOG_MEL_SIZE, SAMPLING_RATE, log_mel_features, opens
 from .face_tracking import FaceFinder, choose_speaking_face
 from .media_decoding import MOST_PICTURES, Frames, MediaError, Span, read_frames, read_sound
 from .media_quality import audio_quality, reason_to_drop
+from .optional_packages import optional_package
 from .visual_features import (
+    ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
     face_descriptor,
     read_action_units,
@@ -26,7 +28,7 @@ AUDIO_BACKENDS: dict[str, int] = {
     "opensmile:eGeMAPSv02": 88,
     "opensmile:IS10": 1582,
 }
-VISUAL_BACKENDS: dict[str, int] = {"face_descriptor": FACE_DESCRIPTOR_SIZE, "action_units": 35}
+VISUAL_BACKENDS: dict[str, int] = {"face_descriptor": FACE_DESCRIPTOR_SIZE, "action_units": len(ACTION_UNITS)}
 FRAMES_PER_SECOND = 5.0
 
 
@@ -69,7 +71,7 @@ def read_audio(medium: Any, spans: Sequence[Span], *, backend: str) -> Iterator[
 
 
 def read_visual(
-    medium: Any, spans: Sequence[Span], *, backend: str, finder: FaceFinder
+    medium: Any, spans: Sequence[Span], *, backend: str, face_detector: str | None = None
 ) -> Iterator[tuple[int, StreamReading]]:
     """Describe the face that speaks in spans of one medium.
 
@@ -79,7 +81,7 @@ def read_visual(
             OpenFace, or a video beside which one of the same name lies.
         spans: in any order; they may overlap.
         backend: a key of VISUAL_BACKENDS.
-        finder: finds faces; not asked for action units.
+        face_detector: a YuNet ONNX file that finds faces; None for OpenCV's cascades.
 
     Yields:
         The number of each span and its reading, as they come.
@@ -87,6 +89,7 @@ def read_visual(
     if backend == "action_units":
         yield from _action_units(medium, spans)
         return
+    finder = _face_finder(face_detector)
     for number, frames in _pictures(medium, spans):
         if isinstance(frames, MediaError):
             yield number, StreamReading(missing=str(frames))
@@ -94,6 +97,11 @@ def read_visual(
         boxes = choose_speaking_face(finder, frames.pictures, frames.times)
         quality = visual_quality(frames.pictures, boxes)
         yield number, _kept(quality, partial(face_descriptor, frames.pictures, boxes))
+
+
+@lru_cache(maxsize=1)
+def _face_finder(weights: str | None) -> FaceFinder:
+    return FaceFinder(weights)
 
 
 def _kept(quality: Mapping[str, float], describe: Callable[[], np.ndarray]) -> StreamReading:
@@ -126,10 +134,9 @@ def _sounds(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, np.ndarra
 def _resampled(waveform: np.ndarray, rate: int) -> np.ndarray:
     if rate == SAMPLING_RATE:
         return waveform
-    from scipy.signal import resample_poly
-
     common = gcd(rate, SAMPLING_RATE)
-    return resample_poly(waveform, SAMPLING_RATE // common, rate // common).astype(np.float32)
+    signal = optional_package("scipy.signal", extra="media")
+    return signal.resample_poly(waveform, SAMPLING_RATE // common, rate // common).astype(np.float32)
 
 
 def _pictures(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Frames | MediaError]]:
@@ -155,15 +162,19 @@ def _pictures(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Frames 
         yield number, Frames(pictures=pictures, times=times.tolist())
 
 
+def action_units_file(medium: str | Path) -> Path:
+    """Return where the action units of a video lie: beside it, as OpenFace writes them."""
+    return Path(medium).with_suffix(".csv")
+
+
 def _action_units(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, StreamReading]]:
     for number, span in enumerate(spans):
         try:
-            path = Path(medium).with_suffix(".csv")
-            values, share = read_action_units(path, start=span.start, end=span.end)
+            values, share = read_action_units(action_units_file(medium), start=span.start, end=span.end)
         except (OSError, TypeError, ValueError) as error:
             yield number, StreamReading(missing=str(error))
             continue
-        yield number, _kept({"face_share": share}, partial(np.asarray, values, dtype=np.float32))
+        yield number, _kept({"face_share": share}, partial(np.copy, values))
 
 
 def _file_of(medium: Any) -> Any:

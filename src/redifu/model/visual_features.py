@@ -1,2 +1,198 @@
-FACE_DESCRIPTOR_SIZE = 4
-face_descriptor = visual_quality = read_action_units = None
+"""From the frames of an utterance and its speaking face to features, crops and measures of quality."""
+
+import csv
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from .face_tracking import PICTURE_SIZE, face_picture, facial_flow, opencv, same_shots
+from .media_quality import QUALITY
+
+# OpenFace's names: intensities 0 to 5, then presences 0 or 1, which know one unit more.
+_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+ACTION_UNITS = (
+    *(f"AU{unit:02}_r" for unit in _UNITS),
+    *(f"AU{unit:02}_c" for unit in sorted((*_UNITS, 28))),
+)
+
+GRID = 6  # regions of the face a side
+ORIENTATIONS = 8  # of gradients, over half a turn
+QUALITY_SIZE = 128  # pixels, side of the square on which sharpness is measured
+
+_APPEARANCE_SIZE = GRID**2 * (ORIENTATIONS + 1)
+_MOTION_SIZE = GRID**2 + 4
+FACE_DESCRIPTOR_SIZE = 2 * (_APPEARANCE_SIZE + _MOTION_SIZE)
+
+
+def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Describe the appearance and the motion of a face, without any weights.
+
+    Appearance is, for each region of a GRID x GRID face, a histogram of the orientations of its gradients and
+    its brightness, of a picture brought to one mean and contrast. Motion is how much each region moves by
+    itself and how the head moves, in face widths a step, between neighbouring frames of one shot.
+
+    Args:
+        frames: frames of one size, (height, width, 3) uint8 RGB.
+        boxes: the face in each frame, (4,), or None.
+
+    Returns:
+        (FACE_DESCRIPTOR_SIZE,) float32: means of appearance over time, means of motion, then the standard
+        deviations of both. Motion is 0 where no two neighbouring frames have the face.
+
+    Raises:
+        ValueError: no frame has a face.
+    """
+    cv2 = opencv()
+    faces = _faces(boxes)
+    pictures = {
+        index: cv2.cvtColor(face_picture(frames[index], box, PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
+        for index, box in faces.items()
+    }
+    appearance = np.stack([_appearance(picture) for picture in pictures.values()])
+    shots = same_shots(frames)
+    motion = [
+        _motion(pictures[before], pictures[after], faces[before], faces[after])
+        for before, after in pairwise(faces)
+        if after == before + 1 and shots[before]
+    ] or [np.zeros(_MOTION_SIZE)]
+    series = (appearance, np.stack(motion))
+    return np.concatenate(
+        [*(each.mean(axis=0) for each in series), *(each.std(axis=0) for each in series)], dtype=np.float32
+    )
+
+
+def face_crops(
+    frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None], *, count: int, size: int
+) -> np.ndarray:
+    """Cut faces out for an image backbone, evenly over the frames that have one.
+
+    Args:
+        frames: frames of one size, (height, width, 3) uint8 RGB.
+        boxes: the face in each frame, (4,), or None.
+        count: number of crops; faces are repeated where there are fewer.
+        size: pixels of a crop's side.
+
+    Returns:
+        (count, size, size, 3) uint8 RGB.
+
+    Raises:
+        ValueError: no frame has a face.
+    """
+    faces = _faces(boxes)
+    places = ((np.arange(count) + 0.5) * len(faces) / count).astype(int)
+    indices = np.array(list(faces))[places].tolist()
+    return np.stack([face_picture(frames[index], faces[index], size) for index in indices])
+
+
+def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> dict[str, float]:
+    """Measure how well the face can be seen.
+
+    Sharpness and brightness are those of the face; of the whole frames where none has a face.
+
+    Args:
+        frames: frames of one size, (height, width, 3) uint8 RGB, at least one.
+        boxes: the face in each frame, (4,), or None.
+
+    Returns:
+        By the names of `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median height of the face
+        over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the Laplacian
+        of grey levels 0 to 255, the picture scaled to QUALITY_SIZE; the mean luma, 0 to 1.
+    """
+    cv2 = opencv()
+    faces = {index: box for index, box in enumerate(boxes) if box is not None}
+    pictures = [face_picture(frames[index], box, QUALITY_SIZE) for index, box in faces.items()] or [
+        cv2.resize(frame, (QUALITY_SIZE, QUALITY_SIZE), interpolation=cv2.INTER_AREA) for frame in frames
+    ]
+    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    heights = [box[3] / frames[0].shape[0] for box in faces.values()] or [0.0]
+    sharpness = [np.log10(1 + cv2.Laplacian(grey, cv2.CV_64F).var()) for grey in greys]
+    values = (len(faces) / len(frames), np.median(heights), np.median(sharpness), np.mean(greys) / 255)
+    return dict(zip(QUALITY["visual"], map(float, values), strict=True))
+
+
+def read_action_units(
+    path: str | Path, *, start: float = 0.0, end: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Average the action units that OpenFace wrote for each frame of a recording.
+
+    Args:
+        path: OpenFace's CSV; its column names may have leading blanks.
+        start: seconds of the recording; what comes before is left out.
+        end: the same of what comes after, None for all.
+
+    Returns:
+        (35,) float32 in the order of ACTION_UNITS, averaged over the frames in which OpenFace succeeded, 0
+        where there are none, and the share of those frames, 0 to 1.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there are no frames in the span, the file lacks a column, or holds something that is not a finite number.
+    """
+    names = ("timestamp", "success", *ACTION_UNITS)
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        header = [name.strip() for name in next(reader, [])]
+        if missing := [name for name in names if name not in header]:
+            raise ValueError(f"{path}: expected OpenFace's columns, {', '.join(missing)} not found")
+        columns = [header.index(name) for name in names]
+        rows = [_numbers(row, columns, f"{path}, line {reader.line_num}") for row in reader if row]
+    table = np.array(rows).reshape(-1, len(names))
+    times = table[:, 0]
+    table = table[(times >= start) & (times < (np.inf if end is None else end)), 1:]
+    if not len(table):
+        raise ValueError(f"{path}: expected rows of frames from {start:g} s on, got none")
+    succeeded = table[:, 0] == 1
+    averages = table[succeeded, 1:].sum(axis=0) / max(succeeded.sum(), 1)
+    return averages.astype(np.float32), float(succeeded.mean())
+
+
+def _faces(boxes: Sequence[np.ndarray | None]) -> dict[int, np.ndarray]:
+    faces = {index: box for index, box in enumerate(boxes) if box is not None}
+    if not faces:
+        raise ValueError(f"expected a face in at least one of {len(boxes)} frames, got none")
+    return faces
+
+
+def _appearance(picture: np.ndarray) -> np.ndarray:
+    """Histograms of orientation and brightness by region, (GRID * GRID * (ORIENTATIONS + 1),)."""
+    cv2 = opencv()
+    levels = picture.astype(np.float32)
+    levels = (levels - levels.mean()) / max(levels.std(), 1.0)  # a black picture stays 0
+    strength, angle = cv2.cartToPolar(
+        cv2.Sobel(levels, cv2.CV_32F, 1, 0), cv2.Sobel(levels, cv2.CV_32F, 0, 1)
+    )
+    orientation = (angle * (ORIENTATIONS / np.pi)).astype(int) % ORIENTATIONS
+    kinds = strength[..., None] * (orientation[..., None] == np.arange(ORIENTATIONS))
+    histograms = _by_region(kinds)
+    # Lengths of 1 make a region independent of its contrast; what has next to no gradient stays near 0.
+    histograms /= np.linalg.norm(histograms, axis=-1, keepdims=True) + 0.1
+    return np.concatenate([histograms.ravel(), _by_region(levels).ravel()])
+
+
+def _motion(before: np.ndarray, after: np.ndarray, box: np.ndarray, next_box: np.ndarray) -> np.ndarray:
+    """Motion of each region and of the head between two frames, (GRID * GRID + 4,)."""
+    head, own = facial_flow(before, after)
+    middles = box[:2] + box[2:] / 2, next_box[:2] + next_box[2:] / 2
+    # The picture moves with its box, so that the head moves by the box and within it.
+    moved = (middles[1] - middles[0]) / max(box[2:])
+    grown = np.log(max(next_box[2:]) / max(box[2:]))
+    regions = _by_region(np.linalg.norm(own, axis=-1))
+    return np.concatenate([regions.ravel(), np.abs(head + np.array([*moved, grown, 0.0]))])
+
+
+def _by_region(values: np.ndarray) -> np.ndarray:
+    """Average over the regions of a square picture: (side, side, ...) -> (GRID, GRID, ...)."""
+    side = values.shape[0] // GRID
+    return values.reshape(GRID, side, GRID, side, *values.shape[2:]).mean(axis=(1, 3))
+
+
+def _numbers(row: list[str], columns: Sequence[int], where: str) -> list[float]:
+    try:
+        numbers = [float(row[column]) for column in columns]
+    except (ValueError, IndexError):
+        raise ValueError(f"{where}: expected a number in each column, got {row!r:.80}") from None
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{where}: expected finite numbers, got {row!r:.80}")
+    return numbers

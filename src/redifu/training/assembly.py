@@ -74,7 +74,10 @@ def backbone_folder(name_or_path: str) -> str:
 def _from_scratch(
     model_section: ModelSection, data: DataSection, *, labels: list[str]
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    fields = model_section.config | {"id2label": dict(enumerate(labels))}
+    backends = {name: getattr(data, f"{name}_backend") for name in ("audio", "visual")}
+    told = ReDiFuFeatureExtractor(**{f"{name}_backend": backend for name, backend in backends.items()}).sizes
+    fields = {f"{name}_size": size for name, size in told.items()} | model_section.config
+    fields["id2label"] = dict(enumerate(labels))
     tokenizer = None
     if model_section.text_backbone is not None:
         folder = backbone_folder(model_section.text_backbone)
@@ -96,6 +99,8 @@ def _from_scratch(
         text_size=None if tokenizer is not None else config.text_size,
         audio_size=config.audio_size,
         visual_size=config.visual_size,
+        quality_size=config.quality_size,
+        **{f"{name}_backend": backend for name, backend in backends.items()},
     )
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
 

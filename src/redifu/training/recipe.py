@@ -68,6 +68,9 @@ class DataSection:
         text_context_turns: earlier turns that follow the text.
         max_text_tokens: a longer text loses its end.
         max_utterances: longer dialogues are cut.
+        audio_backend: as of `ReDiFuFeatureExtractor`, like the next: what the model's features of files come
+            from; it tells model.audio_size.
+        visual_backend: the same for pictures.
     """
 
     train: str | dict
@@ -78,6 +81,8 @@ class DataSection:
     text_context_turns: int | None = None
     max_text_tokens: int | None = None
     max_utterances: int | None = None
+    audio_backend: str | None = None
+    visual_backend: str | None = None
 
     def validate_sources(self) -> None:
         """Refuse a source without path, or with keys that mean nothing."""

@@ -1,0 +1,218 @@
+"""Features of all the media that conversations name: in processes, cached, as Parquet shards with a manifest."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, medium_of, utterance_span, with_reading
+from redifu.model.media_decoding import Span
+from redifu.model.media_features import StreamReading, action_units_file
+from redifu.model.media_quality import QUALITY
+
+from .readers import MANIFEST
+from .recordings import relative_path
+
+REPORT, CACHE = "report.jsonl", "cache"
+# To be raised when what a backend gives for the same file changes: readings of another version are not used.
+VERSION = 1
+SHARD_UTTERANCES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Medium:
+    """One stream of one file, and the spans of it that utterances want: what is read in one go."""
+
+    stream: str
+    path: str
+    spans: tuple[Span, ...]
+
+
+def extract_conversations(
+    conversations: Sequence[dict[str, Any]],
+    output: str | Path,
+    *,
+    extractor: ReDiFuFeatureExtractor,
+    num_processes: int = 1,
+    report: Callable[[int, int], None] = lambda done, all_spans: None,
+) -> int:
+    """Read the media of conversations and write their features where `redifu train` and `datasets` read them.
+
+    In OUTPUT there are then shards part-NNNNN.parquet of one utterance a row, with audio_features,
+    visual_features, audio_quality, visual_quality (the measures of `media_quality.QUALITY`) and missing;
+    manifest.json, which is written last and names the shards, the backends and the measures; and report.jsonl,
+    a line for each stream that is missing. Readings are cached in OUTPUT/cache by the content of the file,
+    the backend and the spans: after a kill, nothing is read twice.
+
+    Args:
+        conversations: as of `read_conversations`.
+        output: a folder, made where it does not exist.
+        extractor: names the backends.
+        num_processes: media are read in so many processes.
+        report: called with the number of spans that are done, and of all.
+
+    Returns:
+        The number of streams of utterances whose file could not be read. What breaks no file, a missing face
+        for instance, is in the report alone.
+
+    Raises:
+        ImportError: what a backend needs is not installed.
+        OSError: the output cannot be written.
+    """
+    output = Path(output)
+    (output / CACHE).mkdir(parents=True, exist_ok=True)
+    # An old one would speak of shards that are about to be replaced.
+    (output / MANIFEST).unlink(missing_ok=True)
+    media = media_of(conversations, extractor)
+    total = sum(len(medium.spans) for medium in media)
+    readings: dict[tuple[str, str, Span], StreamReading] = {}
+    for medium, found in _read_all(media, output / CACHE, extractor=extractor, num_processes=num_processes):
+        for span, reading in zip(medium.spans, found, strict=True):
+            readings[medium.stream, medium.path, span] = reading
+        report(len(readings), total)
+    rows, missing = [], []
+    for conversation in conversations:
+        for turn, utterance in enumerate(conversation["utterances"]):
+            row = {"dialogue_id": conversation["id"], "turn": turn, "split": conversation.get("split")}
+            for stream in extractor.media:
+                if (path := medium_of(conversation, utterance, stream)) is None:
+                    continue
+                reading = readings[stream, path, utterance_span(utterance)]
+                utterance = with_reading(utterance, stream, reading)
+                if reading.missing is not None:
+                    place = {"dialogue": conversation["id"], "turn": turn, "stream": stream, "path": path}
+                    missing.append({**place, "reason": reading.missing, "failed": not reading.quality})
+            rows.append({**row, **_relocated(conversation, utterance, output)})
+    _write_shards(rows, output, extractor)
+    _replace(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
+    return sum(line["failed"] for line in missing)
+
+
+def media_of(conversations: Iterable[dict[str, Any]], extractor: ReDiFuFeatureExtractor) -> list[Medium]:
+    """List what there is to read, in order of first appearance."""
+    spans: dict[tuple[str, str], dict[Span, None]] = {}
+    for conversation in conversations:
+        for utterance in conversation["utterances"]:
+            for stream in extractor.media:
+                if (path := medium_of(conversation, utterance, stream)) is not None:
+                    spans.setdefault((stream, path), {})[utterance_span(utterance)] = None
+    return [Medium(stream=stream, path=path, spans=tuple(each)) for (stream, path), each in spans.items()]
+
+
+def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) -> list[StreamReading]:
+    """Return the readings of a medium's spans, from the cache where its content has been read before."""
+    key = _key(medium, extractor)
+    kept = None if key is None else cache / f"{key}.safetensors"
+    if kept is not None and (found := _from_cache(kept, len(medium.spans))) is not None:
+        return found
+    readings = extractor.read_medium(medium.stream, medium.path, medium.spans)
+    if kept is not None:
+        _to_cache(kept, readings)
+    return readings
+
+
+def _read_all(
+    media: Sequence[Medium], cache: Path, *, extractor: ReDiFuFeatureExtractor, num_processes: int
+) -> Iterator[tuple[Medium, list[StreamReading]]]:
+    if num_processes == 1:
+        yield from ((medium, read_medium(medium, cache, extractor)) for medium in media)
+        return
+    # Not forked: the threads of torch, FFmpeg and OpenCV do not survive it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        waiting = {pool.submit(read_medium, medium, cache, extractor): medium for medium in media}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
+    """Name a reading by all that it depends on; None where the file cannot be opened."""
+    backend = getattr(extractor, f"{medium.stream}_backend")
+    detector = extractor.face_detector if medium.stream == "visual" else None
+    spans = [(span.start, span.end) for span in medium.spans]
+    digest = hashlib.sha256(json.dumps([VERSION, medium.stream, backend, detector, spans]).encode())
+    path = action_units_file(medium.path) if backend == "action_units" else Path(medium.path)
+    try:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _from_cache(path: Path, count: int) -> list[StreamReading] | None:
+    try:
+        with safe_open(str(path), "numpy") as file:
+            kept = json.loads(file.metadata()["readings"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return [StreamReading(features=tensors.get(f"{number}"), **kept[number]) for number in range(count)]
+
+
+def _to_cache(path: Path, readings: Sequence[StreamReading]) -> None:
+    kept = [{"quality": dict(reading.quality), "missing": reading.missing} for reading in readings]
+    tensors = {f"{number}": one.features for number, one in enumerate(readings) if one.features is not None}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(tensors, str(partial), metadata={"readings": json.dumps(kept)})
+    partial.replace(path)
+
+
+def _relocated(conversation: dict[str, Any], utterance: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """An utterance whose paths begin in another folder."""
+    begin = Path(conversation.get(FOLDER, ""))
+    paths = {key: utterance[key] for key in MEDIA.values() if utterance.get(key) is not None}
+    return utterance | {key: relative_path(begin / path, folder) for key, path in paths.items()}
+
+
+def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiFuFeatureExtractor) -> None:
+    shards = []
+    for number, first in enumerate(range(0, len(rows), SHARD_UTTERANCES)):
+        part = rows[first : first + SHARD_UTTERANCES]
+        name = f"part-{number:05}.parquet"
+        table = pa.Table.from_pylist(part, schema=SCHEMA)
+        partial = folder / f".{name}.partial"
+        pq.write_table(table, partial)
+        partial.replace(folder / name)
+        shards.append({"file": name, "utterances": len(part)})
+    for path in folder.glob("part-*.parquet"):
+        if path.name not in {shard["file"] for shard in shards}:
+            path.unlink()  # of an earlier, longer extraction
+    backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.media}
+    manifest = {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
+    _replace(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+_NUMBERS = pa.list_(pa.float32())
+SCHEMA = pa.schema(
+    {
+        "dialogue_id": pa.string(),
+        "turn": pa.int32(),
+        **dict.fromkeys(("split", "speaker", "text", "label"), pa.string()),
+        **dict.fromkeys(("start", "end"), pa.float64()),
+        **dict.fromkeys(MEDIA.values(), pa.string()),
+        **dict.fromkeys(("text_features", *(f"{name}_features" for name in MEDIA)), _NUMBERS),
+        **dict.fromkeys((f"{name}_quality" for name in MEDIA), _NUMBERS),
+        "missing": pa.struct({name: pa.string() for name in MEDIA}),
+    }
+)
