@@ -77,6 +77,8 @@ class ReDiFuProcessor(ProcessorMixin):
 
     def check_utterance(self, utterance: Mapping[str, Any]) -> None:
         """Refuse an utterance that does not fit the checkpoint, by ValueError."""
+        if not isinstance(utterance, Mapping):
+            raise ValueError(f"expected an object, got {utterance!r:.80}")
         speaker, text, label = (utterance.get(name) for name in ("speaker", "text", "label"))
         if not isinstance(speaker, str):
             raise ValueError(f"speaker must be a string, got {speaker!r:.80}")
