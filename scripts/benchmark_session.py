@@ -1,8 +1,9 @@
 """What an utterance of a live conversation costs: with and without reuse, and in a long conversation.
 
-Both sides take turns, so that a busy machine slows both alike: a session, which encodes only the new text,
-and the model on the whole window. Beside the time on the clock stands that on the processor, which other
-work on the machine changes less. A model that is not causal is loaded as one: as fast, but not as good.
+Sides take turns, so that a busy machine slows both alike: a session, which encodes only the new text, and
+the model on the whole window; a new session, and one that has long been running. Beside the time on the
+clock stands that on the processor, which other work on the machine changes less. A model that is not causal
+is loaded as one: as fast, but not as good.
 
     python scripts/benchmark_session.py
     python scripts/benchmark_session.py --model runs/mine --window 100 --utterances 500
@@ -12,6 +13,7 @@ import argparse
 import itertools
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,39 +41,53 @@ def utterances(seed: int = 0) -> Iterator[dict[str, Any]]:
         yield {"speaker": generator.choice(SPEAKERS), "text": text}
 
 
-def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Time one call, on the clock and on the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    call()
-    return 1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor)
-
-
-def answer_whole(model: Any, processor: Any, window: list[dict[str, Any]]) -> torch.Tensor:
-    """Answer the newest utterance as without a session: the window as a conversation."""
-    with torch.no_grad():
-        return model(**processor({"utterances": window})).logits[0, -1].softmax(-1)
-
-
-def measure_latency(model: Any, processor: Any, *, window: int, number: int) -> dict[str, np.ndarray]:
-    """Time both sides in turn, each with a full window: (utterances, 2) milliseconds."""
-    session = ConversationSession(model, processor, window=window)
-    stream = utterances()
-    seen = list(itertools.islice(stream, window))
-    for utterance in seen:
-        session.add(utterance)
-    times: dict[str, list[tuple[float, float]]] = {"session": [], "without reuse": []}
-    for utterance in itertools.islice(stream, number):
-        seen = [*seen[1:], utterance]
-        times["session"].append(milliseconds(lambda new=utterance: session.add(new)))
-        times["without reuse"].append(milliseconds(lambda all_=seen: answer_whole(model, processor, all_)))
+def take_turns(sides: dict[str, Callable[[dict], object]], stream: Iterator[dict]) -> dict[str, np.ndarray]:
+    """Time every side on each utterance: (utterances, 2) milliseconds, on the clock and on the processor."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for utterance in stream:
+        for name, answer in sides.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            answer(utterance)
+            elapsed = time.perf_counter() - clock, time.process_time() - processor
+            times[name].append((1000 * elapsed[0], 1000 * elapsed[1]))
     return {name: np.array(values) for name, values in times.items()}
 
 
-def measure_growth(model: Any, processor: Any, *, window: int, number: int) -> np.ndarray:
-    """Time a session from its first utterance on: (utterances, 2) milliseconds."""
-    session = ConversationSession(model, processor, window=window)
-    stream = itertools.islice(utterances(seed=1), number)
-    return np.array([milliseconds(lambda new=each: session.add(new)) for each in stream])
+def measure_latency(model: Any, processor: Any, *, window: int, number: int) -> dict[str, np.ndarray]:
+    """Time `number` utterances, with a full window, by a session and by the model on the whole window."""
+    stream = utterances()
+    session = full_session(model, processor, seen := list(itertools.islice(stream, window)))
+    recent = deque(seen, maxlen=window)
+
+    def answer_whole(utterance: dict) -> torch.Tensor:
+        recent.append(utterance)
+        with torch.no_grad():
+            return model(**processor({"utterances": list(recent)})).logits[0, -1].softmax(-1)
+
+    sides = {"session": session.add, "without reuse": answer_whole}
+    return take_turns(sides, itertools.islice(stream, number))
+
+
+def measure_growth(
+    model: Any, processor: Any, *, window: int, number: int, part: int
+) -> dict[str, np.ndarray]:
+    """Time the last `part` of `number` utterances of a session, and the first `part` of a new one.
+
+    The new one has its window full, too; otherwise it would have less to read.
+    """
+    stream = utterances(seed=1)
+    new = full_session(model, processor, list(itertools.islice(stream, window)))
+    old = ConversationSession(model, processor, window=window)
+    for utterance in itertools.islice(stream, number - part):
+        old.add(utterance)
+    return take_turns({"first": new.add, "last": old.add}, itertools.islice(stream, part))
+
+
+def full_session(model: Any, processor: Any, seen: list[dict]) -> ConversationSession:
+    session = ConversationSession(model, processor, window=len(seen))
+    for utterance in seen:
+        session.add(utterance)
+    return session
 
 
 def describe_latency(times: dict[str, np.ndarray]) -> list[str]:
@@ -83,14 +99,12 @@ def describe_latency(times: dict[str, np.ndarray]) -> list[str]:
     return lines
 
 
-def describe_growth(times: np.ndarray, *, window: int, part: int) -> str:
-    """Compare the first `part` utterances with a full window with the last."""
-    full = times[window:]
-    first, last = np.median(full[:part], axis=0), np.median(full[-part:], axis=0)
-    return (
-        f"{len(times):,} utterances: median of the first {part} with a full window {first[0]:.1f} ms, of the "
-        f"last {part} {last[0]:.1f} ms; on the processor {first[1]:.1f} ms and {last[1]:.1f} ms"
+def describe_growth(times: dict[str, np.ndarray], *, number: int) -> str:
+    medians = {name: np.median(values, axis=0) for name, values in times.items()}
+    said = (
+        f"the {name} {len(times[name])} {clock:.1f} ms ({cpu:.1f})" for name, (clock, cpu) in medians.items()
     )
+    return f"{number:,} utterances, median (on the processor): {', '.join(said)}"
 
 
 def main() -> None:
@@ -106,11 +120,11 @@ def main() -> None:
     logging.disable_progress_bar()
     model = AutoModelForSequenceClassification.from_pretrained(options.model, causal=True).eval()
     processor = AutoProcessor.from_pretrained(options.model)
-    size = {"window": options.window}
-    times = measure_latency(model, processor, number=options.utterances, **size)
+    loaded, window = (model, processor), options.window
+    times = measure_latency(*loaded, window=window, number=options.utterances)
     print("\n".join(describe_latency(times)), flush=True)
-    growth = measure_growth(model, processor, number=options.long, **size)
-    print(describe_growth(growth, part=options.part, **size))
+    growth = measure_growth(*loaded, window=window, number=options.long, part=options.part)
+    print(describe_growth(growth, number=options.long))
 
 
 if __name__ == "__main__":
