@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and one clear line with status 2 for every mistake."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -156,6 +157,10 @@ def test_predict_answers_each_line_as_it_comes(folder: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
         for text in ("great", "never"):
+            # A wrong line is complained about at once, and is no reason not to answer the next one.
+            process.stdin.write("{]\n")
+            process.stdin.flush()
+            assert "not JSON" in process.stderr.readline()
             process.stdin.write(json.dumps(one_utterance(text=text)) + "\n")
             process.stdin.flush()
             # Comes back before the next one is given: with buffering on either side, this would wait.
@@ -168,6 +173,25 @@ def test_predict_answers_each_line_as_it_comes(folder: Path) -> None:
         process.stdin.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (1, "")
+
+
+def test_predict_skips_wrong_lines_and_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = [one_utterance(text="great"), one_utterance(text="never")]
+    wrong = ["{]", json.dumps(one_utterance(label="bored")), json.dumps({"id": "d"})]
+    lines = "\n".join([wrong[0], json.dumps(answered[0]), "", *wrong[1:], json.dumps(answered[1])])
+    for output in ([], ["--output", str(tmp_path / "out.jsonl")]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        assert main(["predict", str(folder / "model"), "-", *output]) == 2
+        out, err = capsys.readouterr()
+        predicted = lines_of(tmp_path / "out.jsonl") if output else list(map(json.loads, out.splitlines()))
+        assert [each["utterances"][0]["text"] for each in predicted] == ["great", "never"]
+        assert [complaint.split(": ")[:5] for complaint in err.splitlines()] == [
+            ["redifu predict", "error", "stdin", "line 1", "not JSON"],
+            ["redifu predict", "error", "stdin", "line 4", "dialogue d, utterance 0"],
+            ["redifu predict", "error", "stdin", "line 5", "dialogue d"],
+        ]
 
 
 def test_train_evaluate_and_predict_hang_together(
@@ -280,8 +304,6 @@ def test_bad_conversations_get_one_line(
 def test_a_bad_line_on_stdin_gets_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n{]\n")))
     assert "stdin: line 2: not JSON" in refused(capsys, "predict", str(folder / "model"), "-")
 

@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from redifu.model import (
     ReDiFuConfig,
@@ -15,6 +16,8 @@ from redifu.model import (
     ReDiFuModel,
     ReDiFuProcessor,
 )
+from redifu.model.pipeline_redifu import TASK, ConversationEmotionRecognitionPipeline
+from redifu.serving.session import ConversationSession
 
 __version__ = "0.1.0"
 
@@ -23,8 +26,12 @@ AutoModel.register(ReDiFuConfig, ReDiFuModel)
 AutoModelForSequenceClassification.register(ReDiFuConfig, ReDiFuForEmotionRecognition)
 AutoFeatureExtractor.register(ReDiFuConfig, ReDiFuFeatureExtractor)
 AutoProcessor.register(ReDiFuConfig, ReDiFuProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, ConversationEmotionRecognitionPipeline, pt_model=AutoModelForSequenceClassification
+)
 
 __all__ = [
+    "ConversationSession",
     "ReDiFuConfig",
     "ReDiFuFeatureExtractor",
     "ReDiFuForEmotionRecognition",

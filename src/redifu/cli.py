@@ -33,6 +33,12 @@ MISTAKES = (
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
+# What can be named without waiting for the model to load.
+_BACKENDS = {
+    "audio": ("log_mel", "opensmile:eGeMAPSv02", "opensmile:IS10"),
+    "visual": ("face_descriptor", "action_units"),
+}
+
 _MODEL_HELP = "folder of a trained model, or ORG/NAME on the Hugging Face Hub"
 
 
@@ -43,19 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; None takes them from the process.
 
     Returns:
-        The exit status: 0, or 2 for a user's mistake, with one line on stderr. All else raises, which is 1.
+        The exit status: 0, or 2 for a user's mistake, with one line on stderr. Of lines from stdin, each that
+        is wrong gets its line at once and the others are answered; the status is 2 then, too. All else
+        raises, which is 1.
     """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except MISTAKES as error:
-        print(f"redifu {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(options, error)
         return 2
     except BrokenPipeError:
         # The reader has gone, as `head` does; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
+
+
+def _complain(options: argparse.Namespace, mistake: object) -> None:
+    print(f"redifu {options.command}: error: {' '.join(str(mistake).split())}", file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "conversations",
         metavar="CONVERSATIONS",
-        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one",
+        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one and skips wrong ones",
     )
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
 
@@ -118,37 +129,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[..., None], summary: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, run: Callable[..., int | None], summary: str
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(run=run)
     return parser
 
 
-def _predict(options: argparse.Namespace) -> None:
-    from redifu.data.readers import conversations_from_lines, read_conversations
+def _predict(options: argparse.Namespace) -> int:
     from redifu.data.writers import prediction_writer
-    from redifu.evaluation.inference import predict_conversations
 
     model, processor = _load(options.model)
-    streamed = options.conversations == "-"
-    number = None
-    if streamed:
-        given = conversations_from_lines(sys.stdin.buffer, source="stdin", check=processor.check)
-    else:
-        given = read_conversations(options.conversations, check=processor.check)
-        if options.output is not None:
-            # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
-            number = sum(len(conversation["utterances"]) for conversation in given)
-            given = read_conversations(options.conversations)
-    # Whoever waits at the other end of a pipe wants each answer before giving the next conversation.
-    window = {"lookahead_utterances": 1} if streamed else {}
-    predictions = predict_conversations(model, processor, given, **window)
+    refused: list[str] = []
+
+    def refuse(complaint: str) -> None:
+        _complain(options, complaint)
+        refused.append(complaint)
+
+    predictions, number = _predictions(options, model, processor, refuse=refuse)
     if options.output is not None:
         with prediction_writer(options.output, model.config.labels) as writer:
             for conversation, probabilities in _counted(predictions, number=number):
                 writer.write(conversation, probabilities)
     else:
-        _print_predictions(predictions, model.config.labels, as_lines=streamed)
+        _print_predictions(predictions, model.config.labels, as_lines=options.conversations == "-")
+    return 2 if refused else 0
+
+
+def _predictions(
+    options: argparse.Namespace, model: Any, processor: Any, *, refuse: Callable[[str], None]
+) -> tuple[Iterator[tuple[dict, Any]], int | None]:
+    """Predict what the options name; return the number of its utterances where it is known, too."""
+    from redifu.data.readers import read_conversations
+    from redifu.evaluation.inference import predict_conversations
+    from redifu.serving.lines import answer_lines
+
+    if options.conversations == "-":
+        return answer_lines(model, processor, sys.stdin.buffer, source="stdin", refuse=refuse), None
+    given = read_conversations(options.conversations, check=processor.check)
+    if options.output is None:
+        return predict_conversations(model, processor, given), None
+    # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
+    number = sum(len(conversation["utterances"]) for conversation in given)
+    return predict_conversations(model, processor, read_conversations(options.conversations)), number
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 import csv
 import json
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redifu.data.readers import conversations_from_dataset, conversations_from_lines, read_conversations
+from redifu.data.readers import conversation_from_line, conversations_from_dataset, read_conversations
 
 TALK: list[dict[str, Any]] = [
     {
@@ -78,13 +78,30 @@ def test_ids_of_json_lines_count_objects_not_lines(tmp_path: Path) -> None:
     assert [each["id"] for each in read_conversations(path)] == ["talk-0", "talk-1"]
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("[", "stdin: line 7: not JSON: "),
+        ("[]", "stdin: line 7: conversation 3: expected an object"),
+        ('{"id": "d"}', "stdin: line 7: dialogue d: expected a list"),
+        (json.dumps({**TALK[0], "id": "d"}), "stdin: line 7: d does not fit"),
+    ],
+)
+def test_a_wrong_line_is_named_by_its_number(line: str, complaint: str) -> None:
+    def check(conversation: dict[str, Any]) -> None:
+        raise ValueError(f"{conversation['id']} does not fit")
+
+    with pytest.raises(ValueError) as error:
+        conversation_from_line(line, source="stdin", number=7, index=3, check=check)
+    assert str(error.value).startswith(complaint)
+
+
+def test_a_line_without_an_id_is_named_after_its_place() -> None:
+    line = json.dumps({"utterances": TALK[0]["utterances"]})
+    assert conversation_from_line(line, source="stdin", number=7, index=3)["id"] == "stdin-3"
+
+
 def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
-    def lines() -> Iterator[str]:
-        yield json.dumps(TALK[0])
-        pytest.fail("the second line was asked for before the first conversation was given out")
-
-    assert next(conversations_from_lines(lines(), source="stdin")) == TALK[0]
-
     # The mistake at the end of the file is met only after all that stands before it.
     path = tmp_path / "long.jsonl"
     path.write_text((json.dumps(TALK[0]) + "\n") * 10_000 + "oops\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Features of all the media that conversations name: in processes, cached, as Parquet shards with a manifest."""
+"""Features of all media that conversations name: in processes, cached, as Parquet shards with a manifest."""
 
 import hashlib
 import json
@@ -51,8 +51,8 @@ def extract_conversations(
 
     In OUTPUT there are then shards part-NNNNN.parquet of one utterance a row, with audio_features,
     visual_features, audio_quality, visual_quality (the measures of `media_quality.QUALITY`) and missing;
-    manifest.json, which is written last and names the shards, the backends and the measures; and report.jsonl,
-    a line for each stream that is missing. Readings are cached in OUTPUT/cache by the content of the file,
+    manifest.json, which names the shards, the backends and the measures; and report.jsonl, a line for each
+    stream that is missing. Readings are cached in OUTPUT/cache by the content of the file,
     the backend and the spans: after a kill, nothing is read twice.
 
     Args:

@@ -82,23 +82,26 @@ def read_conversations(
     return _validated(conversations, source=source, check=check)
 
 
-def conversations_from_lines(
-    lines: Iterable[str | bytes], *, source: str, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
-    """Read JSON lines, each conversation as soon as its line is there.
+def conversation_from_line(
+    line: str | bytes, *, source: str, number: int, index: int, check: Check | None = None
+) -> dict[str, Any]:
+    """Read the conversation of a JSON line.
 
     Args:
-        lines: one JSON object a line; blank lines are skipped.
-        source: where they come from, named in errors and in the ids of conversations without one.
+        line: one JSON object.
+        source: where it comes from, named in errors and in the id of a conversation without one.
+        number: the line's number there from 1, named in errors.
+        index: the conversation's number there from 0, for its id.
         check: as of `read_conversations`.
 
     Returns:
-        Checked conversations, each with an id.
+        The checked conversation, with an id.
 
     Raises:
-        ValueError: while reading, naming the source and the line, or the dialogue and the utterance.
+        ValueError: naming the source and the line, and where known the dialogue and the utterance.
     """
-    return _validated(_objects_of_lines(lines, source=source), source=source, check=check)
+    conversation = _parse(line, source=source, first_line=number)
+    return _checked(conversation, source=source, index=index, check=check, line=number)
 
 
 def conversations_from_dataset(
@@ -139,15 +142,23 @@ def conversations_from_table(
 def _validated(conversations: Iterable[Any], *, source: str, check: Check | None) -> Iterator[dict[str, Any]]:
     index = None
     for index, conversation in enumerate(conversations):
-        conversation = validate_conversation(conversation, source=source, index=index)
-        try:
-            if check is not None:
-                check(conversation)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+        conversation = _checked(conversation, source=source, index=index, check=check)
         yield _with_folder(conversation, Path(source).parent)
     if index is None:
         raise ValueError(f"{source}: expected at least one conversation, got none")
+
+
+def _checked(
+    conversation: Any, *, source: str, index: int, check: Check | None, line: int | None = None
+) -> dict[str, Any]:
+    conversation = validate_conversation(conversation, source=source, index=index, line=line)
+    try:
+        if check is not None:
+            check(conversation)
+    except ValueError as error:
+        place = source if line is None else f"{source}: line {line}"
+        raise ValueError(f"{place}: {error}") from error
+    return conversation
 
 
 def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -181,13 +192,9 @@ def _objects_of_json(path: Path) -> Iterator[Any]:
 
 def _objects_of_jsonl(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
-        yield from _objects_of_lines(lines, source=str(path))
-
-
-def _objects_of_lines(lines: Iterable[str | bytes], *, source: str) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _parse(line, source=source, first_line=number)
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _parse(line, source=str(path), first_line=number)
 
 
 def _parse(text: str | bytes, *, source: str, first_line: int = 1) -> Any:

@@ -15,7 +15,9 @@ STREAMS = ("text", "audio", "video", *FEATURES)
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 
 
-def validate_conversation(conversation: Any, *, source: str, index: int = 0) -> dict[str, Any]:
+def validate_conversation(
+    conversation: Any, *, source: str, index: int = 0, line: int | None = None
+) -> dict[str, Any]:
     """Check the structure of one conversation and give it an id.
 
     Args:
@@ -24,6 +26,7 @@ def validate_conversation(conversation: Any, *, source: str, index: int = 0) -> 
         source: the file it came from, named in errors.
         index: its place in the file from 0; a missing id becomes "STEM-INDEX", STEM the file's name without
             its ending.
+        line: where in the file it stands, named in errors where given.
 
     Returns:
         The same conversation, or a shallow copy where an id was added.
@@ -31,27 +34,33 @@ def validate_conversation(conversation: Any, *, source: str, index: int = 0) -> 
     Raises:
         ValueError: naming file, dialogue and utterance (counted from 0) of the first mistake.
     """
+    place = source if line is None else f"{source}: line {line}"
     if not isinstance(conversation, dict):
-        raise ValueError(f"{source}: conversation {index}: expected an object, got {_shown(conversation)}")
+        raise ValueError(f"{place}: conversation {index}: expected an object, got {_shown(conversation)}")
     if conversation.get("id") is None:
         conversation = {**conversation, "id": f"{Path(source).stem}-{index}"}
     try:
         _check_string("id", conversation["id"])
     except ValueError as error:
-        raise ValueError(f"{source}: conversation {index}: {error}") from None
-    where = f"{source}: dialogue {conversation['id']}"
+        raise ValueError(f"{place}: conversation {index}: {error}") from None
+    where = f"{place}: dialogue {conversation['id']}"
     utterances = conversation.get("utterances")
     if not isinstance(utterances, list) or not utterances:
         raise ValueError(f"{where}: expected a list of at least one utterance, got {_shown(utterances)}")
     for turn, utterance in enumerate(utterances):
         try:
-            _check_utterance(utterance)
+            validate_utterance(utterance)
         except ValueError as error:
             raise ValueError(f"{where}, utterance {turn}: {error}") from None
     return conversation
 
 
-def _check_utterance(utterance: Any) -> None:
+def validate_utterance(utterance: Any) -> None:
+    """Check the structure of one utterance, {"speaker": str, "text"?: str, ...}.
+
+    Raises:
+        ValueError: naming the field of the first mistake.
+    """
     if not isinstance(utterance, dict):
         raise ValueError(f"expected an object, got {_shown(utterance)}")
     _check_string("speaker", utterance.get("speaker"))

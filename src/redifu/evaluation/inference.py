@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
+
+from redifu.model.emotion_probabilities import emotion_probabilities
 
 
 def predict_conversations(
@@ -95,17 +96,5 @@ def _predict_window(
 
 def _predict_batch(model: Any, processor: Any, pieces: list[dict]) -> list[np.ndarray]:
     batch = processor(pieces, return_tensors="pt").to(model.device)
-    usable = batch["modality_mask"].bool().any(-1)
-    probabilities = torch.full((*usable.shape, len(model.config.labels)), torch.nan, device=usable.device)
-    # A model refuses a batch with nothing to read, which in another batching is a part of one.
-    if usable.any():
-        # Set here and not once: a generator may be resumed after its caller has trained on.
-        model.eval()
-        with torch.no_grad():
-            probabilities[usable] = model(**batch).logits[usable].float().softmax(-1)
-    broken = usable & ~probabilities.isfinite().all(-1)
-    if broken.any():
-        name = pieces[int(broken.any(1).nonzero()[0])].get("id")
-        raise FloatingPointError(f"dialogue {name}: the model gave logits that are not finite")
-    rows = probabilities.cpu().numpy()
+    rows = emotion_probabilities(model, batch, conversations=pieces).cpu().numpy()
     return [rows[index, : len(piece["utterances"])] for index, piece in enumerate(pieces)]

@@ -285,7 +285,7 @@ def _opened(source: str | Path | bytes) -> Any:
 
 
 def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
-    """Decode one kind of stream: of each frame the seconds of the medium, None if it has no time, and itself."""
+    """Decode one kind of stream: of each frame its time in seconds, None if it has none, and itself."""
     av = _av()
     with _opened(source) as container:
         stream = _stream(container, kind)

@@ -255,11 +255,18 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         projected = self.projections[name](given)
         return projected.masked_fill(~present[..., None], 0.0)
 
+    def text_embeddings(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Embed texts by the text backbone, (texts, tokens) to (texts, text size).
+
+        As `text_features`, embeddings give what their texts give as `input_ids`: each need be made only once.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
+
     def _encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None, present: Tensor
     ) -> Tensor | None:
         """Encode the texts and set them into (batch, utterances, text size); None without any text."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         places = present.flatten().nonzero().squeeze(-1)
         if len(places) != len(input_ids):
             raise ValueError(
@@ -267,7 +274,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             )
         if not len(places):
             return None
-        pooled = encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
+        pooled = self.text_embeddings(input_ids, attention_mask)
         grid = pooled.new_zeros(present.numel(), pooled.shape[-1]).index_copy(0, places, pooled)
         return grid.unflatten(0, present.shape)
 

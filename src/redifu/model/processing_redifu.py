@@ -67,16 +67,27 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         """Refuse a conversation that does not fit the checkpoint.
 
         Raises:
-            ValueError: naming dialogue and utterance, for an unknown label or features that do not fit.
+            ValueError: naming dialogue and utterance, for a missing speaker, an unknown label or features
+                that do not fit.
         """
         for turn, utterance in enumerate(conversation["utterances"]):
             try:
-                self.feature_extractor.check(utterance)
-                label = utterance.get("label")
-                if label is not None and self.labels and label not in self.labels:
-                    raise ValueError(f"label must be one of {', '.join(self.labels)}, got {label!r}")
+                self.check_utterance(utterance)
             except ValueError as error:
                 raise ValueError(f"dialogue {conversation.get('id')}, utterance {turn}: {error}") from None
+
+    def check_utterance(self, utterance: Mapping[str, Any]) -> None:
+        """Refuse an utterance that does not fit the checkpoint, by ValueError."""
+        if not isinstance(utterance, Mapping):
+            raise ValueError(f"expected an object, got {utterance!r:.80}")
+        speaker, text, label = (utterance.get(name) for name in ("speaker", "text", "label"))
+        if not isinstance(speaker, str):
+            raise ValueError(f"speaker must be a string, got {speaker!r:.80}")
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"text must be a string, got {text!r:.80}")
+        if label is not None and self.labels and label not in self.labels:
+            raise ValueError(f"label must be one of {', '.join(self.labels)}, got {label!r}")
+        self.feature_extractor.check(utterance)
 
     def __call__(
         self, conversations: Mapping[str, Any] | Sequence[Mapping[str, Any]], return_tensors: str = "pt"

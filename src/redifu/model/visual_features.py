@@ -96,8 +96,8 @@ def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | No
         boxes: the face in each frame, (4,), or None.
 
     Returns:
-        By the names of `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median height of the face
-        over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the Laplacian
+        By the names of `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median height of
+        the face over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the Laplacian
         of grey levels 0 to 255, the picture scaled to QUALITY_SIZE; the mean luma, 0 to 1.
     """
     cv2 = opencv()
@@ -128,7 +128,8 @@ def read_action_units(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there are no frames in the span, the file lacks a column, or holds something that is not a finite number.
+        ValueError: there are no frames in the span, the file lacks a column, or holds something that is not
+            a finite number.
     """
     names = ("timestamp", "success", *ACTION_UNITS)
     with open(path, newline="", encoding="utf-8", errors="replace") as file:

@@ -1,0 +1,131 @@
+"""What an utterance of a live conversation costs: with and without reuse, and in a long conversation.
+
+Sides take turns, so that a busy machine slows both alike: a session, which encodes only the new text, and
+the model on the whole window; a new session, and one that has long been running. Beside the time on the
+clock stands that on the processor, which other work on the machine changes less. A model that is not causal
+is loaded as one: as fast, but not as good.
+
+    python scripts/benchmark_session.py
+    python scripts/benchmark_session.py --model runs/mine --window 100 --utterances 500
+"""
+
+import argparse
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoProcessor
+from transformers.utils import logging
+
+from redifu import ConversationSession
+
+MODEL = Path(__file__).resolve().parent.parent / "model_cards" / "redifu-meld-text"
+SPEAKERS = ["Ana", "Jonas", "Mira"]
+WORDS = (
+    "I you we it that this what is was are not do know think really want go come back here there just "
+    "like never so good time right all out about them okay well maybe please sorry great wait why how"
+)
+
+
+def utterances(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Make utterances without end: no text is like another, 3 to 20 words long as in real dialogues."""
+    generator = random.Random(seed)
+    while True:
+        text = " ".join(generator.choices(WORDS.split(), k=generator.randint(3, 20)))
+        yield {"speaker": generator.choice(SPEAKERS), "text": text}
+
+
+def take_turns(sides: dict[str, Callable[[dict], object]], stream: Iterator[dict]) -> dict[str, np.ndarray]:
+    """Time every side on each utterance: (utterances, 2) milliseconds, on the clock and on the processor."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for utterance in stream:
+        for name, answer in sides.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            answer(utterance)
+            elapsed = time.perf_counter() - clock, time.process_time() - processor
+            times[name].append((1000 * elapsed[0], 1000 * elapsed[1]))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def measure_latency(model: Any, processor: Any, *, window: int, number: int) -> dict[str, np.ndarray]:
+    """Time `number` utterances, with a full window, by a session and by the model on the whole window."""
+    stream = utterances()
+    session = full_session(model, processor, seen := list(itertools.islice(stream, window)))
+    recent = deque(seen, maxlen=window)
+
+    def answer_whole(utterance: dict) -> torch.Tensor:
+        recent.append(utterance)
+        with torch.no_grad():
+            return model(**processor({"utterances": list(recent)})).logits[0, -1].softmax(-1)
+
+    sides = {"session": session.add, "without reuse": answer_whole}
+    return take_turns(sides, itertools.islice(stream, number))
+
+
+def measure_growth(
+    model: Any, processor: Any, *, window: int, number: int, part: int
+) -> dict[str, np.ndarray]:
+    """Time the last `part` of `number` utterances of a session, and the first `part` of a new one.
+
+    The new one has its window full, too; otherwise it would have less to read.
+    """
+    stream = utterances(seed=1)
+    new = full_session(model, processor, list(itertools.islice(stream, window)))
+    old = ConversationSession(model, processor, window=window)
+    for utterance in itertools.islice(stream, number - part):
+        old.add(utterance)
+    return take_turns({"first": new.add, "last": old.add}, itertools.islice(stream, part))
+
+
+def full_session(model: Any, processor: Any, seen: list[dict]) -> ConversationSession:
+    session = ConversationSession(model, processor, window=len(seen))
+    for utterance in seen:
+        session.add(utterance)
+    return session
+
+
+def describe_latency(times: dict[str, np.ndarray]) -> list[str]:
+    lines = ["| | p50 | p99 | p50 on the processor | p99 on the processor |", "|---|---|---|---|---|"]
+    for name, values in times.items():
+        clock, processor = np.percentile(values, [50, 99], axis=0).T
+        cells = " | ".join(f"{value:.1f} ms" for value in (*clock, *processor))
+        lines.append(f"| {name} | {cells} |")
+    return lines
+
+
+def describe_growth(times: dict[str, np.ndarray], *, number: int) -> str:
+    medians = {name: np.median(values, axis=0) for name, values in times.items()}
+    said = (
+        f"the {name} {len(times[name])} {clock:.1f} ms ({cpu:.1f})" for name, (clock, cpu) in medians.items()
+    )
+    return f"{number:,} utterances, median (on the processor): {', '.join(said)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default=str(MODEL), help="folder of a trained model")
+    parser.add_argument("--window", type=int, default=50, help="turns the model sees")
+    parser.add_argument("--utterances", type=int, default=300, help="utterances timed on both sides")
+    parser.add_argument("--long", type=int, default=2000, help="utterances of the long conversation")
+    parser.add_argument("--part", type=int, default=200, help="utterances compared at its ends")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable_progress_bar()
+    model = AutoModelForSequenceClassification.from_pretrained(options.model, causal=True).eval()
+    processor = AutoProcessor.from_pretrained(options.model)
+    loaded, window = (model, processor), options.window
+    times = measure_latency(*loaded, window=window, number=options.utterances)
+    print("\n".join(describe_latency(times)), flush=True)
+    growth = measure_growth(*loaded, window=window, number=options.long, part=options.part)
+    print(describe_growth(growth, number=options.long))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+"""Answers as conversations come: live sessions and streams of lines.
+
+Import from the modules: nothing is re-exported here.
+"""

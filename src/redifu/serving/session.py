@@ -1,0 +1,137 @@
+"""A conversation whose utterances come one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redifu.data.schema import validate_utterance
+from redifu.data.writers import with_predictions
+from redifu.model.conversation_inputs import has_content
+from redifu.model.emotion_probabilities import emotion_probabilities
+
+_NAME = "session"
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What is kept of an utterance.
+
+    Attributes:
+        spoken: its speaker and text.
+        streams: (1, 1, 3) bool, the streams that it has beside its text.
+        features: (1, 1, ...) float by name, as the processor gives them.
+    """
+
+    spoken: dict[str, Any]
+    streams: Tensor
+    features: dict[str, Tensor]
+
+
+class ConversationSession:
+    """Recognises the emotion of every utterance of a live conversation as soon as it is said.
+
+    An answer is the last row that the model gives on the newest `window` utterances as one dialogue, which
+    are all that is kept. That holds of a model that is not causal, too: the newest utterance has only a past.
+    What it would say of the same utterance later, knowing what followed, may differ.
+
+    Sound and picture of an utterance are read once, and a text is encoded once. Only where the processor puts
+    `text_context_turns` turns into a text, a full window has as many texts at its beginning that lose context
+    as the window moves, and they are encoded again.
+
+    Speakers are numbered in the window, in order of appearance: names do not matter, and any number may come
+    and go. Those beyond `num_speakers` share an embedding; the relations still tell them apart.
+    """
+
+    def __init__(self, model: Any, processor: Any, window: int = 50):
+        """Start a conversation.
+
+        Args:
+            model: a ReDiFuForEmotionRecognition; its weights and device must not change during a session.
+            processor: its ReDiFuProcessor.
+            window: utterances that the model sees, the newest included.
+
+        Raises:
+            ValueError: a window below 1.
+        """
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.model = model
+        self.processor = processor
+        self.window = window
+        self._number = 0
+        self._turns: list[_Turn] = []
+        # By the tokens of a text: those of the texts in the window, no others.
+        self._embeddings: dict[tuple[int, ...], Tensor] = {}
+
+    def add(self, utterance: Mapping[str, Any]) -> dict[str, Any]:
+        """Recognise the emotion of the next utterance.
+
+        Args:
+            utterance: {"speaker": str, "text"?: str, ...}, as in a conversation file.
+
+        Returns:
+            {"emotion": str, "scores": {label: float}}, both None where the model can use none of its streams.
+
+        Raises:
+            ValueError: the utterance does not fit the checkpoint; the session is as before.
+            FloatingPointError: the model gave a logit that is not a number; the session is as before.
+        """
+        turns = [*self._turns, self._read(utterance)][-self.window :]
+        inputs, embeddings = self._inputs(turns)
+        probabilities = emotion_probabilities(self.model, inputs, conversations=[{"id": _NAME}])
+        answer = with_predictions(
+            {"utterances": [{}]}, probabilities[0, -1:].cpu(), labels=self.model.config.labels
+        )["utterances"][0]
+        self._number, self._turns, self._embeddings = self._number + 1, turns, embeddings
+        return answer
+
+    def _read(self, utterance: Mapping[str, Any]) -> _Turn:
+        try:
+            validate_utterance(utterance)
+            self.processor.check_utterance(utterance)
+        except ValueError as error:
+            raise ValueError(f"{_NAME}, utterance {self._number}: {error}") from None
+        # Texts are read in the context of the window, not here.
+        alone = self.processor({"id": _NAME, "utterances": [{**utterance, "text": None}]})
+        alone = alone.to(self.model.device)
+        return _Turn(
+            spoken={"speaker": utterance["speaker"], "text": utterance.get("text")},
+            streams=alone["modality_mask"],
+            features={name: value for name, value in alone.items() if name.endswith("_features")},
+        )
+
+    def _inputs(self, turns: Sequence[_Turn]) -> tuple[dict[str, Tensor], dict[tuple[int, ...], Tensor]]:
+        """Join turns to the dialogue that the model takes; return the embeddings of its texts, too."""
+        spoken = self.processor({"id": _NAME, "utterances": [turn.spoken for turn in turns]})
+        spoken = spoken.to(self.model.device)
+        inputs = {name: spoken[name] for name in ("utterance_mask", "speaker_ids")}
+        inputs["modality_mask"] = spoken["modality_mask"] | torch.cat([turn.streams for turn in turns], dim=1)
+        given = {name: value for turn in turns for name, value in turn.features.items()}
+        for name, value in given.items():
+            missing = torch.zeros_like(value)
+            inputs[name] = torch.cat([turn.features.get(name, missing) for turn in turns], dim=1)
+        embeddings: dict[tuple[int, ...], Tensor] = {}
+        if "input_ids" in spoken:
+            rows = self._text_rows(spoken)
+            embeddings = dict(rows)
+            written = [has_content(turn.spoken, "text") for turn in turns]
+            grid = rows[0][1].new_zeros(1, len(turns), rows[0][1].shape[-1])
+            grid[0, written] = torch.stack([embedding for _, embedding in rows])
+            inputs["text_features"] = grid
+        return inputs, embeddings
+
+    def _text_rows(self, spoken: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], Tensor]]:
+        """Return tokens and embedding of each text of a dialogue, in order; encode those that are new."""
+        masks = spoken["attention_mask"].bool()
+        keys = [tuple(ids[mask].tolist()) for ids, mask in zip(spoken["input_ids"], masks, strict=True)]
+        known = dict(self._embeddings)
+        if new := {key: row for row, key in enumerate(keys) if key not in known}:
+            places = list(new.values())
+            self.model.eval()
+            with torch.no_grad():
+                embedded = self.model.redifu.text_embeddings(spoken["input_ids"][places], masks[places])
+            known |= dict(zip(new, embedded, strict=True))
+        return [(key, known[key]) for key in keys]
