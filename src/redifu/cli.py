@@ -225,9 +225,11 @@ def _extract(options: argparse.Namespace) -> int:
     from redifu.model import ReDiFuFeatureExtractor
 
     _be_quiet()
-    backends = {f"{stream}_backend": getattr(options, f"{stream}_backend") for stream in _BACKENDS}
+    given = (options.audio_backend, options.visual_backend)
+    audio_backend, visual_backend = (None if backend == "none" else backend for backend in given)
     extractor = ReDiFuFeatureExtractor(
-        **{name: None if backend == "none" else backend for name, backend in backends.items()},
+        audio_backend=audio_backend,
+        visual_backend=visual_backend,
         face_detector=options.face_detector,
     )
     conversations = list(read_conversations(options.conversations))

@@ -92,7 +92,7 @@ def extract_conversations(
                 utterance = with_reading(utterance, stream, reading)
                 if reading.missing is not None:
                     place = {"dialogue": conversation["id"], "turn": turn, "stream": stream, "path": path}
-                    missing.append({**place, "reason": reading.missing, "failed": not reading.quality})
+                    missing.append({**place, "reason": reading.missing, "failed": reading.failed})
             rows.append({**row, **_relocated(conversation, utterance, output)})
     _write_shards(rows, output, extractor)
     _replace(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
@@ -165,7 +165,7 @@ def _from_cache(path: Path, count: int) -> list[StreamReading] | None:
 
 
 def _to_cache(path: Path, readings: Sequence[StreamReading]) -> None:
-    kept = [{"quality": dict(reading.quality), "missing": reading.missing} for reading in readings]
+    kept = [{"quality": dict(one.quality), "missing": one.missing, "failed": one.failed} for one in readings]
     tensors = {f"{number}": one.features for number, one in enumerate(readings) if one.features is not None}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file(tensors, str(partial), metadata={"readings": json.dumps(kept)})

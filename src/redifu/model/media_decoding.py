@@ -25,7 +25,11 @@ PICTURE_SECONDS = 0.04
 
 
 class MediaError(ValueError):
-    """A medium, or a span of it, that cannot be read; the message says why."""
+    """A medium that has nothing of a stream or of a span of it; the message says why."""
+
+
+class UnreadableMediumError(MediaError):
+    """A file that cannot be opened or decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +285,9 @@ def _opened(source: str | Path | bytes) -> Any:
         # Tags in an old encoding say nothing about the streams.
         return av.open(file, timeout=DECODING_LIMIT, metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        raise UnreadableMediumError(
+            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
@@ -294,10 +300,10 @@ def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | No
         try:
             for frame in container.decode(stream):
                 if time.monotonic() > deadline:
-                    raise MediaError(f"decoding took longer than {DECODING_LIMIT:g} s")
+                    raise UnreadableMediumError(f"decoding took longer than {DECODING_LIMIT:g} s")
                 yield None if frame.time is None else frame.time - beginning, frame
         except av.FFmpegError as error:
-            raise MediaError(f"cannot be decoded: {error.strerror}") from None
+            raise UnreadableMediumError(f"cannot be decoded: {error.strerror}") from None
 
 
 def _stream(container: Any, kind: str) -> Any:

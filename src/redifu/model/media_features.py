@@ -11,7 +11,15 @@ import numpy as np
 
 from .audio_features import LOG_MEL_SIZE, SAMPLING_RATE, log_mel_features, opensmile_features
 from .face_tracking import FaceFinder, choose_speaking_face
-from .media_decoding import MOST_PICTURES, Frames, MediaError, Span, read_frames, read_sound
+from .media_decoding import (
+    MOST_PICTURES,
+    Frames,
+    MediaError,
+    Span,
+    UnreadableMediumError,
+    read_frames,
+    read_sound,
+)
 from .media_quality import audio_quality, reason_to_drop
 from .optional_packages import optional_package
 from .visual_features import (
@@ -40,11 +48,13 @@ class StreamReading:
         features: (size,) float32, None where the stream counts as missing.
         quality: the measures of `media_quality.QUALITY` that could be taken.
         missing: why there are no features.
+        failed: whether that is because the file cannot be read.
     """
 
     features: np.ndarray | None = None
     quality: Mapping[str, float] = field(default_factory=dict)
     missing: str | None = None
+    failed: bool = False
 
 
 def read_audio(medium: Any, spans: Sequence[Span], *, backend: str) -> Iterator[tuple[int, StreamReading]]:
@@ -64,7 +74,7 @@ def read_audio(medium: Any, spans: Sequence[Span], *, backend: str) -> Iterator[
         describe = partial(opensmile_features, name=backend.removeprefix("opensmile:"))
     for number, waveform in _sounds(medium, spans):
         if isinstance(waveform, MediaError):
-            yield number, StreamReading(missing=str(waveform))
+            yield number, _nothing(waveform)
             continue
         quality = audio_quality(waveform, SAMPLING_RATE)
         yield number, _kept(quality, partial(describe, waveform))
@@ -92,11 +102,15 @@ def read_visual(
     finder = _face_finder(face_detector)
     for number, frames in _pictures(medium, spans):
         if isinstance(frames, MediaError):
-            yield number, StreamReading(missing=str(frames))
+            yield number, _nothing(frames)
             continue
         boxes = choose_speaking_face(finder, frames.pictures, frames.times)
         quality = visual_quality(frames.pictures, boxes)
         yield number, _kept(quality, partial(face_descriptor, frames.pictures, boxes))
+
+
+def _nothing(error: MediaError) -> StreamReading:
+    return StreamReading(missing=str(error), failed=isinstance(error, UnreadableMediumError))
 
 
 @lru_cache(maxsize=1)
@@ -172,7 +186,7 @@ def _action_units(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Str
         try:
             values, share = read_action_units(action_units_file(medium), start=span.start, end=span.end)
         except (OSError, TypeError, ValueError) as error:
-            yield number, StreamReading(missing=str(error))
+            yield number, StreamReading(missing=str(error), failed=True)
             continue
         yield number, _kept({"face_share": share}, partial(np.copy, values))
 

@@ -97,8 +97,8 @@ def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | No
 
     Returns:
         By the names of `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median height of
-        the face over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the Laplacian
-        of grey levels 0 to 255, the picture scaled to QUALITY_SIZE; the mean luma, 0 to 1.
+        the face over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the
+        Laplacian of grey levels 0 to 255, the picture scaled to QUALITY_SIZE; the mean luma, 0 to 1.
     """
     cv2 = opencv()
     faces = {index: box for index, box in enumerate(boxes) if box is not None}

@@ -1,0 +1,163 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from model.made_media import tone, write_sound
+from redifu.data import extraction
+from redifu.data.extraction import CACHE, REPORT, extract_conversations
+from redifu.data.readers import MANIFEST, read_conversations
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.audio_features import LOG_MEL_SIZE
+
+
+def write_talk(folder: Path, *, dialogues: int = 2, clips: int = 3, missing: bool = False) -> Path:
+    """A file of conversations with a sound file each, whose utterances are spans of it."""
+    talk = []
+    for dialogue in range(dialogues):
+        name = f"talk {dialogue}.wav"
+        write_sound(folder / name, tone(clips * 0.5, frequency=100 + 40 * dialogue))
+        said = {"speaker": "A", "label": "joy", "audio": name}
+        utterances = [
+            {**said, "text": f"{turn}", "start": turn / 2, "end": turn / 2 + 0.5} for turn in range(clips)
+        ]
+        talk.append({"id": f"d{dialogue}", "split": "train", "utterances": utterances})
+    if missing:
+        talk[0]["utterances"][1]["audio"] = "nowhere.wav"
+    path = folder / "talk.json"
+    path.write_text(json.dumps(talk))
+    return path
+
+
+def extract(path: Path, output: Path, **options: Any) -> int:
+    extractor = ReDiFuFeatureExtractor(audio_backend=options.pop("backend", "log_mel"))
+    return extract_conversations(list(read_conversations(path)), output, extractor=extractor, **options)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The media that were really read."""
+    read: list[str] = []
+    once = ReDiFuFeatureExtractor.read_medium
+
+    def counted(self: Any, name: str, medium: Any, spans: Any) -> Any:
+        read.append(Path(medium).name)
+        return once(self, name, medium, spans)
+
+    monkeypatch.setattr(ReDiFuFeatureExtractor, "read_medium", counted)
+    return read
+
+
+def test_features_are_those_that_the_extractor_reads(tmp_path: Path) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    assert extract(path, output) == 0
+    extracted = list(read_conversations(output, split="train"))
+    given = list(read_conversations(path))
+    assert [one["id"] for one in extracted] == ["d0", "d1"]
+    for one, other in zip(extracted, given, strict=True):
+        expected = ReDiFuFeatureExtractor(audio_backend="log_mel").read_media(other)["utterances"]
+        for new, old in zip(one["utterances"], expected, strict=True):
+            np.testing.assert_array_equal(np.float32(new["audio_features"]), old["audio_features"])
+            np.testing.assert_allclose(new["audio_quality"], old["audio_quality"], rtol=1e-6)
+            assert {key: new[key] for key in ("speaker", "text", "label", "start", "end")} == {
+                key: old[key] for key in ("speaker", "text", "label", "start", "end")
+            }
+            assert (output / new["audio"]).resolve() == (tmp_path / old["audio"]).resolve()
+    files = str(output / "part-*.parquet")
+    rows = datasets.load_dataset("parquet", data_files=files, cache_dir=tmp_path / "hf")
+    assert len(rows["train"]) == 6 and len(rows["train"][0]["audio_features"]) == LOG_MEL_SIZE
+
+
+def test_nothing_is_read_twice_unless_content_or_backend_change(tmp_path: Path, reads: list[str]) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    assert reads == ["talk 0.wav", "talk 1.wav"]
+    extract(path, output)
+    assert len(reads) == 2
+    write_sound(tmp_path / "talk 1.wav", tone(1.5, frequency=300))
+    extract(path, output)
+    assert reads[2:] == ["talk 1.wav"]
+    (tmp_path / "talk 0.wav").rename(tmp_path / "moved.wav")
+    path.write_text(path.read_text().replace("talk 0.wav", "moved.wav"))
+    extract(path, output)
+    assert len(reads) == 3
+
+
+def test_a_damaged_cache_is_read_anew(tmp_path: Path, reads: list[str]) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    for kept in (output / CACHE).iterdir():
+        kept.write_bytes(kept.read_bytes()[:50])
+    extract(path, output)
+    assert len(reads) == 4
+
+
+def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path, output = write_talk(tmp_path, missing=True), tmp_path / "out"
+    assert extract(path, output) == 1
+    (line,) = (json.loads(line) for line in (output / REPORT).read_text().splitlines())
+    assert (line["dialogue"], line["turn"], line["stream"], line["failed"]) == ("d0", 1, "audio", True)
+    assert line["path"].endswith("nowhere.wav") and "No such file" in line["reason"]
+    utterances = next(read_conversations(output))["utterances"]
+    assert ["audio_features" in one for one in utterances] == [True, False, True]
+    assert "No such file" in utterances[1]["missing"]["audio"]
+    # What was found missing is not looked for again.
+    batch = ReDiFuFeatureExtractor(audio_backend="log_mel")(list(read_conversations(output)))
+    assert batch["modality_mask"][0, :, 1].tolist() == [True, False, True]
+
+
+def test_shards_are_bounded_and_those_of_an_earlier_extraction_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "SHARD_UTTERANCES", 2)
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    manifest = json.loads((output / MANIFEST).read_text())
+    assert [shard["utterances"] for shard in manifest["shards"]] == [2, 2, 2]
+    assert [len(one["utterances"]) for one in read_conversations(output)] == [3, 3]
+    extract(write_talk(tmp_path, dialogues=1), output)
+    assert sorted(each.name for each in output.glob("*.parquet")) == [f"part-0000{n}.parquet" for n in (0, 1)]
+    assert [one["id"] for one in read_conversations(output)] == ["d0"]
+
+
+def test_processes_give_the_same(tmp_path: Path) -> None:
+    path = write_talk(tmp_path)
+    extract(path, tmp_path / "one")
+    done = []
+    extract(path, tmp_path / "two", num_processes=2, report=lambda *counts: done.append(counts))
+    assert done[-1] == (6, 6)
+    one, two = ((tmp_path / name / "part-00000.parquet").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(ValueError, match="manifest.json: not the manifest"):
+        next(read_conversations(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_killed_extraction_goes_on(tmp_path: Path) -> None:
+    path, output = write_talk(tmp_path, dialogues=40, clips=6), tmp_path / "out"
+    command = [sys.executable, "-m", "redifu.cli", "extract", str(path), "--output", str(output)]
+    command += ["--visual-backend", "none"]
+    process = subprocess.Popen(command, start_new_session=True)
+    while not (output / CACHE).is_dir() or len(list((output / CACHE).glob("*.safetensors"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {each: each.stat().st_mtime_ns for each in (output / CACHE).glob("*.safetensors")}
+    assert len(kept) < 40 and not (output / MANIFEST).exists()
+    subprocess.run(command, check=True)
+    assert all(each.stat().st_mtime_ns == when for each, when in kept.items())
+    assert len(list((output / CACHE).glob("*.safetensors"))) == 40
+    assert sum(len(one["utterances"]) for one in read_conversations(output)) == 240

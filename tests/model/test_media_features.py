@@ -1,0 +1,236 @@
+"""From files, waveforms and frames, good and bad, to features, quality, presence and reasons."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.made_media import tone, write_sound, write_video
+from redifu.data.readers import read_conversations
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.audio_features import LOG_MEL_SIZE
+from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
+from redifu.model.visual_features import FACE_DESCRIPTOR_SIZE
+
+SOUND, SIGHT, BOTH = (
+    {"audio_backend": "log_mel"},
+    {"visual_backend": "face_descriptor"},
+    {"audio_backend": "log_mel", "visual_backend": "face_descriptor"},
+)
+
+
+def read(utterances: list[dict[str, Any]], **backends: Any) -> list[dict[str, Any]]:
+    conversation = {"id": "d", "utterances": [{"speaker": "Ana", **one} for one in utterances]}
+    return ReDiFuFeatureExtractor(**backends).read_media(conversation)["utterances"]
+
+
+def reason(key: str, medium: Any, **span: float) -> str:
+    stream, backends = {"audio": ("audio", SOUND), "video": ("visual", SIGHT)}[key]
+    (utterance,) = read([{key: medium, **span}], **backends)
+    assert f"{stream}_features" not in utterance
+    return utterance["missing"][stream]
+
+
+def test_ways_to_give_a_sound_are_equal(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", tone(1.0) * (1 - 2**-15))
+    samples = np.round(tone(1.0) * (1 - 2**-15) * 2**15) / 2**15
+    ways = [
+        str(path),
+        path.read_bytes(),
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": None, "path": str(path)},
+        {"array": samples, "sampling_rate": 16000},
+        {"array": np.stack([samples, samples]), "sampling_rate": 16000},
+    ]
+    read_all = read([{"audio": way} for way in ways], **SOUND)
+    for one in read_all:
+        assert one["audio_features"].shape == (LOG_MEL_SIZE,)
+        np.testing.assert_allclose(one["audio_features"], read_all[0]["audio_features"], atol=2e-2)
+
+
+def test_a_waveform_of_another_rate_is_resampled_and_cut() -> None:
+    (half,) = read([{"audio": {"array": tone(2.0, rate=44100), "sampling_rate": 44100}, "end": 1.0}], **SOUND)
+    (whole,) = read([{"audio": {"array": tone(1.0), "sampling_rate": 16000}}], **SOUND)
+    assert half["audio_quality"][3] == pytest.approx(1.0)
+    np.testing.assert_allclose(half["audio_features"][-11:], whole["audio_features"][-11:], atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (7, "expected a path, the bytes of a file or {'array', 'sampling_rate'}, got int"),
+        ({"array": tone(1.0), "sampling_rate": 0}, "sampling_rate must be above 0, got 0"),
+        ({"array": np.full(9, np.nan), "sampling_rate": 16000}, "of finite numbers"),
+        ({"array": np.zeros((2, 2, 2)), "sampling_rate": 16000}, r"got shape \(2, 2, 2\)"),
+    ],
+)
+def test_what_is_no_sound_is_refused_with_its_place(audio: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"dialogue d, utterance 1: audio: .*{message}"):
+        read([{"text": "so"}, {"audio": audio}], **SOUND)
+
+
+def test_utterances_that_share_a_file_get_their_own_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = np.concatenate([tone(1.0, frequency=110), tone(1.0, frequency=220)])
+    path = str(write_sound(tmp_path / "both.wav", sound))
+    calls = []
+    once = ReDiFuFeatureExtractor.read_medium
+
+    def counted(self: Any, name: str, medium: Any, spans: Any) -> Any:
+        calls.append(len(spans))
+        return once(self, name, medium, spans)
+
+    monkeypatch.setattr(ReDiFuFeatureExtractor, "read_medium", counted)
+    late, early = read([{"audio": path, "start": 1.0}, {"audio": path, "end": 1.0}], **SOUND)
+    assert calls == [2]
+    assert late["audio_features"][-11] - early["audio_features"][-11] == pytest.approx(12, abs=0.5)
+
+
+def test_ready_features_are_left_alone_and_a_missing_stream_is_not_read_again(tmp_path: Path) -> None:
+    ready = {"audio_features": [0.0] * LOG_MEL_SIZE, "audio": str(tmp_path / "nowhere.wav")}
+    gone = {"audio": str(tmp_path / "nowhere.wav"), "missing": {"audio": "it hissed", "visual": None}}
+    assert read([ready, gone], **SOUND) == [{"speaker": "Ana", **one} for one in (ready, gone)]
+
+
+def test_dirty_files_are_missing_streams_with_their_reasons(tmp_path: Path) -> None:
+    black = [np.zeros((64, 64, 3), np.uint8)] * 10
+    noise = [np.random.default_rng(n).integers(0, 255, (64, 64, 3), np.uint8) for n in range(10)]
+    silent, seen = write_video(tmp_path / "black ü.mp4", black), write_video(tmp_path / "noise.mp4", noise)
+    short = write_sound(tmp_path / "short.wav", tone(0.05))
+    heard = write_sound(tmp_path / "heard.wav", tone(1.0))
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(seen.read_bytes()[:2000])
+    text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
+    text.write_text("no film\n" * 99)
+    empty.touch()
+    assert reason("video", str(silent)).startswith("face_share 0 is below")
+    assert reason("video", str(seen)).startswith("face_share 0 is below")
+    assert reason("audio", str(seen)) == "there is no audio stream"
+    assert reason("video", str(heard)) == "there is no video stream"
+    assert reason("audio", str(short)) == "duration 0.05 is below 0.1"
+    assert (
+        reason("audio", str(write_sound(tmp_path / "zero.wav", np.zeros(16000)))) == "silence 1 is above 0.99"
+    )
+    clipped = write_sound(tmp_path / "clipped.wav", np.sign(tone(1.0)))
+    assert reason("audio", str(clipped)) == "clipping 1 is above 0.5"
+    assert reason("audio", str(heard), start=3.0, end=4.0) == "the medium holds nothing from 3 s on"
+    for path in (cut, text, empty):
+        assert reason("video", str(path)).startswith("cannot be opened: Invalid data")
+    assert reason("video", str(tmp_path / "nowhere.mp4")) == "cannot be opened: No such file or directory"
+    assert reason("audio", str(tmp_path)) == "cannot be opened: Is a directory"
+
+
+def test_noise_louder_than_the_voice_is_said_but_used() -> None:
+    voice = tone(2.0) * (np.arange(32000) % 8000 < 4000)
+    noise = np.random.default_rng(0).standard_normal(32000) * np.sqrt((voice**2).mean()) * 10**0.25
+    noisy, clean = read(
+        [
+            {"audio": {"array": sound, "sampling_rate": 16000}}
+            for sound in (voice + noise, voice + noise / 30)
+        ],
+        **SOUND,
+    )
+    assert "audio_features" in noisy and noisy["audio_quality"][0] < 10 < clean["audio_quality"][0]
+
+
+def test_a_batch_marks_what_is_missing_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = str(write_sound(tmp_path / "a.wav", tone(1.0))), str(tmp_path / "b.wav")
+    conversations = [
+        {"id": "x", "utterances": [{"speaker": "A", "audio": good}, {"speaker": "B", "audio": bad}]},
+        {"id": "y", "utterances": [{"speaker": "A", "audio": good}]},
+    ]
+    extractor = ReDiFuFeatureExtractor(**SOUND, quality_size=4)
+    logger = "redifu.model.feature_extraction_redifu"
+    with caplog.at_level("WARNING", logger=logger):
+        batch = extractor(conversations, return_tensors="np")
+    assert batch["modality_mask"][..., 1].tolist() == [[True, False], [True, False]]
+    assert batch["utterance_mask"].tolist() == [[True, True], [True, False]]
+    assert batch["audio_features"].shape == (2, 2, LOG_MEL_SIZE)
+    assert batch["quality_features"].shape == (2, 2, 2, 4)
+    assert np.isfinite(batch["quality_features"][0, 0, 0]).all()
+    assert (
+        np.isnan(batch["quality_features"][0, 1]).all()
+        and np.isnan(batch["quality_features"][..., 1, :]).all()
+    )
+
+
+def test_quality_is_normalised_like_features(tmp_path: Path) -> None:
+    sounds = [write_sound(tmp_path / f"{n}.wav", tone(0.2 * (n + 1))) for n in range(4)]
+    conversation = {"id": "x", "utterances": [{"speaker": "A", "audio": str(path)} for path in sounds]}
+    extractor = ReDiFuFeatureExtractor(**SOUND, quality_size=4).fit([conversation])
+    quality = extractor([conversation], return_tensors="np")["quality_features"][0, :, 0]
+    duration = quality[:, 3]
+    assert duration.mean() == pytest.approx(0, abs=1e-4) and duration.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_paths_begin_in_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips").mkdir()
+    write_sound(tmp_path / "clips/a b.wav", tone(0.5))
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps({"utterances": [{"speaker": "A", "audio": "clips/a b.wav"}]}))
+    monkeypatch.chdir("/")
+    (conversation,) = read_conversations(file)
+    (utterance,) = ReDiFuFeatureExtractor(**SOUND).read_media(conversation)["utterances"]
+    assert len(utterance["audio_features"]) == LOG_MEL_SIZE and utterance["audio"] == "clips/a b.wav"
+
+
+def test_backends_tell_the_sizes_and_are_saved(tmp_path: Path) -> None:
+    extractor = ReDiFuFeatureExtractor(**BOTH, quality_size=4)
+    assert extractor.sizes == {"audio": LOG_MEL_SIZE, "visual": FACE_DESCRIPTOR_SIZE}
+    extractor.save_pretrained(tmp_path)
+    loaded = ReDiFuFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    for name, backends in (("audio", AUDIO_BACKENDS), ("visual", VISUAL_BACKENDS)):
+        for backend, size in backends.items():
+            assert ReDiFuFeatureExtractor(**{f"{name}_backend": backend}).sizes == {name: size}
+        with pytest.raises(
+            ValueError, match=f"{name}_backend must be one of {next(iter(backends))}, .*'mel'"
+        ):
+            ReDiFuFeatureExtractor(**{f"{name}_backend": "mel"})
+    with pytest.raises(ValueError, match="audio_size must be 291, as log_mel gives, got 300"):
+        ReDiFuFeatureExtractor(audio_backend="log_mel", audio_size=300)
+
+
+def test_action_units_lie_beside_the_video(tmp_path: Path) -> None:
+    from redifu.model.visual_features import ACTION_UNITS
+
+    names = ["frame", " timestamp", " success", *(f" {name}" for name in ACTION_UNITS)]
+    rows = [[n, n / 10, int(n != 3), *([n] * len(ACTION_UNITS))] for n in range(10)]
+    lines = [", ".join(map(str, row)) for row in [names, *rows]]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    clip = {"video": str(tmp_path / "a.mp4")}
+    whole, part, none = read(
+        [clip, {**clip, "start": 0.5}, {"video": str(tmp_path / "b.mp4")}], visual_backend="action_units"
+    )
+    np.testing.assert_allclose(whole["visual_features"], np.mean([0, 1, 2, 4, 5, 6, 7, 8, 9]), rtol=1e-6)
+    np.testing.assert_allclose(part["visual_features"], 7.0)
+    assert whole["visual_quality"][0] == pytest.approx(0.9) and np.isnan(whole["visual_quality"][1:]).all()
+    assert "No such file" in none["missing"]["visual"]
+
+
+def test_frames_are_as_good_as_their_file(test_data: Path, tmp_path: Path) -> None:
+    from redifu.model.media_decoding import Span, read_frames
+
+    path = shutil.copy(test_data / "fixtures/talking_face.mp4", tmp_path / "face.mp4")
+    ((_, frames),) = read_frames(path, [Span(end=2.0)], frames_per_second=5)
+    given = {"frames": np.stack(frames.pictures), "frames_per_second": 5}
+    file, array = read([{"video": str(path), "end": 2.0}, {"video": given}], **SIGHT)
+    assert file["visual_features"].shape == (FACE_DESCRIPTOR_SIZE,)
+    np.testing.assert_allclose(file["visual_features"], array["visual_features"], atol=1e-6)
+    assert file["visual_quality"] == array["visual_quality"] and file["visual_quality"][0] == 1.0
+
+
+def test_a_face_in_some_frames_and_in_none(test_data: Path) -> None:
+    comes, none = read(
+        [
+            {"video": str(test_data / "fixtures" / name)}
+            for name in ("face_comes_and_goes.mov", "no_face.mp4")
+        ],
+        **SIGHT,
+    )
+    assert 0.2 < comes["visual_quality"][0] < 0.8 and "visual_features" in comes
+    assert none["missing"]["visual"].startswith("face_share 0 is below")
