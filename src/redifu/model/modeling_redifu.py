@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_redifu import ReDiFuConfig
@@ -20,7 +20,7 @@ from .losses import IGNORED_LABEL, emotion_loss
 from .relation_subgraphs import conversation_graph
 from .remote_code import CarriesCode
 from .speaker_relations import CrossModalRelations, SpeakerRelations
-from .text_backbone import encode_texts
+from .text_backbone import encode_texts, load_backbone_weights, read_backbone_config
 from .text_guided_fusion import build_fusion
 
 # Bounds the memory of the text backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
@@ -300,20 +300,9 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
             config_fields: fields of `ReDiFuConfig`.
         """
-        backbone_config, unknown = AutoConfig.from_pretrained(
-            name_or_path, return_unused_kwargs=True, **(text_config or {})
-        )
-        if unknown:
-            raise ValueError(f"text_config: {', '.join(unknown)} is unknown to {backbone_config.model_type}")
-        backbone_config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
+        backbone_config = read_backbone_config(name_or_path, text_config or {})
         model = cls(ReDiFuConfig(text_config=backbone_config, **config_fields))
-        pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True)
-        try:
-            found = model.redifu.text_backbone.load_state_dict(pretrained.state_dict(), strict=False)
-        except RuntimeError as error:
-            raise ValueError(f"text_config does not fit the weights of {name_or_path}: {error}") from None
-        if found.missing_keys:
-            raise ValueError(f"{name_or_path} lacks weights: {', '.join(found.missing_keys)}")
+        load_backbone_weights(model.redifu.text_backbone, name_or_path)
         return model
 
     @can_return_tuple

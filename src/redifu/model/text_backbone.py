@@ -1,7 +1,39 @@
 """Utterance embeddings from the tokens of a text backbone."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+
+def read_backbone_config(name_or_path: str, fields: Mapping[str, Any]) -> Any:
+    """Read the configuration of a pretrained backbone, with some fields set otherwise.
+
+    Raises:
+        ValueError: a field is unknown to this kind of backbone.
+    """
+    config, unknown = AutoConfig.from_pretrained(name_or_path, return_unused_kwargs=True, **fields)
+    if unknown:
+        raise ValueError(f"text_config: {', '.join(unknown)} is unknown to {config.model_type}")
+    config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
+    return config
+
+
+def load_backbone_weights(backbone: nn.Module, name_or_path: str) -> None:
+    """Load the weights of a pretrained backbone into one that was built of its configuration.
+
+    Raises:
+        ValueError: weights are missing, or of other shapes.
+    """
+    pretrained = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, use_safetensors=True)
+    try:
+        found = backbone.load_state_dict(pretrained.state_dict(), strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"text_config does not fit the weights of {name_or_path}: {error}") from None
+    if found.missing_keys:
+        raise ValueError(f"{name_or_path} lacks weights: {', '.join(found.missing_keys)}")
 
 
 def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
