@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from .face_tracking import (
-    PICTURE_SIZE,
     FaceFinder,
     choose_speaking_face,
     face_picture,
     facial_flow,
+    grey_pictures,
     opencv,
     same_shots,
 )
@@ -65,12 +65,8 @@ def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | N
     Raises:
         ValueError: no frame has a face.
     """
-    cv2 = opencv()
     faces = _faces(boxes)
-    pictures = {
-        index: cv2.cvtColor(face_picture(frames[index], box, PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
-        for index, box in faces.items()
-    }
+    pictures = grey_pictures(frames, faces)
     appearance = np.stack([_appearance(picture) for picture in pictures.values()])
     shots = same_shots(frames)
     motion = [
