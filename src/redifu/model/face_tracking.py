@@ -24,14 +24,14 @@ SECONDS_BETWEEN_SEARCHES = 1.0  # of a whole frame, as long as a face is followe
 SECONDS_OUT_OF_SIGHT = 0.65  # after which a face is taken for gone
 MOST_FACES = 5  # followed at a time, the largest first
 SAME_FACE = 0.3  # intersection over union from which two boxes are one face
-ANOTHER_SHOT = (
-    0.5  # squared difference of two frames, over the sum of their variances, above which there is a cut
-)
+# A frame begins another shot if its squared difference to the one before is above this share of the sum of
+# their variances.
+ANOTHER_SHOT = 0.5
 NOISE = 25.0  # squared grey levels, a variance that even black frames may have
 
 PICTURE_SIZE = 96  # pixels, side of the square picture of a face on which motion is measured
 STILL_MOUTH = 0.005  # face widths a step: what a silent mouth shows; among such, size decides
-ALSO_SPEAKING = 0.5  # share of the best face's score from which a face of another moment is taken too
+ALSO_SPEAKING = 0.5  # share of the best face's rate from which a face of another moment is taken too
 
 
 def opencv() -> Any:
@@ -150,6 +150,15 @@ def face_picture(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     side = max(1, round(max(box[2:])))
     part = cv2.getRectSubPix(frame, (side, side), (box[:2] + (box[2:] - 1) / 2).tolist())
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+
+
+def grey_pictures(frames: Sequence[np.ndarray], track: Track) -> dict[int, np.ndarray]:
+    """Cut the face out of each frame of a track, (PICTURE_SIZE, PICTURE_SIZE) uint8, in the order of time."""
+    cv2 = opencv()
+    return {
+        index: cv2.cvtColor(face_picture(frames[index], track[index], PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
+        for index in sorted(track)
+    }
 
 
 def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -273,13 +282,12 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 def _speaking_rate(frames: Sequence[np.ndarray], track: Track) -> float:
     """Height of the face over that of the frame, times the motion of the mouth in face widths a step."""
-    cv2 = opencv()
-    indices = sorted(track)
-    pictures = [
-        cv2.cvtColor(face_picture(frames[index], track[index], PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
-        for index in indices
+    pictures = grey_pictures(frames, track)
+    flows = [
+        facial_flow(pictures[before], pictures[after])[1]
+        for before, after in pairwise(pictures)
+        if after == before + 1
     ]
-    flows = [facial_flow(before, after)[1] for before, after in pairwise(pictures)]
     motions = [np.linalg.norm(flow[15:23, 6:18], axis=-1).mean() for flow in flows]  # the mouth's region
-    height = np.mean([track[index][3] for index in indices]) / frames[0].shape[0]
+    height = np.mean([box[3] for box in track.values()]) / frames[0].shape[0]
     return float(height * (STILL_MOUTH + np.mean(motions or [0.0])))

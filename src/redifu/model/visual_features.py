@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .face_tracking import PICTURE_SIZE, face_picture, facial_flow, opencv, same_shots
+from .face_tracking import face_picture, facial_flow, grey_pictures, opencv, same_shots
 from .media_quality import QUALITY
 
 # OpenFace's names: intensities 0 to 5, then presences 0 or 1, which know one unit more.
@@ -44,12 +44,8 @@ def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | N
     Raises:
         ValueError: no frame has a face.
     """
-    cv2 = opencv()
     faces = _faces(boxes)
-    pictures = {
-        index: cv2.cvtColor(face_picture(frames[index], box, PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
-        for index, box in faces.items()
-    }
+    pictures = grey_pictures(frames, faces)
     appearance = np.stack([_appearance(picture) for picture in pictures.values()])
     shots = same_shots(frames)
     motion = [
@@ -131,7 +127,10 @@ def read_action_units(
         ValueError: there are no frames in the span, the file lacks a column, or holds something that is not
             a finite number.
     """
-    names = ("timestamp", "success", *ACTION_UNITS)
+    # Of single pictures there are no times, and no span to choose.
+    names = (
+        ("success", *ACTION_UNITS) if start == 0 and end is None else ("success", *ACTION_UNITS, "timestamp")
+    )
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]
@@ -139,11 +138,11 @@ def read_action_units(
             raise ValueError(f"{path}: expected OpenFace's columns, {', '.join(missing)} not found")
         columns = [header.index(name) for name in names]
         rows = [_numbers(row, columns, f"{path}, line {reader.line_num}") for row in reader if row]
-    table = np.array(rows).reshape(-1, len(names))
-    times = table[:, 0]
-    table = table[(times >= start) & (times < (np.inf if end is None else end)), 1:]
-    if not len(table):
-        raise ValueError(f"{path}: expected rows of frames from {start:g} s on, got none")
+    if names[-1] == "timestamp":
+        rows = [row for row in rows if start <= row[-1] < (np.inf if end is None else end)]
+    if not rows:
+        raise ValueError(f"{path}: expected a row for each frame from {start:g} s on, got none")
+    table = np.array(rows)[:, : 1 + len(ACTION_UNITS)]
     succeeded = table[:, 0] == 1
     averages = table[succeeded, 1:].sum(axis=0) / max(succeeded.sum(), 1)
     return averages.astype(np.float32), float(succeeded.mean())
