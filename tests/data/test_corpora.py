@@ -9,6 +9,7 @@ from redifu.data.corpora import CORPORA, IEMOCAP_LABELS, read_corpus
 from redifu.data.readers import read_conversations
 from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuConfig
+from redifu.model.feature_extraction_redifu import FOLDER
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -174,7 +175,7 @@ def test_dialogues_of_meld_have_different_ids_and_a_split_each(meld: Path, tmp_p
     assert [one["text"] for one in conversations[0]["utterances"]] == ["d0 u0", "d0 u2"]
     write_conversations(tmp_path / "meld.jsonl", conversations)
     read = list(read_conversations(tmp_path / "meld.jsonl", split="dev"))
-    assert read == [each for each in conversations if each["split"] == "dev"]
+    assert [{**each, FOLDER: str(tmp_path)} for each in conversations if each["split"] == "dev"] == read
 
 
 def test_meld_may_be_unpacked_in_folders_or_lack_parts(meld: Path, tmp_path: Path) -> None:

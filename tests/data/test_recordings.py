@@ -13,6 +13,7 @@ from PIL import Image
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording, probe_recording
 from redifu.data.writers import write_conversations
+from redifu.model.feature_extraction_redifu import FOLDER
 
 pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
 
@@ -45,7 +46,8 @@ def test_turns_become_utterances_that_point_to_the_recording(tmp_path: Path) -> 
         ],
     }
     write_conversations(tmp_path / "talks" / "a.json", [conversation])
-    assert list(read_conversations(tmp_path / "talks" / "a.json")) == [conversation]
+    given = {**conversation, FOLDER: str(tmp_path / "talks")}
+    assert list(read_conversations(tmp_path / "talks" / "a.json")) == [given]
     assert (tmp_path / "talks" / audio).resolve() == sound.resolve()
 
 

@@ -58,6 +58,11 @@ def read_conversations(
         ValueError: naming the file and, where known, line, dialogue and utterance; while reading, too.
     """
     path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    return (_with_folder(each, folder) for each in _read(path, split=split, check=check))
+
+
+def _read(path: Path, *, split: str | None, check: Check | None) -> Iterator[dict[str, Any]]:
     source = str(path)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file")
@@ -142,8 +147,7 @@ def conversations_from_table(
 def _validated(conversations: Iterable[Any], *, source: str, check: Check | None) -> Iterator[dict[str, Any]]:
     index = None
     for index, conversation in enumerate(conversations):
-        conversation = _checked(conversation, source=source, index=index, check=check)
-        yield _with_folder(conversation, Path(source).parent)
+        yield _checked(conversation, source=source, index=index, check=check)
     if index is None:
         raise ValueError(f"{source}: expected at least one conversation, got none")
 
@@ -262,8 +266,9 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
         if "turn" in rows:
             rows = rows.sort_values("turn", kind="stable")
         cells = table.take(pa.array(rows.index)).to_pylist()
-        identifier = str(cells[0]["dialogue_id"])
-        yield {"id": identifier, "utterances": [_utterance(row) for row in cells]}
+        conversation = {"id": str(cells[0]["dialogue_id"]), "utterances": [_utterance(row) for row in cells]}
+        name = rows["split"].iloc[0] if "split" in rows else None
+        yield conversation if pd.isna(name) else {**conversation, "split": str(name)}
 
 
 def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
@@ -277,12 +282,11 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
         )
     keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
     if split is not None:
-        splits = keys["split"].astype(str)
-        keys = keys[splits == split]
+        splits = keys["split"].dropna().astype(str)
+        keys = keys.loc[splits.index[splits == split]]
         if keys.empty:
-            raise ValueError(
-                f"{source}: expected a split, one of {', '.join(splits.unique())}, got {split!r}"
-            )
+            one_of = f"one of {', '.join(splits.unique())}" if len(splits) else "but the column is empty"
+            raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
     given = keys.copy()
     if "turn" in keys:
         keys["turn"] = pd.to_numeric(keys["turn"], errors="coerce")

@@ -1,6 +1,6 @@
 """Features of the streams, ready or read from media, normalised and padded."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +153,19 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}_features must be finite, got NaN or infinite values")
 
-    def fit(self, conversations: Iterable[Mapping[str, Any]]) -> "ReDiFuFeatureExtractor":
-        """Measure mean and standard deviation of every feature over the utterances that have the stream."""
-        keys = {name: f"{name}_features" for name in self.sizes} | {key: key for key in self._measures}
-        sums = {key: np.zeros((3, size)) for key, size in (self.sizes | self._measures).items()}
+    def fit(
+        self, conversations: Iterable[Mapping[str, Any]], *, streams: Collection[str] = MODALITIES
+    ) -> "ReDiFuFeatureExtractor":
+        """Measure mean and standard deviation of every feature over the utterances that have the stream.
+
+        Args:
+            conversations: those to measure.
+            streams: to measure, with their quality; the others keep what was measured before.
+        """
+        sizes = {name: size for name, size in self.sizes.items() if name in streams}
+        sizes |= {key: size for key, size in self._measures.items() if key.split("_")[0] in streams}
+        keys = {name: name if name in self._measures else f"{name}_features" for name in sizes}
+        sums = {name: np.zeros((3, size)) for name, size in sizes.items()}
         for conversation in conversations:
             for utterance in self.read_media(conversation)["utterances"]:
                 self.check(utterance)
@@ -166,7 +175,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                         known = np.isfinite(array)
                         array = np.where(known, array, 0.0)
                         total += np.stack([known, array, array**2])
-        self.statistics = {}
+        self.statistics = {name: kept for name, kept in self.statistics.items() if name not in sizes}
         for name, (count, first, second) in sums.items():
             if not count.any():
                 continue

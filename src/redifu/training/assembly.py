@@ -1,5 +1,7 @@
 """From a recipe to the model, the processor and the data it names."""
 
+import logging
+from collections.abc import Collection
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -14,6 +16,8 @@ from redifu.model import (
 )
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
+
+logger = logging.getLogger(__name__)
 
 _PACKAGED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 _PROCESSOR_KEYS = ("speaker_in_text", "text_context_turns", "max_text_tokens", "max_utterances")
@@ -57,6 +61,17 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict
     return data
 
 
+def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
+    """Return the streams whose features are to be normalised by the training data.
+
+    Those that a checkpoint knows are not: it was trained on them as its processor gives them.
+    """
+    known: Collection[str] = ()
+    if recipe.model.checkpoint is not None:
+        known = load_pretrained(expand(str(recipe.model.checkpoint)))[0].config.modalities
+    return [name for name in processor.feature_extractor.sizes if name not in known]
+
+
 def backbone_folder(name_or_path: str) -> str:
     """Return where a text backbone is loaded from: a folder, else the name of a model on the Hub.
 
@@ -74,10 +89,8 @@ def backbone_folder(name_or_path: str) -> str:
 def _from_scratch(
     model_section: ModelSection, data: DataSection, *, labels: list[str]
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    backends = {name: getattr(data, f"{name}_backend") for name in ("audio", "visual")}
-    told = ReDiFuFeatureExtractor(**{f"{name}_backend": backend for name, backend in backends.items()}).sizes
-    fields = {f"{name}_size": size for name, size in told.items()} | model_section.config
-    fields["id2label"] = dict(enumerate(labels))
+    backends = _backends(data)
+    fields = _sizes(backends) | model_section.config | {"id2label": dict(enumerate(labels))}
     tokenizer = None
     if model_section.text_backbone is not None:
         folder = backbone_folder(model_section.text_backbone)
@@ -94,39 +107,42 @@ def _from_scratch(
         model = ReDiFuForEmotionRecognition(ReDiFuConfig.released(model_section.released, **fields))
     else:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig(**fields))
-    config = model.config
-    extractor = ReDiFuFeatureExtractor(
-        text_size=None if tokenizer is not None else config.text_size,
-        audio_size=config.audio_size,
-        visual_size=config.visual_size,
-        quality_size=config.quality_size,
-        **{f"{name}_backend": backend for name, backend in backends.items()},
-    )
+    extractor = _extractor(model.config, backends, reads_text=tokenizer is None)
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
 
 
 def _from_checkpoint(
     model_section: ModelSection, data: DataSection
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a checkpoint; other labels, or another order, get output layers of their own, untrained."""
+    """Load a checkpoint; other labels or streams than its own get layers of their own, untrained."""
     folder = expand(str(model_section.checkpoint))
     model, processor = load_pretrained(folder)
     labels = data.labels or model.config.labels
-    if model_section.config or labels != model.config.labels:
-        values = model.config.to_dict() | model_section.config
+    trained = processor.feature_extractor
+    backends = {name: backend or getattr(trained, name) for name, backend in _backends(data).items()}
+    fields = _sizes(_backends(data)) | model_section.config
+    if fields or labels != model.config.labels:
+        values = model.config.to_dict() | fields
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
-    parts = (processor.feature_extractor, processor.tokenizer)
-    return model, ReDiFuProcessor(*parts, labels=labels, **options)
+    extractor = _extractor(model.config, backends, reads_text=processor.tokenizer is None)
+    extractor.statistics, extractor.clip = trained.statistics, trained.clip
+    return model, ReDiFuProcessor(extractor, processor.tokenizer, labels=labels, **options)
 
 
 def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:
-    """Move trained weights into a model of another configuration, output layers only for the same labels."""
+    """Move trained weights into a model of another configuration, as far as labels and streams agree."""
     model = ReDiFuForEmotionRecognition(config)
-    weights = trained.state_dict()
+    untrained: tuple[str, ...] = ()
     if config.labels != trained.config.labels:
-        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.output")}
+        untrained = ("classifier.output",)
+        logger.warning("the labels are not those of the checkpoint: the output layers start untrained")
+    if config.modalities != trained.config.modalities:
+        untrained = ("classifier.",)
+        streams = ", ".join(config.modalities)
+        logger.warning(f"the streams are not those of the checkpoint: the head on {streams} starts untrained")
+    weights = {name: value for name, value in trained.state_dict().items() if not name.startswith(untrained)}
     expected = model.state_dict()
     for name, value in weights.items():
         if name not in expected or expected[name].shape != value.shape:
@@ -137,6 +153,26 @@ def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> 
             )
     model.load_state_dict(weights, strict=False)
     return model
+
+
+def _backends(data: DataSection) -> dict[str, str | None]:
+    return {name: getattr(data, name) for name in ("audio_backend", "visual_backend")}
+
+
+def _sizes(backends: dict[str, Any]) -> dict[str, int]:
+    """The sizes of streams that backends tell."""
+    return {f"{name}_size": size for name, size in ReDiFuFeatureExtractor(**backends).sizes.items()}
+
+
+def _extractor(config: ReDiFuConfig, backends: dict[str, Any], *, reads_text: bool) -> ReDiFuFeatureExtractor:
+    """Build the extractor of a model; without a tokenizer it reads features of the text too."""
+    return ReDiFuFeatureExtractor(
+        text_size=config.text_size if reads_text else None,
+        audio_size=config.audio_size,
+        visual_size=config.visual_size,
+        quality_size=config.quality_size,
+        **backends,
+    )
 
 
 def _processor_options(data: DataSection) -> dict[str, Any]:

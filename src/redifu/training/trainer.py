@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
 from redifu.evaluation.protocol import evaluate_conversations
 from redifu.model.losses import IGNORED_LABEL
-from redifu.training.assembly import build_model, read_data
+from redifu.training.assembly import build_model, read_data, unmeasured_streams
 from redifu.training.checkpoints import (
     Progress,
     load_pretrained,
@@ -106,8 +106,8 @@ class TrainingRun:
         self.progress = read_progress(checkpoint) if checkpoint else Progress()
         model, self.processor = build_model(recipe) if checkpoint is None else load_pretrained(checkpoint)
         self.data = read_data(recipe, self.processor)
-        if checkpoint is None and recipe.model.checkpoint is None:
-            self.processor.feature_extractor.fit(self.data["train"])
+        if checkpoint is None and (streams := unmeasured_streams(recipe, self.processor)):
+            self.processor.feature_extractor.fit(self.data["train"], streams=streams)
         self._build_batches()
         self._build_steps(model, checkpoint)
         self.accelerator.wait_for_everyone()
