@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from model.made_media import tone, write_sound
 from redifu.cli import main
 from redifu.data.readers import read_conversations
 from redifu.training.recipe import Recipe
@@ -247,6 +248,35 @@ def test_prepare_makes_conversations_of_a_data_set(
     assert out == ""
     assert "dev: text only, there is no folder dev_splits_complete" in err.splitlines()
     assert [each["id"] for each in read_conversations(output, split="dev")] == ["dev-3"]
+
+
+def test_extract_reads_what_it_can_and_counts_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk, output = tmp_path / "talk.jsonl", tmp_path / "features"
+    clip = str(write_sound(tmp_path / "clip.wav", tone(0.5)))
+    said = [{"speaker": "Ana", "audio": clip}, {"speaker": "Ben", "audio": "gone.wav", "text": "Hm."}]
+    talk.write_text(json.dumps({"id": "d", "utterances": said}))
+    command = ["extract", str(talk), "--output", str(output), "--visual-backend", "none"]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert out.strip() == str(output)
+    assert err.strip() == f"redifu extract: 1 streams could not be read: see {output / 'report.jsonl'}"
+    talk.write_text(json.dumps({"id": "d", "utterances": said[:1]}))
+    assert main(command) == 0
+    (conversation,) = read_conversations(output)
+    assert len(conversation["utterances"][0]["audio_features"]) == 291
+
+
+def test_a_package_that_is_not_installed_gets_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = str(write_sound(tmp_path / "clip.wav", tone(0.5)))
+    talk = tmp_path / "talk.json"
+    talk.write_text(json.dumps({"utterances": [{"speaker": "Ana", "audio": clip}]}))
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    complaint = refused(capsys, "extract", str(talk), "--output", str(tmp_path / "out"))
+    assert complaint.endswith("librosa is not installed: pip install 'redifu[media]'\n")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
