@@ -132,6 +132,6 @@ class ConversationSession:
             places = list(new.values())
             self.model.eval()
             with torch.no_grad():
-                embedded = self.model.redifu.text_embeddings(spoken["input_ids"][places], masks[places])
+                embedded = self.model.redifu.embed("text", spoken["input_ids"][places], masks[places])
             known |= dict(zip(new, embedded, strict=True))
         return [(key, known[key]) for key in keys]

