@@ -3,7 +3,7 @@
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, FeatureExtractionMixin
 
 from redifu.data.readers import read_conversations
 from redifu.model import (
@@ -13,6 +13,8 @@ from redifu.model import (
     ReDiFuProcessor,
 )
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
+from redifu.model.feature_extraction_redifu import MEDIA
+from redifu.model.media_features import BACKBONE, SAMPLING_RATE
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
 
@@ -75,32 +77,52 @@ def backbone_folder(name_or_path: str) -> str:
 def _from_scratch(
     model_section: ModelSection, data: DataSection, *, labels: list[str]
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    backends = {name: getattr(data, f"{name}_backend") for name in ("audio", "visual")}
-    told = ReDiFuFeatureExtractor(**{f"{name}_backend": backend for name, backend in backends.items()}).sizes
+    reading = _backends(model_section, data)
+    told = ReDiFuFeatureExtractor(**reading).sizes
     fields = {f"{name}_size": size for name, size in told.items()} | model_section.config
     fields["id2label"] = dict(enumerate(labels))
-    tokenizer = None
-    if backbones := model_section.backbones:
-        model, tokenizer = _on_backbones(backbones, model_section, fields)
+    tokenizer, backbones = None, model_section.backbones
+    if backbones:
+        model, tokenizer, raw_reading = _on_backbones(backbones, model_section, fields)
+        reading |= raw_reading
     elif model_section.released is not None:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig.released(model_section.released, **fields))
     else:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig(**fields))
     config = model.config
-    extractor = ReDiFuFeatureExtractor(
-        text_size=None if tokenizer is not None else config.text_size,
-        audio_size=config.audio_size,
-        visual_size=config.visual_size,
-        quality_size=config.quality_size,
-        **{f"{name}_backend": backend for name, backend in backends.items()},
-    )
+    ready = {
+        f"{name}_size": getattr(config, f"{name}_size") for name in config.modalities if name not in backbones
+    }
+    extractor = ReDiFuFeatureExtractor(quality_size=config.quality_size, **ready, **reading)
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
+
+
+def _backends(model_section: ModelSection, data: DataSection) -> dict[str, Any]:
+    """Say by which backends the extractor reads media: what a backbone of the model takes is left to it."""
+    reading: dict[str, Any] = {}
+    for name in MEDIA:
+        given, inside = getattr(data, f"{name}_backend"), name in model_section.backbones
+        if given is not None and (given == BACKBONE) != inside:
+            raise ValueError(
+                f"data.{name}_backend must be {BACKBONE!r} with a model.{name}_backbone and not without, "
+                f"got {given!r}"
+            )
+        reading[f"{name}_backend"] = BACKBONE if inside else given
+    if data.picture_count is not None:
+        if "visual" not in model_section.backbones:
+            raise ValueError("data.picture_count is of a model.visual_backbone, and there is none")
+        reading["picture_count"] = data.picture_count
+    return reading
 
 
 def _on_backbones(
     backbones: dict[str, str], model_section: ModelSection, fields: dict[str, Any]
-) -> tuple[ReDiFuForEmotionRecognition, Any]:
-    """Build a model on pretrained backbones; also the tokenizer of that of the text, None without one."""
+) -> tuple[ReDiFuForEmotionRecognition, Any, dict[str, Any]]:
+    """Build a model on pretrained backbones.
+
+    Also returned are the tokenizer of that of the text, None without one, and what the extractor must do
+    with sound and picture for those of the media.
+    """
     folders: dict[str, Any] = {name: backbone_folder(place) for name, place in backbones.items()}
     changes = {field: getattr(model_section, field) for field in BACKBONE_CONFIGS.values()}
     tokenizer = None
@@ -109,10 +131,32 @@ def _on_backbones(
             tokenizer = AutoTokenizer.from_pretrained(folders["text"])
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
-        return ReDiFuForEmotionRecognition.from_backbones(**folders, **changes, **fields), tokenizer
+        model = ReDiFuForEmotionRecognition.from_backbones(**folders, **changes, **fields)
+        return model, tokenizer, _raw_reading(folders, model.config)
     except OSError as error:
         named = ", ".join(f"{name}_backbone {place}" for name, place in backbones.items())
         raise ValueError(f"{named}: {error}") from error
+
+
+def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any]:
+    """Read how backbones on media were given these in their training, as options of the extractor."""
+    reading: dict[str, Any] = {}
+    if "audio" in folders:
+        values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["audio"])
+        if (rate := values.get("sampling_rate")) != SAMPLING_RATE:
+            raise ValueError(f"audio_backbone must take {SAMPLING_RATE} samples a second, got {rate}")
+        reading["normalize_waveform"] = bool(values.get("do_normalize"))
+    if "visual" in folders:
+        values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["visual"])
+        size = getattr(config.vision_config, "image_size", None)
+        if not isinstance(size, int):
+            raise ValueError(f"visual_backbone must take pictures of one side, image_size, got {size}")
+        reading["picture_size"] = size
+        if values.get("do_normalize", True):
+            reading |= {f"picture_{key}": values[f"image_{key}"] for key in ("mean", "std")}
+        else:
+            reading |= {"picture_mean": (0.0, 0.0, 0.0), "picture_std": (1.0, 1.0, 1.0)}
+    return reading
 
 
 def _from_checkpoint(

@@ -88,6 +88,7 @@ class DataSection:
         audio_backend: as of `ReDiFuFeatureExtractor`, like the next: what the model's features of files come
             from; it tells model.audio_size.
         visual_backend: the same for pictures.
+        picture_count: face crops of an utterance that a visual backbone sees.
     """
 
     train: str | dict
@@ -100,6 +101,7 @@ class DataSection:
     max_utterances: int | None = None
     audio_backend: str | None = None
     visual_backend: str | None = None
+    picture_count: int | None = None
 
     def validate_sources(self) -> None:
         """Refuse a source without path, or with keys that mean nothing."""
@@ -117,7 +119,9 @@ class DataSection:
 
     def validate_least(self) -> None:
         """Refuse lengths below the least that make sense."""
-        _refuse_below(self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1})
+        _refuse_below(
+            self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1, "picture_count": 1}
+        )
 
     def source(self, name: str) -> DataSource | None:
         """Return the source "train", "dev" or "test"; None for a test set that is not given."""
