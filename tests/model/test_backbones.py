@@ -233,9 +233,9 @@ def test_pretrained_backbones_keep_their_weights(tmp_path: Path) -> None:
         for path, value in model.redifu.get_submodule(f"{name}_backbone").state_dict().items():
             assert torch.equal(value, expected[path]), path
     with pytest.raises(ValueError, match="audio_config does not fit the weights"):
-        ReDiFuForEmotionRecognition.from_backbones(
-            **places, audio_config={"intermediate_size": 20, "name_or_path": ""}, **fields
-        )
+        ReDiFuForEmotionRecognition.from_backbones(**places, audio_config={"intermediate_size": 20}, **fields)
+    with pytest.raises(ValueError, match="text_config changes a backbone of text, and there is none"):
+        ReDiFuForEmotionRecognition.from_backbones(**places, text_config={"hidden_size": 4}, **fields)
     with pytest.raises(ValueError, match="vision_config: patch_sice is unknown to vit"):
         ReDiFuForEmotionRecognition.from_backbones(**places, vision_config={"patch_sice": 2}, **fields)
 

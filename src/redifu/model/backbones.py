@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 
+from .configuration_redifu import BACKBONE_CONFIGS
+
 # These bound the memory of a backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
 TEXT_CHUNK_TOKENS = 1024
 AUDIO_CHUNK_SAMPLES = 480_000  # 30 s
 VISUAL_CHUNK_PICTURES = 32
 
-# What comes before the attention of these mixes no frames once padding is zero; of others that is not known.
+# Of these, if each frame is normed by itself, masked padding is zero where convolutions reach it, and changes
+# nothing; of other families that is not so, or not known.
 _PADDED_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
@@ -33,46 +36,61 @@ def build_backbone(config: PreTrainedConfig) -> nn.Module:
     return backbone
 
 
-def read_backbone_config(name_or_path: str, fields: Mapping[str, Any], *, field: str) -> PreTrainedConfig:
-    """Read the configuration of a pretrained backbone, with some fields set otherwise.
+def read_backbone_configs(
+    places: Mapping[str, str | None], changes: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, PreTrainedConfig]:
+    """Read the configurations of pretrained backbones, with some fields set otherwise.
 
     Args:
-        name_or_path: a folder or Hub id that AutoConfig loads.
-        fields: fields to set otherwise.
-        field: where the configuration will stand in that of the model, named in errors.
+        places: by stream a folder or Hub id that AutoConfig loads, or None.
+        changes: by stream the fields to set otherwise, or None.
+
+    Returns:
+        By their fields of `ReDiFuConfig`.
 
     Raises:
-        ValueError: a field is unknown to this kind of backbone.
+        ValueError: a field is unknown to this kind of backbone, or there is no backbone to change.
     """
-    config, unknown = AutoConfig.from_pretrained(name_or_path, return_unused_kwargs=True, **fields)
-    if unknown:
-        raise ValueError(f"{field}: {', '.join(unknown)} is unknown to {config.model_type}")
-    config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
-    return config
+    configs = {}
+    for name, place in places.items():
+        field, fields = BACKBONE_CONFIGS[name], changes[name] or {}
+        if place is None and fields:
+            raise ValueError(f"{field} changes a backbone of {name}, and there is none")
+        if place is not None:
+            config, unknown = AutoConfig.from_pretrained(place, return_unused_kwargs=True, **fields)
+            if unknown:
+                raise ValueError(f"{field}: {', '.join(unknown)} is unknown to {config.model_type}")
+            config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
+            configs[field] = config
+    return configs
 
 
-def load_backbone_weights(backbone: nn.Module, name_or_path: str, *, field: str) -> None:
-    """Load the weights of a pretrained backbone into one that was built of its configuration.
+def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
+    """Load the weights of pretrained backbones into those of a model, built of their configurations.
 
     Args:
-        backbone: as of `build_backbone`.
-        name_or_path: a folder or Hub id that AutoModel loads.
-        field: where the configuration stands in that of the model, named in errors.
+        model: a ReDiFuModel.
+        places: by stream a folder or Hub id that AutoModel loads, or None.
 
     Raises:
         ValueError: weights are missing, or of other shapes.
     """
-    pretrained, report = AutoModel.from_pretrained(
-        name_or_path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-    try:
-        found = backbone.load_state_dict(pretrained.state_dict(), strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{field} does not fit the weights of {name_or_path}: {error}") from None
-    # What the file lacks was drawn at random, which is no loss for a pooler that is not used here.
-    drawn = set(report["missing_keys"]) & set(backbone.state_dict())
-    if missing := sorted({*found.missing_keys, *drawn}):
-        raise ValueError(f"{name_or_path} lacks weights: {', '.join(missing)}")
+    for name, place in places.items():
+        if place is None:
+            continue
+        backbone = model.get_submodule(f"{name}_backbone")
+        pretrained, report = AutoModel.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        try:
+            found = backbone.load_state_dict(pretrained.state_dict(), strict=False)
+        except RuntimeError as error:
+            field = BACKBONE_CONFIGS[name]
+            raise ValueError(f"{field} does not fit the weights of {place}: {error}") from None
+        # What the file lacks was drawn at random, which is no loss for a pooler that is not used here.
+        drawn = set(report["missing_keys"]) & set(backbone.state_dict())
+        if missing := sorted({*found.missing_keys, *drawn}):
+            raise ValueError(f"{place} lacks weights: {', '.join(missing)}")
 
 
 def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:

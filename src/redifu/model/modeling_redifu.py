@@ -16,8 +16,8 @@ from .backbones import (
     encode_pictures,
     encode_texts,
     encode_waveforms,
-    load_backbone_weights,
-    read_backbone_config,
+    load_backbones,
+    read_backbone_configs,
 )
 from .configuration_redifu import BACKBONE_CONFIGS, ReDiFuConfig
 from .conversation_inputs import RAW_INPUTS, check_ids, check_inputs, check_labels, stream_presence
@@ -287,18 +287,15 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             audio_config: the same for audio.
             vision_config: the same for visual.
             config_fields: fields of `ReDiFuConfig`.
+
+        Raises:
+            ValueError: a backbone can not be used, lacks weights, or is not there and its fields are.
         """
         places = {"text": text, "audio": audio, "visual": visual}
         changes = {"text": text_config, "audio": audio_config, "visual": vision_config}
-        given = {name: place for name, place in places.items() if place is not None}
-        configs: dict[str, Any] = {
-            (field := BACKBONE_CONFIGS[name]): read_backbone_config(place, changes[name] or {}, field=field)
-            for name, place in given.items()
-        }
+        configs: dict[str, Any] = read_backbone_configs(places, changes)
         model = cls(ReDiFuConfig(**configs, **config_fields))
-        for name, place in given.items():
-            backbone = model.redifu.get_submodule(f"{name}_backbone")
-            load_backbone_weights(backbone, place, field=BACKBONE_CONFIGS[name])
+        load_backbones(model.redifu, places)
         return model
 
     @can_return_tuple
