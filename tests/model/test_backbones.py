@@ -251,7 +251,11 @@ def test_a_backbone_whose_file_lacks_weights_is_refused(tmp_path: Path) -> None:
 def bad_configs() -> list[tuple[str, PreTrainedConfig, str]]:
     adapter = {**AUDIO_CONFIGS["wav2vec2_layer"].to_dict(), "add_adapter": True}
     return [
-        ("audio_config", WhisperConfig(), "audio_config must be of a backbone on waveforms.*got whisper"),
+        (
+            "audio_config",
+            WhisperConfig(),
+            "audio_config must be of a backbone on waveforms.*got whisper, which does not read samples",
+        ),
         ("audio_config", VISION_CONFIGS["vit"], "audio_config must be of a backbone on waveforms.*got vit"),
         ("audio_config", type(AUDIO_CONFIGS["wav2vec2_layer"])(**adapter), "without an adapter"),
         ("vision_config", AUDIO_CONFIGS["wavlm_layer"], "vision_config must be of a transformer.*got wavlm"),

@@ -1,5 +1,7 @@
 """Recipes with backbones on media: what is read for them, and how they learn."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
-    values = toy_values(folder, model_audio_backbone=str(folder / "hearing"), training_epochs=1, **changes)
+    given = {"model_audio_backbone": str(folder / "hearing"), "training_epochs": 1, **changes}
+    values = toy_values(folder, **given)
     del values["model"]["audio_size"]
     values["model"]["text_size"] = None
     return Recipe.from_dict(values)
@@ -76,6 +79,25 @@ def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:
     assert isinstance(extractor, ReDiFuFeatureExtractor) and model.config.visual_size == 12
     assert (extractor.visual_backend, extractor.picture_count, extractor.picture_size) == ("backbone", 2, 8)
     assert (extractor.picture_mean, extractor.picture_std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("stream", "said", "message"),
+    [
+        ("audio", {"sampling_rate": 8000}, "audio_backbone must take 16000 samples a second, got 8000"),
+        ("visual", {"do_normalize": True}, "visual_backbone must name image_mean and image_std"),
+        ("visual", None, "visual_backbone .*preprocessor_config.json"),
+    ],
+)
+def test_how_media_are_normalised_is_not_guessed(
+    folder: Path, tmp_path: Path, stream: str, said: dict[str, Any] | None, message: str
+) -> None:
+    backbone = shutil.copytree(folder / {"audio": "hearing", "visual": "sight"}[stream], tmp_path / "copy")
+    (backbone / "preprocessor_config.json").unlink()
+    if said is not None:
+        (backbone / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=message):
+        build_model(recipe(folder, **{f"model_{stream}_backbone": str(backbone)}))
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,8 @@ class ReDiFuConfig(PreTrainedConfig):
         # Whisper hears pictures of 30 s, however short the utterance, and has its encoder in a translator.
         if field == "audio_config" and not hasattr(config, "conv_stride"):
             raise ValueError(
-                f"audio_config must be of a backbone on waveforms, wav2vec2 for instance, got {family}"
+                "audio_config must be of a backbone on waveforms, wav2vec2 for instance, "
+                f"got {family}, which does not read samples"
             )
         if field == "audio_config" and getattr(config, "add_adapter", False):
             raise ValueError("audio_config must be without an adapter, got add_adapter=True")

@@ -92,7 +92,7 @@ def read_visual(
     *,
     backend: str,
     face_detector: str | None = None,
-    picture_count: int = 1,
+    picture_count: int = 4,
     picture_size: int = 224,
 ) -> Iterator[tuple[int, StreamReading]]:
     """Describe the face that speaks in spans of one medium.

@@ -152,10 +152,11 @@ def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any
         if not isinstance(size, int):
             raise ValueError(f"visual_backbone must take pictures of one side, image_size, got {size}")
         reading["picture_size"] = size
+        reading |= {"picture_mean": (0.0, 0.0, 0.0), "picture_std": (1.0, 1.0, 1.0)}
         if values.get("do_normalize", True):
+            if not {"image_mean", "image_std"} <= set(values):
+                raise ValueError("visual_backbone must name image_mean and image_std beside its weights")
             reading |= {f"picture_{key}": values[f"image_{key}"] for key in ("mean", "std")}
-        else:
-            reading |= {"picture_mean": (0.0, 0.0, 0.0), "picture_std": (1.0, 1.0, 1.0)}
     return reading
 
 

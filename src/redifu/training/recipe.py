@@ -86,7 +86,7 @@ class DataSection:
         max_text_tokens: a longer text loses its end.
         max_utterances: longer dialogues are cut.
         audio_backend: as of `ReDiFuFeatureExtractor`, like the next: what the model's features of files come
-            from; it tells model.audio_size. With a model.audio_backbone it is "backbone" and need not be said.
+            from; it tells model.audio_size. With model.audio_backbone it is "backbone", said or not.
         visual_backend: the same for pictures.
         picture_count: face crops of an utterance that a visual backbone sees.
     """
