@@ -85,7 +85,7 @@ def test_a_pickled_text_backbone_is_refused(tmp_path: Path) -> None:
     backbone = write_text_backbone(tmp_path / "backbone")
     (backbone / "model.safetensors").rename(backbone / "pytorch_model.bin")
     with pytest.raises(OSError, match=r"model\.safetensors"):
-        ReDiFuForEmotionRecognition.from_text_backbone(str(backbone), id2label={0: "calm"})
+        ReDiFuForEmotionRecognition.from_backbones(text=str(backbone), id2label={0: "calm"})
 
 
 @pytest.mark.usefixtures("no_network")

@@ -44,8 +44,8 @@ def write_text_model(folder: Path) -> Path:
     backbone = write_text_backbone(folder.with_name(f"{folder.name}-backbone"))
     torch.manual_seed(0)
     fields = {"audio_size": None, "visual_size": None, "hidden_size": 8, "num_attention_heads": 2}
-    model = ReDiFuForEmotionRecognition.from_text_backbone(
-        str(backbone), fusion="concat", id2label=dict(enumerate(LABELS)), **fields
+    model = ReDiFuForEmotionRecognition.from_backbones(
+        text=str(backbone), fusion="concat", id2label=dict(enumerate(LABELS)), **fields
     )
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(backbone)

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from model.tiny_models import LABELS, TEXT_CONFIGS, random_labels, text_model, tiny_batch, tiny_config
 from redifu.model import ReDiFuForEmotionRecognition
-from redifu.model.text_backbone import encode_texts, mean_pooling
+from redifu.model.backbones import encode_texts, mean_pooling
 
 PAD = 1
 
@@ -214,7 +214,7 @@ def test_a_pretrained_backbone_keeps_its_weights(pretrained: Path, tmp_path: Pat
         "num_attention_heads": 4,
         "audio_size": 5,
     }
-    model = ReDiFuForEmotionRecognition.from_text_backbone(str(pretrained), visual_size=None, **fields)
+    model = ReDiFuForEmotionRecognition.from_backbones(text=str(pretrained), visual_size=None, **fields)
     assert {value.dtype for value in model.parameters()} == {torch.float32}
     expected = AutoModel.from_pretrained(pretrained, dtype=torch.float32)
     stored = {**dict(expected.named_parameters()), **dict(expected.named_buffers())}
@@ -257,13 +257,13 @@ def test_a_backbone_without_sdpa_runs_its_own_attention_beside_sdpa(tmp_path: Pa
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError), match="nowhere"):
-        ReDiFuForEmotionRecognition.from_text_backbone(str(tmp_path / "nowhere"))
+        ReDiFuForEmotionRecognition.from_backbones(text=str(tmp_path / "nowhere"))
 
 
 def test_fields_of_the_backbone_are_set_and_misspelt_ones_refused(pretrained: Path) -> None:
     def build(**text_config: Any) -> ReDiFuForEmotionRecognition:
-        return ReDiFuForEmotionRecognition.from_text_backbone(
-            str(pretrained), text_config=text_config, hidden_size=16, num_attention_heads=4
+        return ReDiFuForEmotionRecognition.from_backbones(
+            text=str(pretrained), text_config=text_config, hidden_size=16, num_attention_heads=4
         )
 
     assert build(initializer_range=0.5).config.text_config.initializer_range == 0.5

@@ -4,7 +4,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, ModernBertConfig, PreTrainedConfig, RobertaConfig
+from transformers import (
+    BertConfig,
+    Data2VecAudioConfig,
+    Dinov2Config,
+    HubertConfig,
+    ModernBertConfig,
+    PreTrainedConfig,
+    RobertaConfig,
+    ViTConfig,
+    Wav2Vec2Config,
+    WavLMConfig,
+)
 
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 
@@ -67,6 +78,44 @@ TEXT_CONFIGS: dict[str, PreTrainedConfig] = {
         sep_token_id=3,
     ),
 }
+_WAVEFORM_SHAPE: dict[str, Any] = {
+    "conv_dim": (8, 8),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    **dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0),
+    **dict.fromkeys(("feat_proj_dropout", "layerdrop"), 0.0),
+}
+SHORTEST_WAVEFORM = 20  # samples of one frame of these
+# Norms over time and per frame, before and after the attention; the last mixes padded frames into others.
+AUDIO_CONFIGS: dict[str, PreTrainedConfig] = {
+    "wav2vec2_group": Wav2Vec2Config(feat_extract_norm="group", **_WAVEFORM_SHAPE),
+    "wav2vec2_layer": Wav2Vec2Config(
+        feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, **_WAVEFORM_SHAPE
+    ),
+    "hubert_group": HubertConfig(feat_extract_norm="group", **_WAVEFORM_SHAPE),
+    "hubert_layer": HubertConfig(feat_extract_norm="layer", **_WAVEFORM_SHAPE),
+    "wavlm_layer": WavLMConfig(feat_extract_norm="layer", **_WAVEFORM_SHAPE),
+    "data2vec": Data2VecAudioConfig(**_WAVEFORM_SHAPE),
+}
+_PICTURE_SHAPE: dict[str, Any] = {
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 8,
+    "patch_size": 4,
+}
+VISION_CONFIGS: dict[str, PreTrainedConfig] = {
+    "vit": ViTConfig(**_PICTURE_SHAPE),
+    "dinov2": Dinov2Config(**_PICTURE_SHAPE),
+}
 
 
 def tiny_config(*, released: str = "meld", **fields: Any) -> ReDiFuConfig:
@@ -97,6 +146,15 @@ def tiny_model(*, implementation: str = "sdpa", seed: int = 0, **fields: Any) ->
 def text_model(family: str, **fields: Any) -> ReDiFuForEmotionRecognition:
     """A model whose text stream comes from a backbone of `TEXT_CONFIGS`."""
     return tiny_model(text_config=TEXT_CONFIGS[family].to_dict(), **fields)
+
+
+def raw_model(text: str = "roberta", audio: str = "wav2vec2_layer", visual: str = "vit") -> Any:
+    """A model that reads tokens, waveforms and pixels."""
+    return tiny_model(
+        text_config=TEXT_CONFIGS[text].to_dict(),
+        audio_config=AUDIO_CONFIGS[audio].to_dict(),
+        vision_config=VISION_CONFIGS[visual].to_dict(),
+    )
 
 
 def tiny_batch(*lengths: int, seed: int = 0) -> dict[str, Tensor]:

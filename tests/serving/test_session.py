@@ -3,13 +3,15 @@
 import gc
 import random
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from model.tiny_models import LABELS, SIZES, VARIANTS, text_model, tiny_model
+from model.made_media import tone, write_sound
+from model.tiny_models import LABELS, SIZES, VARIANTS, raw_model, text_model, tiny_model
 from model.tiny_processors import WORDS, feature_processor, tokenizer
 from redifu import ConversationSession
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
@@ -222,3 +224,23 @@ def test_a_long_conversation_takes_no_more_memory() -> None:
 def test_a_window_holds_an_utterance_at_least() -> None:
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         ConversationSession(tiny_model(), feature_processor(), window=0)
+
+
+def test_backbones_hear_and_see_each_utterance_once(test_data: Path, tmp_path: Path) -> None:
+    options = {"audio_backend": "backbone", "visual_backend": "backbone", "picture_size": 8}
+    model = raw_model()
+    processor = ReDiFuProcessor(ReDiFuFeatureExtractor(**options), tokenizer(), labels=LABELS)
+    sounds = [str(write_sound(tmp_path / f"{n}.wav", tone(0.2 + 0.1 * n))) for n in range(3)]
+    utterances = [{"speaker": "Ana", "text": "hello", "audio": path} for path in sounds]
+    utterances[1]["video"] = str(test_data / "fixtures/talking_face.mp4")
+    utterances[1]["end"] = 1.0
+    heard: list[int] = []
+    model.redifu.audio_backbone.register_forward_pre_hook(
+        lambda _, args, kwargs: heard.append(len(kwargs["input_values"])), with_kwargs=True
+    )
+    session = ConversationSession(model, processor)
+    answers = [session.add(utterance) for utterance in utterances]
+    assert heard == [1, 1, 1]
+    with torch.no_grad():
+        expected = model(**processor({"utterances": utterances})).logits[0, -1].softmax(-1)
+    assert list(answers[-1]["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-5)

@@ -361,7 +361,7 @@ def test_bfloat16_trains_and_is_scored_in_float32(folder: Path, tmp_path: Path) 
         ({"model_audio_size": 5}, "train.jsonl: dialogue .*audio_features"),
         ({"model_checkpoint": "nowhere"}, "nowhere: no such model folder"),
         ({"training_class_weights": [1, 2]}, "class_weights must be 3 positive numbers"),
-        ({"training_freeze_text": True}, "freeze_text needs a text backbone"),
+        ({"training_freeze_text": True}, "freeze_text: this model has no text backbone"),
         ({"training_output": "${NO_SUCH_VARIABLE}/model"}, "NO_SUCH_VARIABLE is not set"),
     ],
 )

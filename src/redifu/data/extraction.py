@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, medium_of, utterance_span, with_reading
 from redifu.model.media_decoding import Span
-from redifu.model.media_features import StreamReading, action_units_file
+from redifu.model.media_features import BACKBONE, StreamReading, action_units_file
 from redifu.model.media_quality import QUALITY
 
 from .readers import MANIFEST
@@ -69,7 +69,10 @@ def extract_conversations(
     Raises:
         ImportError: what a backend needs is not installed.
         OSError: the output cannot be written.
+        ValueError: a backend gives no features.
     """
+    for name in extractor.raw:
+        raise ValueError(f"{name}_backend must be one that gives features to write, got {BACKBONE!r}")
     output = Path(output)
     (output / CACHE).mkdir(parents=True, exist_ok=True)
     # An old one would speak of shards that are about to be replaced.

@@ -103,6 +103,8 @@ class FoundCardData:
         text = ['"text": "You came!"'] if processor.tokenizer is not None else []
         sizes = processor.feature_extractor.sizes
         features = [f'"{name}_features": [0.0] * {size}' for name, size in sizes.items()]
+        media = processor.feature_extractor.media
+        features += [f'"{media[name]}": "clip.mp4"' for name in processor.feature_extractor.raw]
         return cls(
             modalities=model.config.modalities,
             labels=tuple(model.config.labels),

@@ -2,12 +2,8 @@
 
 from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .feature_extraction_redifu import ReDiFuFeatureExtractor
-from .modeling_redifu import (
-    ReDiFuEmotionRecognitionOutput,
-    ReDiFuForEmotionRecognition,
-    ReDiFuModel,
-    ReDiFuModelOutput,
-)
+from .model_outputs import ReDiFuEmotionRecognitionOutput, ReDiFuModelOutput
+from .modeling_redifu import ReDiFuForEmotionRecognition, ReDiFuModel
 from .processing_redifu import ReDiFuProcessor
 
 __all__ = [

@@ -11,6 +11,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 MODALITIES = ("text", "audio", "visual")
+# Under which field of the configuration the backbone of a stream stands.
+BACKBONE_CONFIGS = {"text": "text_config", "audio": "audio_config", "visual": "vision_config"}
 
 # What transformers itself passes to, or stores in, a configuration beside its dataclass fields.
 _INHERITED_KEYS = {
@@ -58,8 +60,8 @@ class ReDiFuConfig(PreTrainedConfig):
         num_attention_heads: heads of the differential encoders.
         fusion_num_attention_heads: heads of the fusion; None for as many as `num_attention_heads`.
         text_size: features of an utterance's text, None for a model without text; `text_config` sets it.
-        audio_size: features of an utterance's sound, None for a model without audio.
-        visual_size: features of an utterance's picture, None for a model without visual.
+        audio_size: the same of its sound, None for a model without audio; `audio_config` sets it.
+        visual_size: the same of its picture, None for a model without visual; `vision_config` sets it.
         num_speakers: speakers with an embedding of their own; any further ones of a dialogue share one row.
         relation_window: greatest distance, in utterances, of related utterances.
         relation_embedding_size: size of the embedding of a relation.
@@ -88,6 +90,8 @@ class ReDiFuConfig(PreTrainedConfig):
         learned_modality_weights: whether these factors are learned, starting from `modality_weights`.
         stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
         text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
+        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin.
+        vision_config: the same of a backbone on pictures: vit and its kin.
 
     Raises:
         ValueError: for an unknown key, or values that do not fit each other.
@@ -95,7 +99,8 @@ class ReDiFuConfig(PreTrainedConfig):
 
     model_type = "redifu"
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True)
+        field: SubConfigSpec(config_class=AutoConfig, model_type=family, optional=True)
+        for field, family in (("text_config", "bert"), ("audio_config", "wav2vec2"), ("vision_config", "vit"))
     }
 
     hidden_size: int = 256
@@ -127,6 +132,8 @@ class ReDiFuConfig(PreTrainedConfig):
     learned_modality_weights: bool = False
     stream_loss_weight: float | int = 0.1
     text_config: PreTrainedConfig | dict | None = None
+    audio_config: PreTrainedConfig | dict | None = None
+    vision_config: PreTrainedConfig | dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill what follows from other fields, and refuse what is not a field."""
@@ -139,8 +146,10 @@ class ReDiFuConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.relation_modalities = list(self.relation_modalities)
         self.modality_weights = list(self.modality_weights)
-        if isinstance(self.text_config, PreTrainedConfig):
-            self.text_size = self.text_config.hidden_size
+        for name, field in BACKBONE_CONFIGS.items():
+            if isinstance(backbone := getattr(self, field), PreTrainedConfig):
+                self._check_backbone(field, backbone)
+                setattr(self, f"{name}_size", backbone.hidden_size)
         self._check()
 
     @classmethod
@@ -207,10 +216,28 @@ class ReDiFuConfig(PreTrainedConfig):
         given = self.relation_modalities
         if not set(given) <= set(MODALITIES) or len(set(given)) < len(given):
             raise ValueError(f"relation_modalities must be some of {', '.join(MODALITIES)}, got {given}")
-        if isinstance(self.text_config, PreTrainedConfig) and self.text_config.is_encoder_decoder:
-            family = self.text_config.model_type
-            raise ValueError(f"text_config must be an encoder's or a decoder's, got {family}, which is both")
         self._check_fusion()
+
+    @staticmethod
+    def _check_backbone(field: str, config: PreTrainedConfig) -> None:
+        """Refuse backbones that the model could not run."""
+        family = config.model_type
+        # Whisper hears pictures of 30 s, however short the utterance, and has its encoder in a translator.
+        if field == "audio_config" and not hasattr(config, "conv_stride"):
+            raise ValueError(
+                "audio_config must be of a backbone on waveforms, wav2vec2 for instance, "
+                f"got {family}, which does not read samples"
+            )
+        if field == "audio_config" and getattr(config, "add_adapter", False):
+            raise ValueError("audio_config must be without an adapter, got add_adapter=True")
+        if field == "vision_config" and not (
+            hasattr(config, "image_size") and hasattr(config, "hidden_size")
+        ):
+            raise ValueError(
+                f"vision_config must be of a transformer on pictures, vit for instance, got {family}"
+            )
+        if config.is_encoder_decoder:
+            raise ValueError(f"{field} must be an encoder's or a decoder's, got {family}, which is both")
 
     def _check_fusion(self) -> None:
         """Refuse options that nothing would read."""

@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .configuration_redifu import MODALITIES, ReDiFuConfig
+from .configuration_redifu import BACKBONE_CONFIGS, MODALITIES, ReDiFuConfig
+
+# What a model with a backbone takes in place of a stream's features, its mask, and how it is laid out.
+RAW_INPUTS = {"text": "input_ids", "audio": "audio_values", "visual": "pixel_values"}
+RAW_MASKS = {"text": "attention_mask", "audio": "audio_values_mask"}
+_RAW_LAYOUT = {
+    "text": "(texts, tokens)",
+    "audio": "(audios, samples)",
+    "visual": "(utterances with pictures, pictures, channels, height, width)",
+}
 
 
 def has_content(utterance: Mapping[str, Any], key: str) -> bool:
@@ -19,11 +28,11 @@ def check_inputs(
     config: ReDiFuConfig,
     features: Mapping[str, Tensor | None],
     *,
+    raw: Mapping[str, Tensor | None],
+    raw_masks: Mapping[str, Tensor | None],
     utterance_mask: Tensor | None,
     modality_mask: Tensor | None,
     speaker_ids: Tensor | None,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
     quality_features: Tensor | None = None,
 ) -> None:
     """Refuse inputs that do not fit the model or each other.
@@ -31,17 +40,19 @@ def check_inputs(
     Args:
         config: the model's configuration.
         features: (batch, utterances, size) float or None, by stream.
+        raw: what backbones read, by stream: (texts, tokens) int, (audios, samples) float, (utterances with
+            pictures, pictures, channels, height, width) float, or None.
+        raw_masks: (texts, tokens) and (audios, samples) bool or 0/1, or None, by stream.
         utterance_mask: (batch, utterances) bool or 0/1, or None.
         modality_mask: (batch, utterances, 3) bool or 0/1, or None.
         speaker_ids: (batch, utterances) int, or None.
-        input_ids: (texts, tokens) int, or None.
-        attention_mask: (texts, tokens) bool or 0/1, or None.
         quality_features: (batch, utterances, 2, measures) float, or None.
 
     Raises:
         ValueError: with what was expected and what came.
     """
-    _check_streams(config, features, input_ids)
+    _check_streams(config, features, raw)
+    _check_raw(config, raw, raw_masks)
     grids = {f"{name}_features": value for name, value in features.items()}
     grids |= {"utterance_mask": utterance_mask, "modality_mask": modality_mask, "speaker_ids": speaker_ids}
     grids["quality_features"] = quality_features
@@ -53,8 +64,9 @@ def check_inputs(
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
     if not shapes:
+        names = " and ".join(RAW_INPUTS[name] for name, value in raw.items() if value is not None)
         raise ValueError(
-            "input_ids need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
+            f"{names} need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
         )
     if 0 in next(iter(shapes.values())):
         raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
@@ -65,16 +77,12 @@ def check_inputs(
             f"quality_features must be (batch, utterances, 2, {config.quality_size or 'none: not read'}), "
             f"got {tuple(quality_features.shape)}"
         )
-    if attention_mask is not None and (input_ids is None or attention_mask.shape != input_ids.shape):
-        raise ValueError(
-            f"attention_mask must have the shape of input_ids, got {tuple(attention_mask.shape)}"
-        )
-    for name in ("utterance_mask", "modality_mask", "attention_mask"):
-        _check_mask(name, {"attention_mask": attention_mask, **grids}[name])
+    for name in ("utterance_mask", "modality_mask"):
+        _check_mask(name, grids[name])
 
 
 def _check_streams(
-    config: ReDiFuConfig, features: Mapping[str, Tensor | None], input_ids: Tensor | None
+    config: ReDiFuConfig, features: Mapping[str, Tensor | None], raw: Mapping[str, Tensor | None]
 ) -> None:
     for name, value in features.items():
         expected = getattr(config, f"{name}_size")
@@ -86,14 +94,40 @@ def _check_streams(
             raise ValueError(
                 f"{name}_features must be (batch, utterances, {expected}), got {tuple(value.shape)}"
             )
-    if input_ids is not None and config.text_config is None:
-        raise ValueError("input_ids given, but this model has no text backbone: give text_features")
-    if input_ids is not None and features["text"] is not None:
-        raise ValueError("give input_ids or text_features, not both")
-    if input_ids is not None and input_ids.dim() != 2:
-        raise ValueError(f"input_ids must be (texts, tokens), got {tuple(input_ids.shape)}")
-    if input_ids is None and all(value is None for value in features.values()):
+    if all(value is None for value in (*features.values(), *raw.values())):
         raise ValueError(f"nothing to read: give features of at least one of {', '.join(config.modalities)}")
+    for name, value in raw.items():
+        given = RAW_INPUTS[name]
+        if value is not None and getattr(config, BACKBONE_CONFIGS[name]) is None:
+            raise ValueError(f"{given} given, but this model has no {name} backbone: give {name}_features")
+        if value is not None and features[name] is not None:
+            raise ValueError(f"give {given} or {name}_features, not both")
+
+
+def _check_raw(
+    config: ReDiFuConfig, raw: Mapping[str, Tensor | None], masks: Mapping[str, Tensor | None]
+) -> None:
+    for name, value in raw.items():
+        if value is not None and value.dim() != (5 if name == "visual" else 2):
+            raise ValueError(f"{RAW_INPUTS[name]} must be {_RAW_LAYOUT[name]}, got {tuple(value.shape)}")
+    for name, mask in masks.items():
+        given, value = RAW_MASKS[name], raw[name]
+        if mask is not None and (value is None or mask.shape != value.shape):
+            raise ValueError(f"{given} must have the shape of {RAW_INPUTS[name]}, got {tuple(mask.shape)}")
+        _check_mask(given, mask)
+    # A backbone on waveforms counts the real samples from the first on.
+    if (mask := masks["audio"]) is not None and _has_gap(mask):
+        raise ValueError("audio_values_mask must hide the ends of waveforms only, got a gap")
+    if (pictures := raw["visual"]) is not None:
+        backbone: Any = config.vision_config
+        size = backbone.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        expected = (backbone.num_channels, height, width)
+        if not pictures.shape[1] or tuple(pictures.shape[2:]) != expected:
+            raise ValueError(
+                f"pixel_values must be {_RAW_LAYOUT['visual']} with at least one picture of {expected}, "
+                f"got {tuple(pictures.shape)}"
+            )
 
 
 def check_ids(name: str, ids: Tensor, *, counted: Tensor, least: int = 0, most: int | None = None) -> None:
@@ -117,6 +151,11 @@ def _check_mask(name: str, mask: Tensor | None) -> None:
         raise ValueError(f"{name} must hold only 0 and 1, got values from {mask.min()} to {mask.max()}")
 
 
+def _has_gap(mask: Tensor) -> bool:
+    real = mask.bool()
+    return not torch.compiler.is_compiling() and bool((real[:, 1:] & ~real[:, :-1]).any())
+
+
 def check_labels(
     labels: Tensor, class_weights: Tensor | None, *, shape: tuple[int, ...], num_labels: int
 ) -> None:
@@ -130,7 +169,7 @@ def check_labels(
 
 def stream_presence(
     features: Mapping[str, Tensor | None],
-    input_ids: Tensor | None,
+    raw: Mapping[str, Tensor | None],
     utterance_mask: Tensor | None,
     modality_mask: Tensor | None,
     speaker_ids: Tensor | None,
@@ -139,7 +178,8 @@ def stream_presence(
 
     Args:
         features: (batch, utterances, size) or None, by stream.
-        input_ids: (texts, tokens) or None; given, every real utterance has text unless a mask says otherwise.
+        raw: what backbones read, or None, by stream; given, every real utterance has it unless a mask says
+            otherwise.
         utterance_mask: (batch, utterances) or None for all real.
         modality_mask: (batch, utterances, 3) or None for what is given.
         speaker_ids: (batch, utterances) or None; read for its shape only.
@@ -154,7 +194,7 @@ def stream_presence(
         real = utterance_mask.bool()
     present = {}
     for index, name in enumerate(MODALITIES):
-        given = features[name] is not None or (name == "text" and input_ids is not None)
+        given = features[name] is not None or raw[name] is not None
         here = real if modality_mask is None else real & modality_mask[..., index].bool()
         present[name] = here if given else torch.zeros_like(real)
     return real, present

@@ -10,9 +10,11 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
 from .configuration_redifu import MODALITIES
+from .conversation_inputs import RAW_INPUTS
 from .media_decoding import Span
-from .media_features import AUDIO_BACKENDS, VISUAL_BACKENDS, StreamReading, read_audio, read_visual
+from .media_features import AUDIO_BACKENDS, BACKBONE, VISUAL_BACKENDS, StreamReading, read_audio, read_visual
 from .media_quality import QUALITY
+from .raw_streams import pad_waveforms, stack_pictures
 
 logger = logging.get_logger(__name__)
 
@@ -31,6 +33,9 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         "text_features",
         "audio_features",
         "visual_features",
+        "audio_values",
+        "audio_values_mask",
+        "pixel_values",
         "quality_features",
         "utterance_mask",
         "modality_mask",
@@ -47,6 +52,11 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         quality_size: int | None = None,
         statistics: dict[str, dict[str, list[float]]] | None = None,
         clip: float = 10.0,
+        normalize_waveform: bool = False,
+        picture_count: int = 4,
+        picture_size: int = 224,
+        picture_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        picture_std: Sequence[float] = (0.5, 0.5, 0.5),
         **kwargs: Any,
     ):
         """Build the extractor.
@@ -55,14 +65,20 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             text_size: features of an utterance's text, None where none are read.
             audio_size: the same for audio.
             visual_size: the same for visual.
-            audio_backend: what reads the sound of files and waveforms, a key of `AUDIO_BACKENDS`; None where
-                ready features only are taken. It tells `audio_size`.
+            audio_backend: what reads the sound of files and waveforms, a key of `AUDIO_BACKENDS`, or
+                "backbone" for the waveforms that the backbone of a model takes; None where ready features
+                only are taken. It tells `audio_size`, None of "backbone".
             visual_backend: the same for pictures, a key of `VISUAL_BACKENDS`.
             face_detector: a YuNet ONNX file to find faces with, in place of OpenCV's cascades.
             quality_size: measures of quality of each of sound and picture that the model reads, or None.
             statistics: by stream, "mean" and "std" of each feature; streams without are passed as they are.
                 Quality is kept here too, as "audio_quality" and "visual_quality".
             clip: normalised features are kept within plus and minus so many standard deviations.
+            normalize_waveform: whether waveforms for a backbone are brought to mean 0 and variance 1.
+            picture_count: face crops of an utterance for a backbone, spread over time.
+            picture_size: pixels of the side of a crop.
+            picture_mean: of the red, green and blue of crops, 0 to 1, taken off.
+            picture_std: their standard deviations, divided by.
             kwargs: what transformers stores beside.
         """
         super().__init__(**kwargs)
@@ -77,6 +93,18 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         self.quality_size = quality_size
         self.statistics = statistics or {}
         self.clip = clip
+        self.normalize_waveform = normalize_waveform
+        least = min(picture_count, picture_size)
+        if least < 1 or len(picture_mean) != 3 or len(picture_std) != 3 or min(picture_std) <= 0:
+            raise ValueError(
+                "expected picture_count and picture_size of at least 1, three numbers of picture_mean and "
+                "three above 0 of picture_std, got "
+                f"{picture_count}, {picture_size}, {list(picture_mean)} and {list(picture_std)}"
+            )
+        self.picture_count = picture_count
+        self.picture_size = picture_size
+        self.picture_mean = list(picture_mean)
+        self.picture_std = list(picture_std)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -88,16 +116,25 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """The keys of utterances that hold media to be read, by stream."""
         return {name: key for name, key in MEDIA.items() if getattr(self, f"{name}_backend") is not None}
 
-    def read_media(self, conversation: Mapping[str, Any]) -> Mapping[str, Any]:
+    @property
+    def raw(self) -> dict[str, str]:
+        """The keys under which utterances hold what the backbone of a model reads, by stream of media."""
+        return {name: RAW_INPUTS[name] for name in MEDIA if getattr(self, f"{name}_backend") == BACKBONE}
+
+    def read_media(
+        self, conversation: Mapping[str, Any], *, streams: Collection[str] = tuple(MEDIA)
+    ) -> Mapping[str, Any]:
         """Read what media the utterances of a conversation name, each medium once.
 
         Args:
             conversation: a conversation; where an utterance has ready features of a stream, these stay.
+            streams: those that are read.
 
         Returns:
-            The conversation with NAME_features of audio and visual, NAME_quality, the measures of
-            `media_quality.QUALITY`, and "missing", the reason by stream that has a medium and no features, in
-            its utterances. Nothing else is changed.
+            The conversation with NAME_features of audio and visual, or for a backbone audio_values and
+            pixel_values, not normalised; NAME_quality, the measures of `media_quality.QUALITY`; and
+            "missing", the reason by stream that has a medium and no features, in its utterances. Nothing else
+            is changed.
 
         Raises:
             ImportError: what a backend needs is not installed.
@@ -105,6 +142,8 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """
         utterances = list(conversation["utterances"])
         for name, key in self.media.items():
+            if name not in streams:
+                continue
             for medium, turns in _by_medium(conversation, name):
                 spans = [utterance_span(utterances[turn]) for turn in turns]
                 try:
@@ -113,7 +152,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                     where = f"dialogue {conversation.get('id')}, utterance {turns[0]}"
                     raise ValueError(f"{where}: {key}: {error}") from None
                 for turn, reading in zip(turns, readings, strict=True):
-                    utterances[turn] = with_reading(utterances[turn], name, reading)
+                    utterances[turn] = with_reading(utterances[turn], name, reading, key=self.raw.get(name))
         return {**conversation, "utterances": utterances}
 
     def read_medium(self, name: str, medium: Any, spans: Sequence[Span]) -> list[StreamReading]:
@@ -134,8 +173,14 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         if name == "audio":
             readings = read_audio(medium, spans, backend=str(self.audio_backend))
         else:
-            detector = self.face_detector
-            readings = read_visual(medium, spans, backend=str(self.visual_backend), face_detector=detector)
+            readings = read_visual(
+                medium,
+                spans,
+                backend=str(self.visual_backend),
+                face_detector=self.face_detector,
+                picture_count=self.picture_count,
+                picture_size=self.picture_size,
+            )
         found = dict(readings)
         return [found[number] for number in range(len(spans))]
 
@@ -166,8 +211,9 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         sizes |= {key: size for key, size in self._measures.items() if key.split("_")[0] in streams}
         keys = {name: name if name in self._measures else f"{name}_features" for name in sizes}
         sums = {name: np.zeros((3, size)) for name, size in sizes.items()}
+        measured = [name for name in MEDIA if name in sums or f"{name}_quality" in sums]
         for conversation in conversations:
-            for utterance in self.read_media(conversation)["utterances"]:
+            for utterance in self.read_media(conversation, streams=measured)["utterances"]:
                 self.check(utterance)
                 for name, total in sums.items():
                     if (values := utterance.get(keys[name])) is not None:
@@ -197,7 +243,9 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             utterance_mask (batch, utterances), modality_mask (batch, utterances, 3), of each stream that any
-            utterance has, NAME_features (batch, utterances, size) float32, zero where missing, and where a
+            utterance has, NAME_features (batch, utterances, size) float32, zero where missing, or for a
+            backbone audio_values (audios, samples) with audio_values_mask, and pixel_values (utterances with
+            pictures, pictures, 3, size, size), row by row over the utterances that have them; and where a
             model reads them, quality_features (batch, utterances, 2, quality size), NaN where unknown.
 
         Raises:
@@ -206,6 +254,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """
         shape = (len(conversations), max(len(conversation["utterances"]) for conversation in conversations))
         features = {name: np.zeros((*shape, size), dtype=np.float32) for name, size in self.sizes.items()}
+        raw: dict[str, list[np.ndarray]] = {name: [] for name in self.raw}
         quality = np.full((*shape, len(MEDIA), self.quality_size or 0), np.nan, dtype=np.float32)
         utterance_mask = np.zeros(shape, dtype=bool)
         modality_mask = np.zeros((*shape, len(MODALITIES)), dtype=bool)
@@ -220,6 +269,10 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                     if (values := utterance.get(f"{name}_features")) is not None:
                         padded[row, column] = self._normalise(name, values)
                         modality_mask[row, column, MODALITIES.index(name)] = True
+                for name, rows in raw.items():
+                    if (values := utterance.get(self.raw[name])) is not None:
+                        rows.append(values)
+                        modality_mask[row, column, MODALITIES.index(name)] = True
                 for stream, key in enumerate(self._measures):
                     if (values := utterance.get(key)) is not None:
                         quality[row, column, stream] = self._normalise(key, values)
@@ -227,6 +280,10 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         for name, padded in features.items():
             if modality_mask[..., MODALITIES.index(name)].any():
                 data[f"{name}_features"] = padded
+        if audios := raw.get("audio"):
+            data |= pad_waveforms(audios, normalize=self.normalize_waveform)
+        if pictures := raw.get("visual"):
+            data |= stack_pictures(pictures, mean=self.picture_mean, std=self.picture_std)
         if self.quality_size is not None:
             data["quality_features"] = quality
         return BatchFeature(data, tensor_type=return_tensors)
@@ -249,11 +306,12 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 def _size_of(backend: str | None, size: int | None, name: str, backends: Mapping[str, int]) -> int | None:
     if backend is None:
         return size
-    if backend not in backends:
-        raise ValueError(f"{name}_backend must be one of {', '.join(backends)}, got {backend!r}")
-    if size not in (None, backends[backend]):
-        raise ValueError(f"{name}_size must be {backends[backend]}, as {backend} gives, got {size}")
-    return backends[backend]
+    told = {**backends, BACKBONE: None}
+    if backend not in told:
+        raise ValueError(f"{name}_backend must be one of {', '.join(told)}, got {backend!r}")
+    if size not in (None, told[backend]):
+        raise ValueError(f"{name}_size must be {told[backend]}, as {backend} gives, got {size}")
+    return told[backend]
 
 
 def utterance_span(utterance: Mapping[str, Any]) -> Span:
@@ -267,17 +325,22 @@ def medium_of(conversation: Mapping[str, Any], utterance: Mapping[str, Any], nam
     A stream with ready features is not read, nor one that was read before and found missing.
     """
     medium = utterance.get(MEDIA[name])
-    known = utterance.get(f"{name}_features") is not None or (utterance.get("missing") or {}).get(name)
-    if medium is None or known:
+    ready = any(utterance.get(key) is not None for key in (f"{name}_features", RAW_INPUTS[name]))
+    if medium is None or ready or (utterance.get("missing") or {}).get(name):
         return None
     return str(Path(conversation.get(FOLDER, ""), medium)) if isinstance(medium, str) else medium
 
 
-def with_reading(utterance: Mapping[str, Any], name: str, reading: StreamReading) -> dict[str, Any]:
-    """Return an utterance with what was read of a stream: features or why they are missing, and quality."""
+def with_reading(
+    utterance: Mapping[str, Any], name: str, reading: StreamReading, *, key: str | None = None
+) -> dict[str, Any]:
+    """Return an utterance with what was read of a stream: features or why they are missing, and quality.
+
+    Features stand under `key`, None for NAME_features.
+    """
     new = dict(utterance)
     if reading.features is not None:
-        new[f"{name}_features"] = reading.features
+        new[key or f"{name}_features"] = reading.features
     else:
         new["missing"] = {**(new.get("missing") or {}), name: reading.missing}
     new[f"{name}_quality"] = [reading.quality.get(measure, np.nan) for measure in QUALITY[name]]

@@ -25,6 +25,7 @@ from .optional_packages import optional_package
 from .visual_features import (
     ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
+    face_crops,
     face_descriptor,
     read_action_units,
     visual_quality,
@@ -38,6 +39,8 @@ AUDIO_BACKENDS: dict[str, int] = {
 }
 VISUAL_BACKENDS: dict[str, int] = {"face_descriptor": FACE_DESCRIPTOR_SIZE, "action_units": len(ACTION_UNITS)}
 FRAMES_PER_SECOND = 5.0
+# The backend that leaves sound and picture to the backbone of the model.
+BACKBONE = "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ class StreamReading:
     """What an utterance's sound or picture gave.
 
     Attributes:
-        features: (size,) float32, None where the stream counts as missing.
+        features: (size,) float32, None where the stream counts as missing; of the backend "backbone" what a
+            backbone reads: a waveform (samples,) float32 or face crops (count, size, size, 3) uint8.
         quality: the measures of `media_quality.QUALITY` that could be taken.
         missing: why there are no features.
         failed: whether that is because the file cannot be read.
@@ -64,13 +68,15 @@ def read_audio(medium: Any, spans: Sequence[Span], *, backend: str) -> Iterator[
         medium: a path, the bytes of a file, a waveform (samples,) or (channels, samples) as {"array",
             "sampling_rate"}, or a value of a datasets Audio column.
         spans: in any order; they may overlap.
-        backend: a key of AUDIO_BACKENDS.
+        backend: a key of AUDIO_BACKENDS, or BACKBONE for the waveform itself, at SAMPLING_RATE.
 
     Yields:
         The number of each span and its reading, as they come.
     """
-    describe = log_mel_features
-    if backend != "log_mel":
+    describe: Callable[[np.ndarray], np.ndarray] = log_mel_features
+    if backend == BACKBONE:
+        describe = np.copy
+    elif backend != "log_mel":
         describe = partial(opensmile_features, name=backend.removeprefix("opensmile:"))
     for number, waveform in _sounds(medium, spans):
         if isinstance(waveform, MediaError):
@@ -81,7 +87,13 @@ def read_audio(medium: Any, spans: Sequence[Span], *, backend: str) -> Iterator[
 
 
 def read_visual(
-    medium: Any, spans: Sequence[Span], *, backend: str, face_detector: str | None = None
+    medium: Any,
+    spans: Sequence[Span],
+    *,
+    backend: str,
+    face_detector: str | None = None,
+    picture_count: int = 4,
+    picture_size: int = 224,
 ) -> Iterator[tuple[int, StreamReading]]:
     """Describe the face that speaks in spans of one medium.
 
@@ -90,8 +102,10 @@ def read_visual(
             "frames_per_second"}, or a value of a datasets Video column; of action_units, a CSV file of
             OpenFace, or a video beside which one of the same name lies.
         spans: in any order; they may overlap.
-        backend: a key of VISUAL_BACKENDS.
+        backend: a key of VISUAL_BACKENDS, or BACKBONE for crops of the face.
         face_detector: a YuNet ONNX file that finds faces; None for OpenCV's cascades.
+        picture_count: crops of an utterance.
+        picture_size: pixels of a crop's side.
 
     Yields:
         The number of each span and its reading, as they come.
@@ -99,6 +113,9 @@ def read_visual(
     if backend == "action_units":
         yield from _action_units(medium, spans)
         return
+    describe: Callable[..., np.ndarray] = face_descriptor
+    if backend == BACKBONE:
+        describe = partial(face_crops, count=picture_count, size=picture_size)
     finder = _face_finder(face_detector)
     for number, frames in _pictures(medium, spans):
         if isinstance(frames, MediaError):
@@ -106,7 +123,7 @@ def read_visual(
             continue
         boxes = choose_speaking_face(finder, frames.pictures, frames.times)
         quality = visual_quality(frames.pictures, boxes)
-        yield number, _kept(quality, partial(face_descriptor, frames.pictures, boxes))
+        yield number, _kept(quality, partial(describe, frames.pictures, boxes))
 
 
 def _nothing(error: MediaError) -> StreamReading:

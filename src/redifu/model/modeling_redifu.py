@@ -4,72 +4,31 @@ Source: arXiv 2603.25752; `ReDiFuConfig.released` reproduces the authors' releas
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers import PreTrainedModel
+from transformers.utils import can_return_tuple
 
-from .configuration_redifu import ReDiFuConfig
-from .conversation_inputs import check_ids, check_inputs, check_labels, stream_presence
+from .backbones import (
+    build_backbone,
+    encode_pictures,
+    encode_texts,
+    encode_waveforms,
+    load_backbones,
+    read_backbone_configs,
+)
+from .configuration_redifu import BACKBONE_CONFIGS, ReDiFuConfig
+from .conversation_inputs import RAW_INPUTS, check_ids, check_inputs, check_labels, stream_presence
 from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
 from .losses import IGNORED_LABEL, emotion_loss
+from .model_outputs import ReDiFuEmotionRecognitionOutput, ReDiFuModelOutput
 from .relation_subgraphs import conversation_graph
 from .remote_code import CarriesCode
 from .speaker_relations import CrossModalRelations, SpeakerRelations
-from .text_backbone import encode_texts, load_backbone_weights, read_backbone_config
 from .text_guided_fusion import build_fusion
-
-# Bounds the memory of the text backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
-TEXT_CHUNK_TOKENS = 1024
-
-
-@dataclass
-class ReDiFuModelOutput(ModelOutput):
-    """What `ReDiFuModel` returns.
-
-    Attributes:
-        last_hidden_state: (batch, utterances, streams * hidden), the fused streams, zero where missing.
-        present: (batch, utterances, streams) bool, the streams each real utterance has after the fusion.
-        reliability: (batch, utterances, 3) in 0 to 1, of text, audio and visual; of text_diffusion only.
-        hidden_states: on request, (batch, utterances, hidden) by name of the step.
-        attentions: on request (eager only), weights by name: (batch, heads, utterances, utterances); none of
-            a subgraph of edges or of an attention with a window.
-    """
-
-    last_hidden_state: Tensor | None = None
-    present: Tensor | None = None
-    reliability: Tensor | None = None
-    hidden_states: dict[str, Tensor] | None = None
-    attentions: dict[str, Tensor] | None = None
-
-
-@dataclass
-class ReDiFuEmotionRecognitionOutput(ModelOutput):
-    """What `ReDiFuForEmotionRecognition` returns.
-
-    Attributes:
-        loss: scalar, with labels.
-        logits: (batch, utterances, labels), un-normalised; what masks hide is finite and means nothing.
-        text_logits: the same of the text stream alone, None where a fusion has no head per stream.
-        audio_logits: the same of the audio stream.
-        visual_logits: the same of the visual stream.
-        reliability: see `ReDiFuModelOutput`.
-        hidden_states: see `ReDiFuModelOutput`.
-        attentions: see `ReDiFuModelOutput`.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    text_logits: Tensor | None = None
-    audio_logits: Tensor | None = None
-    visual_logits: Tensor | None = None
-    reliability: Tensor | None = None
-    hidden_states: dict[str, Tensor] | None = None
-    attentions: dict[str, Tensor] | None = None
 
 
 class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
@@ -106,12 +65,9 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
     def __init__(self, config: ReDiFuConfig):
         """Build from a configuration; touches no file."""
         super().__init__(config)
-        if config.text_config is not None:
-            self.text_backbone = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
-            if hasattr(self.text_backbone, "pooler"):
-                self.text_backbone.pooler = (
-                    None  # mean pooling reads the tokens: a pooler would never be trained
-                )
+        for name, field in BACKBONE_CONFIGS.items():
+            if (backbone_config := getattr(config, field)) is not None:
+                self.add_module(f"{name}_backbone", build_backbone(backbone_config))
         sizes = {name: getattr(config, f"{name}_size") for name in config.modalities}
         self.projections = nn.ModuleDict(
             {name: nn.Linear(size, config.hidden_size) for name, size in sizes.items()}
@@ -139,6 +95,9 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         speaker_ids: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        audio_values: Tensor | None = None,
+        audio_values_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         quality_features: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -154,6 +113,10 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             speaker_ids: (batch, utterances) int, numbered from 0 in each dialogue; None for one speaker.
             input_ids: (real utterances with text, tokens) int, row by row, in place of `text_features`.
             attention_mask: (real utterances with text, tokens), 1 for real tokens; None for all.
+            audio_values: (real utterances with audio, samples) float, in place of `audio_features`.
+            audio_values_mask: (real utterances with audio, samples), 1 for real samples; None for all.
+            pixel_values: (real utterances with visual, pictures, channels, height, width) float, in place of
+                `visual_features`.
             quality_features: (batch, utterances, 2, measures) float, of audio and visual, NaN where a
                 measure is unknown, or None.
             output_hidden_states: whether to return the states of every step.
@@ -168,19 +131,22 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         if want_attentions and config._attn_implementation != "eager":
             raise ValueError("attention weights are returned by attn_implementation='eager' only, got 'sdpa'")
         features = {"text": text_features, "audio": audio_features, "visual": visual_features}
+        raw = {"text": input_ids, "audio": audio_values, "visual": pixel_values}
+        raw_masks = {"text": attention_mask, "audio": audio_values_mask}
         check_inputs(
             config,
             features,
+            raw=raw,
+            raw_masks=raw_masks,
             utterance_mask=utterance_mask,
             modality_mask=modality_mask,
             speaker_ids=speaker_ids,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
             quality_features=quality_features,
         )
-        real, present = stream_presence(features, input_ids, utterance_mask, modality_mask, speaker_ids)
-        if input_ids is not None:
-            features["text"] = self._encode_text(input_ids, attention_mask, present["text"])
+        real, present = stream_presence(features, raw, utterance_mask, modality_mask, speaker_ids)
+        for name, values in raw.items():
+            if values is not None:
+                features[name] = self._encode_raw(name, values, raw_masks.get(name), present[name])
         speaker_ids = torch.zeros_like(real, dtype=torch.long) if speaker_ids is None else speaker_ids
         check_ids("speaker_ids", speaker_ids, counted=real)
         positions = (real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1])
@@ -255,27 +221,37 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         projected = self.projections[name](given)
         return projected.masked_fill(~present[..., None], 0.0)
 
-    def text_embeddings(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Embed texts by the text backbone, (texts, tokens) to (texts, text size).
+    def embed(self, name: str, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Embed texts, waveforms or pictures by the backbone of their stream.
 
-        As `text_features`, embeddings give what their texts give as `input_ids`: each need be made only once.
+        As features of the stream, embeddings give what these give themselves: each need be made only once.
+
+        Args:
+            name: "text", "audio" or "visual".
+            values: (rows, ...), as input_ids, audio_values or pixel_values of `forward`.
+            mask: (rows, tokens or samples), True for real ones; None for all. Pictures have none.
+
+        Returns:
+            (rows, size of the stream).
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
+        backbone = self.get_submodule(f"{name}_backbone")
+        if name == "visual":
+            return encode_pictures(backbone, values)
+        encode = encode_texts if name == "text" else encode_waveforms
+        return encode(backbone, values, torch.ones_like(values).bool() if mask is None else mask.bool())
 
-    def _encode_text(
-        self, input_ids: Tensor, attention_mask: Tensor | None, present: Tensor
-    ) -> Tensor | None:
-        """Encode the texts and set them into (batch, utterances, text size); None without any text."""
+    def _encode_raw(self, name: str, values: Tensor, mask: Tensor | None, present: Tensor) -> Tensor | None:
+        """Embed what a backbone reads, and set it into (batch, utterances, size); None without any."""
         places = present.flatten().nonzero().squeeze(-1)
-        if len(places) != len(input_ids):
+        if len(places) != len(values):
             raise ValueError(
-                f"input_ids must have a row for each of {len(places)} texts, got {len(input_ids)}"
+                f"{RAW_INPUTS[name]} must have a row for each of {len(places)} utterances with {name}, "
+                f"got {len(values)}"
             )
         if not len(places):
             return None
-        pooled = self.text_embeddings(input_ids, attention_mask)
-        grid = pooled.new_zeros(present.numel(), pooled.shape[-1]).index_copy(0, places, pooled)
+        rows = self.embed(name, values, mask)
+        grid = rows.new_zeros(present.numel(), rows.shape[-1]).index_copy(0, places, rows)
         return grid.unflatten(0, present.shape)
 
 
@@ -290,19 +266,36 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_text_backbone(
-        cls, name_or_path: str, *, text_config: dict[str, Any] | None = None, **config_fields: Any
+    def from_backbones(
+        cls,
+        *,
+        text: str | None = None,
+        audio: str | None = None,
+        visual: str | None = None,
+        text_config: dict[str, Any] | None = None,
+        audio_config: dict[str, Any] | None = None,
+        vision_config: dict[str, Any] | None = None,
+        **config_fields: Any,
     ) -> "ReDiFuForEmotionRecognition":
-        """Build an untrained fusion on a pretrained text backbone.
+        """Build an untrained fusion on pretrained backbones, one for each stream at most.
 
         Args:
-            name_or_path: a folder or Hub id that AutoModel loads.
+            text: a folder or Hub id that AutoModel loads, or None for ready features of the stream.
+            audio: the same of a backbone on waveforms.
+            visual: the same of a backbone on pictures.
             text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
+            audio_config: the same for audio.
+            vision_config: the same for visual.
             config_fields: fields of `ReDiFuConfig`.
+
+        Raises:
+            ValueError: a backbone can not be used, lacks weights, or is not there and its fields are.
         """
-        backbone_config = read_backbone_config(name_or_path, text_config or {})
-        model = cls(ReDiFuConfig(text_config=backbone_config, **config_fields))
-        load_backbone_weights(model.redifu.text_backbone, name_or_path)
+        places = {"text": text, "audio": audio, "visual": visual}
+        changes = {"text": text_config, "audio": audio_config, "visual": vision_config}
+        configs: dict[str, Any] = read_backbone_configs(places, changes)
+        model = cls(ReDiFuConfig(**configs, **config_fields))
+        load_backbones(model.redifu, places)
         return model
 
     @can_return_tuple
@@ -318,6 +311,9 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         labels: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        audio_values: Tensor | None = None,
+        audio_values_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         quality_features: Tensor | None = None,
         class_weights: Tensor | None = None,
         output_hidden_states: bool | None = None,
@@ -335,6 +331,9 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             labels: (batch, utterances) int, -100 ignored.
             input_ids: (real utterances with text, tokens) int.
             attention_mask: (real utterances with text, tokens).
+            audio_values: (real utterances with audio, samples) float.
+            audio_values_mask: (real utterances with audio, samples).
+            pixel_values: (real utterances with visual, pictures, channels, height, width) float.
             quality_features: (batch, utterances, 2, measures) float.
             class_weights: (labels,) float, weights of the classes in the loss.
             output_hidden_states: whether to return the states of every step.
@@ -352,6 +351,9 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             speaker_ids=speaker_ids,
             input_ids=input_ids,
             attention_mask=attention_mask,
+            audio_values=audio_values,
+            audio_values_mask=audio_values_mask,
+            pixel_values=pixel_values,
             quality_features=quality_features,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,

@@ -97,11 +97,23 @@ class ConversationSession:
         # Texts are read in the context of the window, not here.
         alone = self.processor({"id": _NAME, "utterances": [{**utterance, "text": None}]})
         alone = alone.to(self.model.device)
+        features = {name: value for name, value in alone.items() if name.endswith("_features")}
         return _Turn(
             spoken={"speaker": utterance["speaker"], "text": utterance.get("text")},
             streams=alone["modality_mask"],
-            features={name: value for name, value in alone.items() if name.endswith("_features")},
+            features=features | self._embedded(alone),
         )
+
+    def _embedded(self, alone: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embed the sound and the picture of one utterance, which backbones read once."""
+        self.model.eval()
+        raw = {"audio": ("audio_values", "audio_values_mask"), "visual": ("pixel_values",)}
+        with torch.no_grad():
+            return {
+                f"{name}_features": self.model.redifu.embed(name, *(alone[key] for key in keys))[None]
+                for name, keys in raw.items()
+                if keys[0] in alone
+            }
 
     def _inputs(self, turns: Sequence[_Turn]) -> tuple[dict[str, Tensor], dict[tuple[int, ...], Tensor]]:
         """Join turns to the dialogue that the model takes; return the embeddings of its texts, too."""
@@ -132,6 +144,6 @@ class ConversationSession:
             places = list(new.values())
             self.model.eval()
             with torch.no_grad():
-                embedded = self.model.redifu.text_embeddings(spoken["input_ids"][places], masks[places])
+                embedded = self.model.redifu.embed("text", spoken["input_ids"][places], masks[places])
             known |= dict(zip(new, embedded, strict=True))
         return [(key, known[key]) for key in keys]

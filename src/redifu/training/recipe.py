@@ -14,9 +14,10 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
 from redifu.model import ReDiFuConfig
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
 # The backbone has its own key, and the number of labels follows from data.labels.
-CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {"text_config", "sub_configs_defaults"}
+CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {*BACKBONE_CONFIGS.values(), "sub_configs_defaults"}
 
 
 class DataSource(NamedTuple):
@@ -33,25 +34,41 @@ class ModelSection:
 
     Attributes:
         text_backbone: folder or Hub id of a pretrained text encoder; None reads ready text features.
+        audio_backbone: the same of an encoder of waveforms.
+        visual_backbone: the same of an encoder of pictures.
         text_config: fields of the text backbone's configuration to set otherwise, its dropout for instance.
+        audio_config: the same of the audio backbone.
+        vision_config: the same of the visual backbone.
         released: "iemocap" or "meld", a released recipe as starting point.
         checkpoint: folder or Hub id of a trained model to go on from.
         config: fields of `ReDiFuConfig`; in the file they stand beside the keys above.
     """
 
     text_backbone: str | None = None
+    audio_backbone: str | None = None
+    visual_backbone: str | None = None
     text_config: dict[str, Any] | None = None
+    audio_config: dict[str, Any] | None = None
+    vision_config: dict[str, Any] | None = None
     released: str | None = None
     checkpoint: str | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def validate_start(self) -> None:
         """Refuse several starting points."""
-        given = [key for key in ("text_backbone", "released", "checkpoint") if getattr(self, key) is not None]
+        backbones = [f"{name}_backbone" for name in self.backbones]
+        given = backbones[:1] + [key for key in ("released", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"give one of text_backbone, released, checkpoint, got {' and '.join(given)}")
-        if self.text_config is not None and self.text_backbone is None:
-            raise ValueError("text_config changes a text_backbone, and there is none")
+            raise ValueError(f"give backbones, released or checkpoint, got {' and '.join(given)}")
+        for name, field in BACKBONE_CONFIGS.items():
+            if getattr(self, field) is not None and name not in self.backbones:
+                raise ValueError(f"{field} changes a {name}_backbone, and there is none")
+
+    @property
+    def backbones(self) -> dict[str, str]:
+        """The pretrained backbones by stream."""
+        places = {name: getattr(self, f"{name}_backbone") for name in BACKBONE_CONFIGS}
+        return {name: place for name, place in places.items() if place is not None}
 
 
 @strict
@@ -69,8 +86,9 @@ class DataSection:
         max_text_tokens: a longer text loses its end.
         max_utterances: longer dialogues are cut.
         audio_backend: as of `ReDiFuFeatureExtractor`, like the next: what the model's features of files come
-            from; it tells model.audio_size.
+            from; it tells model.audio_size. With model.audio_backbone it is "backbone", said or not.
         visual_backend: the same for pictures.
+        picture_count: face crops of an utterance that a visual backbone sees.
     """
 
     train: str | dict
@@ -83,6 +101,7 @@ class DataSection:
     max_utterances: int | None = None
     audio_backend: str | None = None
     visual_backend: str | None = None
+    picture_count: int | None = None
 
     def validate_sources(self) -> None:
         """Refuse a source without path, or with keys that mean nothing."""
@@ -100,7 +119,9 @@ class DataSection:
 
     def validate_least(self) -> None:
         """Refuse lengths below the least that make sense."""
-        _refuse_below(self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1})
+        _refuse_below(
+            self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1, "picture_count": 1}
+        )
 
     def source(self, name: str) -> DataSource | None:
         """Return the source "train", "dev" or "test"; None for a test set that is not given."""
@@ -120,7 +141,11 @@ class TrainingSection:
         batch_size: dialogues of one step, over all processes.
         learning_rate: of the fusion, the highest of its schedule.
         text_learning_rate: of the text backbone.
+        audio_learning_rate: of the audio backbone.
+        visual_learning_rate: of the visual backbone.
         freeze_text: whether the text backbone stays as it is.
+        freeze_audio: the same of the audio backbone.
+        freeze_visual: the same of the visual backbone.
         weight_decay: of AdamW; biases, norms and embeddings have none.
         warmup_ratio: share of all steps in which the learning rates rise from 0.
         schedule: how they go on: "linear" or "cosine" to 0, or "constant".
@@ -139,7 +164,11 @@ class TrainingSection:
     batch_size: int = 8
     learning_rate: float | int = 1e-3
     text_learning_rate: float | int = 5e-5
+    audio_learning_rate: float | int = 5e-5
+    visual_learning_rate: float | int = 5e-5
     freeze_text: bool = False
+    freeze_audio: bool = False
+    freeze_visual: bool = False
     weight_decay: float | int = 0.01
     warmup_ratio: float | int = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -154,7 +183,7 @@ class TrainingSection:
     def validate_ranges(self) -> None:
         """Refuse numbers out of their range."""
         least = {"seed": 0, "epochs": 1, "batch_size": 1, "patience": 1, "num_threads": 1, "weight_decay": 0}
-        least |= {"learning_rate": 0, "text_learning_rate": 0}
+        least |= {"learning_rate": 0} | {f"{name}_learning_rate": 0 for name in BACKBONE_CONFIGS}
         _refuse_below(self, least)
         for name, most in (("warmup_ratio", 1), ("modality_dropout", 1)):
             if not 0 <= getattr(self, name) < most:

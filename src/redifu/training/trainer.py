@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
 from redifu.evaluation.protocol import evaluate_conversations
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.losses import IGNORED_LABEL
 from redifu.training.assembly import build_model, read_data, unmeasured_streams
 from redifu.training.checkpoints import (
@@ -170,11 +171,13 @@ class TrainingRun:
 
     def _build_steps(self, model: Any, checkpoint: Path | None) -> None:
         """Build optimiser and schedule, restore them, and spread the model over the processes."""
-        if self.settings.freeze_text and model.config.text_config is None:
-            raise ValueError("training.freeze_text needs a text backbone, this model has none")
-        self.frozen = [model.redifu.text_backbone] if self.settings.freeze_text else []
-        for module in self.frozen:
-            module.requires_grad_(False)
+        self.frozen = []
+        for name, field in BACKBONE_CONFIGS.items():
+            if not getattr(self.settings, f"freeze_{name}"):
+                continue
+            if getattr(model.config, field) is None:
+                raise ValueError(f"training.freeze_{name}: this model has no {name} backbone")
+            self.frozen.append(model.redifu.get_submodule(f"{name}_backbone").requires_grad_(False))
         if self.settings.activation_checkpointing:
             model.activation_checkpointing_enable()
         weights = class_weights(self.settings.class_weights, self.data["train"], self.processor.labels)

@@ -11,8 +11,11 @@ from redifu.model.conversation_inputs import has_content
 
 def readable_keys(processor: Any) -> list[str]:
     """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
-    features = [f"{name}_features" for name in processor.feature_extractor.sizes]
-    return features if processor.tokenizer is None else ["text", *features]
+    extractor = processor.feature_extractor
+    keys = [f"{name}_features" for name in extractor.sizes] + [
+        extractor.media[name] for name in extractor.raw
+    ]
+    return keys if processor.tokenizer is None else ["text", *keys]
 
 
 def hide_streams(

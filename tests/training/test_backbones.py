@@ -1,0 +1,137 @@
+"""Recipes with backbones on media: what is read for them, and how they learn."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, ViTImageProcessor, Wav2Vec2FeatureExtractor
+
+from model.made_media import tone, write_sound
+from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
+from redifu.evaluation.inference import predict_conversations
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.training.assembly import build_model
+from redifu.training.checkpoints import load_pretrained
+from redifu.training.optimization import parameter_groups
+from redifu.training.recipe import Recipe, TrainingSection
+from redifu.training.trainer import train
+from training.toy import LABELS, toy_values, write_conversations
+
+RATES = {"text": 1e-5, "audio": 2e-5, "visual": 3e-5, "fusion": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Backbones on sound and pictures, and sounds of two pitches that tell the label."""
+    folder = tmp_path_factory.mktemp("media")
+    torch.manual_seed(0)
+    AutoModel.from_config(AUDIO_CONFIGS["hubert_group"]).save_pretrained(folder / "hearing")
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder / "hearing")
+    AutoModel.from_config(VISION_CONFIGS["vit"]).save_pretrained(folder / "sight")
+    normal = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    ViTImageProcessor(**normal).save_pretrained(folder / "sight")
+    for index, label in enumerate(LABELS):
+        write_sound(folder / f"{label}.wav", tone(0.15 + 0.05 * index, frequency=200.0 * (index + 1)))
+    for name in ("train", "dev", "test"):
+        utterances = [{"speaker": "Ana", "audio": f"{label}.wav", "label": label} for label in LABELS]
+        write_conversations(folder / f"{name}.jsonl", [{"id": name, "utterances": utterances}])
+    return folder
+
+
+def recipe(folder: Path, **changes: Any) -> Recipe:
+    given = {"model_audio_backbone": str(folder / "hearing"), "training_epochs": 1, **changes}
+    values = toy_values(folder, **given)
+    del values["model"]["audio_size"]
+    values["model"]["text_size"] = None
+    return Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_an_audio_backbone_learns_or_is_frozen(folder: Path, tmp_path: Path, freeze: bool) -> None:
+    output = str(tmp_path / "model")
+    done = train(
+        recipe(folder, training_output=output, training_freeze_audio=freeze, data_audio_backend="backbone")
+    )
+    given, prefix = load_file(folder / "hearing/model.safetensors"), "redifu.audio_backbone."
+    kept = [
+        torch.equal(value, given[name.removeprefix(prefix)])
+        for name, value in load_file(done / "model.safetensors").items()
+        if name.startswith(prefix)
+    ]
+    assert len(kept) > 10 and all(kept) == freeze
+    extractor = AutoProcessor.from_pretrained(done).feature_extractor
+    assert (extractor.audio_backend, extractor.normalize_waveform) == ("backbone", True)
+    model, processor = load_pretrained(done)
+    talk = {"id": "d", "utterances": [{"speaker": "Ana", "audio": str(folder / f"{LABELS[0]}.wav")}]}
+    ((_, scores),) = predict_conversations(model, processor, [talk])
+    assert scores.shape == (1, 3) and scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:
+    model, processor = build_model(
+        recipe(folder, model_visual_backbone=str(folder / "sight"), data_picture_count=2)
+    )
+    extractor = processor.feature_extractor
+    assert isinstance(extractor, ReDiFuFeatureExtractor) and model.config.visual_size == 12
+    assert (extractor.visual_backend, extractor.picture_count, extractor.picture_size) == ("backbone", 2, 8)
+    assert (extractor.picture_mean, extractor.picture_std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("stream", "said", "message"),
+    [
+        ("audio", {"sampling_rate": 8000}, "audio_backbone must take 16000 samples a second, got 8000"),
+        ("visual", {"do_normalize": True}, "visual_backbone must name image_mean and image_std"),
+        ("visual", None, "visual_backbone .*preprocessor_config.json"),
+    ],
+)
+def test_how_media_are_normalised_is_not_guessed(
+    folder: Path, tmp_path: Path, stream: str, said: dict[str, Any] | None, message: str
+) -> None:
+    backbone = shutil.copytree(folder / {"audio": "hearing", "visual": "sight"}[stream], tmp_path / "copy")
+    (backbone / "preprocessor_config.json").unlink()
+    if said is not None:
+        (backbone / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=message):
+        build_model(recipe(folder, **{f"model_{stream}_backbone": str(backbone)}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_audio_backend": "log_mel"}, "data.audio_backend must be 'backbone' with.*got 'log_mel'"),
+        ({"data_visual_backend": "backbone"}, "data.visual_backend must be 'backbone' with"),
+        ({"data_picture_count": 2}, "picture_count is of a model.visual_backbone, and there is none"),
+        ({"model_visual_backbone": "nowhere/at-all"}, "visual_backbone nowhere/at-all: "),
+        ({"model_vision_config": {"image_size": 8}}, "vision_config changes a visual_backbone"),
+        ({"model_released": "meld"}, "got audio_backbone and released"),
+    ],
+)
+def test_what_does_not_fit_is_said_before(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(recipe(folder, **changes))
+
+
+def test_every_backbone_has_its_learning_rate() -> None:
+    model = raw_model()
+    settings = TrainingSection(
+        output="unused",
+        learning_rate=RATES["fusion"],
+        **{f"{name}_learning_rate": RATES[name] for name in ("text", "audio", "visual")},
+    )
+    names = {id(value): name for name, value in model.named_parameters()}
+    seen = set()
+    for group in parameter_groups(model, settings):
+        part = group["name"].removesuffix("_no_decay")
+        assert group["lr"] == RATES[part]
+        for value in group["params"]:
+            name = names[id(value)]
+            seen.add(name)
+            assert part == (
+                name.split(".")[1].removesuffix("_backbone") if "_backbone." in name else "fusion"
+            )
+    assert seen == set(names.values())
