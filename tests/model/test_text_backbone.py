@@ -1,5 +1,6 @@
 """The optional text backbone: what it is given, what it gives, and that it travels with the fusion."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from model.tiny_models import LABELS, TEXT_CONFIGS, random_labels, text_model, tiny_batch, tiny_config
 from redifu.model import ReDiFuForEmotionRecognition
-from redifu.model.text_backbone import encode_texts, mean_pooling
+from redifu.model.text_backbone import embed_by_length, embed_texts, mean_pooling
 
 PAD = 1
 
@@ -105,9 +106,8 @@ def test_chunks_give_the_same_as_one_go(model: ReDiFuForEmotionRecognition, chun
     hook = backbone.register_forward_pre_hook(
         lambda _, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    pooled = encode_texts(
-        backbone, texts["input_ids"], texts["attention_mask"].bool(), chunk_tokens=chunk_tokens
-    )
+    ids, mask = texts["input_ids"], texts["attention_mask"].bool()
+    pooled = embed_by_length(partial(embed_texts, backbone), ids, mask, chunk_tokens=chunk_tokens)
     hook.remove()
     assert max(calls) <= max(chunk_tokens, 11)
     torch.testing.assert_close(pooled, embeddings(backbone, texts), rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ Source: arXiv 2603.25752; `ReDiFuConfig.released` reproduces the authors' releas
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from .losses import IGNORED_LABEL, emotion_loss
 from .relation_subgraphs import conversation_graph
 from .remote_code import CarriesCode
 from .speaker_relations import CrossModalRelations, SpeakerRelations
-from .text_backbone import encode_texts, load_backbone_weights, read_backbone_config
+from .text_backbone import embed_by_length, embed_texts, load_backbone_weights, read_backbone_config
 from .text_guided_fusion import build_fusion
 
 # Bounds the memory of the text backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
@@ -261,7 +262,8 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         As `text_features`, embeddings give what their texts give as `input_ids`: each need be made only once.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return encode_texts(self.text_backbone, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
+        embed = partial(embed_texts, self.text_backbone)
+        return embed_by_length(embed, input_ids, mask.bool(), chunk_tokens=TEXT_CHUNK_TOKENS)
 
     def _encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None, present: Tensor

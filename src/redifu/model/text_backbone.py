@@ -1,6 +1,6 @@
 """Utterance embeddings from the tokens of a text backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,13 +42,28 @@ def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
 
-def encode_texts(backbone: nn.Module, input_ids: Tensor, mask: Tensor, *, chunk_tokens: int) -> Tensor:
+def embed_texts(backbone: nn.Module, input_ids: Tensor, mask: Tensor) -> Tensor:
     """Embed texts by masked mean pooling of the backbone's last hidden states.
-
-    Texts of similar length are encoded together, so that little padding is computed and memory stays bounded.
 
     Args:
         backbone: a model that takes input_ids and attention_mask and returns last_hidden_state.
+        input_ids: (texts, tokens) int.
+        mask: (texts, tokens) bool, True for real tokens.
+
+    Returns:
+        (texts, hidden).
+    """
+    states = backbone(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+    return mean_pooling(states, mask)
+
+
+def embed_by_length(
+    embed: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor, mask: Tensor, *, chunk_tokens: int
+) -> Tensor:
+    """Embed texts of similar length together, so that little padding is computed and memory stays bounded.
+
+    Args:
+        embed: turns input_ids and mask of some texts into their embeddings, (texts, hidden).
         input_ids: (texts, tokens) int.
         mask: (texts, tokens) bool, True for real tokens.
         chunk_tokens: at most so many tokens, padding included, are encoded at once (a longer text alone).
@@ -64,9 +79,7 @@ def encode_texts(backbone: nn.Module, input_ids: Tensor, mask: Tensor, *, chunk_
     for chunk in _chunks(widths[order].tolist(), chunk_tokens):
         rows = order[chunk]
         width = int(widths[rows[-1]])
-        kept = mask[rows, :width]
-        states = backbone(input_ids=input_ids[rows, :width], attention_mask=kept.long()).last_hidden_state
-        pooled.append(mean_pooling(states, kept))
+        pooled.append(embed(input_ids[rows, :width], mask[rows, :width]))
     return torch.cat(pooled)[order.argsort()]
 
 
