@@ -12,7 +12,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: it comes 
 import onnx
 import onnxruntime
 
-from hub.toy_models import CONVERSATION, write_features_model, write_text_model
+from hub.toy_models import CONVERSATION, write_text_model
 from model.tiny_models import TEXT_CONFIGS, VARIANTS, text_model, tiny_batch, tiny_model
 from redifu import ConversationSession
 from redifu.cli import main
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["iemocap", "causal", "whole", "windowed", "sparse"])
 def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> None:
     model = tiny_model(**VARIANTS[variant])
     # Compared at five shapes as it is written.

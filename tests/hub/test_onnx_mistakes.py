@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: it comes with the extra onnx")
+pytest.importorskip("onnx", reason="onnx is not installed: it comes with the extra onnx")
+import onnx
 
 from hub.toy_models import CONVERSATION, write_features_model
 from model.tiny_models import tiny_config, tiny_model
@@ -26,7 +27,9 @@ def write_graph(file: Path, **properties: str) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_model(onnx.helper.make_graph([node], "nothing", [value], [result]), ir_version=10)
+    graph = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "nothing", [value], [result]), ir_version=10
+    )
     onnx.helper.set_model_props(graph, properties)
     onnx.save(graph, file)
 

@@ -134,9 +134,8 @@ def sample_inputs(
     if config.quality_size is not None:
         inputs["quality_features"] = torch.randn(batch, utterances, 2, config.quality_size, generator=random)
     if as_texts:
-        inputs |= _sample_texts(
-            config, int(modality_mask[..., MODALITIES.index("text")].sum()), tokens, random
-        )
+        written = int(modality_mask[..., MODALITIES.index("text")].sum())
+        inputs |= _sample_texts(config, written, tokens, random)
     return inputs
 
 
@@ -159,14 +158,11 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
     optional_package("onnxscript", extra="onnx")
     onnx = optional_package("onnx", extra="onnx")
     inputs = sample_inputs(model.config, _TRACED_SHAPE, features=features)
-    shapes = {
-        name: dict(
-            enumerate(
-                map(torch.export.Dim, ("texts", "tokens") if name in _TEXTS else ("batch", "utterances"))
-            )
-        )
-        for name in inputs
-    }
+    grids, texts = (
+        {0: torch.export.Dim(first), 1: torch.export.Dim(second)}
+        for first, second in (("batch", "utterances"), ("texts", "tokens"))
+    )
+    shapes = {name: texts if name in _TEXTS else grids for name in inputs}
     with _quiet():
         program: Any = torch.onnx.export(
             _Exported(model).eval(),
