@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one and skips wrong ones",
     )
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
+    predict.add_argument(
+        "--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs MODEL/model.onnx"
+    )
 
     train = _command(commands, "train", _train, "train by a recipe, or go on with a run that was killed")
     train.add_argument("recipe", metavar="RECIPE.yaml", help="sections model, data and training")
@@ -108,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
     publish.add_argument("--private", action="store_true", help="visible to its owners only")
     publish.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
+
+    export = _command(commands, "export", _export, "write a model as ONNX")
+    export.add_argument("folder", metavar="DIR", help=_MODEL_HELP)
+    export.add_argument("--output", metavar="FILE.onnx", required=True, help="file to write")
+    export.add_argument("--features", action="store_true", help="takes text features, and no texts")
+    export.add_argument("--int8", action="store_true", help="weights of 8 bits: smaller and less exact")
 
     extract = _command(commands, "extract", _extract, "read the media of conversations into features")
     extract.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
@@ -140,7 +149,7 @@ def _command(
 def _predict(options: argparse.Namespace) -> int:
     from redifu.data.writers import prediction_writer
 
-    model, processor = _load(options.model)
+    model, processor = _load(options.model, runtime=options.runtime)
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
@@ -219,6 +228,14 @@ def _publish(options: argparse.Namespace) -> None:
         print(publish(files, options.repo_id, private=options.private))
 
 
+def _export(options: argparse.Namespace) -> None:
+    from redifu.hub.onnx_export import export_onnx
+
+    model, _ = _load(options.folder)
+    difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
+    print(f"{options.output}: logits differ by {difference:.1e} at most")
+
+
 def _extract(options: argparse.Namespace) -> int:
     from redifu.data.extraction import REPORT, extract_conversations
     from redifu.data.readers import read_conversations
@@ -266,10 +283,14 @@ def _prepare(options: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
 
 
-def _load(name_or_path: str) -> tuple[Any, Any]:
+def _load(name_or_path: str, *, runtime: str = "torch") -> tuple[Any, Any]:
+    _be_quiet()
+    if runtime == "onnx":
+        from redifu.hub.onnx_runtime import load_onnx
+
+        return load_onnx(name_or_path)
     from redifu.training.checkpoints import load_pretrained
 
-    _be_quiet()
     return load_pretrained(name_or_path)
 
 

@@ -1,1 +1,1 @@
-"""Publishing on the Hugging Face Hub: the card of a model, its remote code, and the upload."""
+"""Models for others: the Hugging Face Hub, with card, remote code and upload, and exports to ONNX."""

@@ -126,9 +126,12 @@ def attend(
     heads = [split_heads(take_utterances(states, order), num_heads) for states in (query, key, value)]
     here = present.gather(1, order)
     length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
+    # An exported graph holds no loop whose end depends on the length: there, all are one block.
+    whole = torch.compiler.is_exporting()
+    starts, size = ([0], length) if whole else (range(0, length, BLOCK), BLOCK)
     blocks, reached = [], []
-    for start in range(0, length, BLOCK):
-        own = slice(start, min(start + BLOCK, length))
+    for start in starts:
+        own = slice(start, min(start + size, length))
         seen = slice(max(start - window, 0), own.stop + (0 if config.causal else window))
         distance = place[own, None] - place[None, seen]
         near = (distance.abs() <= window) & ((distance >= 0) | (not config.causal))
@@ -153,15 +156,17 @@ def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         `previous` and `following`, (batch, utterances) int64 indices that wrap around inside the dialogue
         (before the first comes the last), and `inner`, (batch, utterances, 2) bool, False where they wrapped.
     """
-    length = present.shape[-1]
+    batch, length = present.shape
     index = torch.arange(length, device=present.device).expand_as(present)
-    seen = torch.where(present, index, -1).cummax(dim=-1).values
-    # Joined and not padded: torch.export takes the length of what is padded for a constant.
-    previous = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], dim=1)
-    ahead = torch.where(present, index, length).flip(-1).cummin(dim=-1).values.flip(-1)
-    following = torch.cat([ahead[:, 1:], torch.full_like(ahead[:, :1], length)], dim=1)
-    inner = torch.stack([previous >= 0, following < length], dim=-1)
-    last, first = seen[:, -1:].clamp_min(0), ahead[:, :1].clamp_max(length - 1)
+    rank = present.long().cumsum(dim=-1)
+    count = rank[:, -1:]
+    # Where the first, second, ... that is present stands, from slot 1; those that are not share the last
+    # slot, which nobody reads. Running maxima would say it, too, but ONNX has none.
+    places = index.new_full((batch, length + 2), -1)
+    places = places.scatter(1, rank.where(present, length + 1), index)
+    previous, following = places.gather(1, rank - present.long()), places.gather(1, rank + 1)
+    inner = torch.stack([previous >= 0, rank < count], dim=-1)
+    last, first = places.gather(1, count).clamp_min(0), places[:, 1:2].clamp_min(0)
     return torch.where(inner[..., 0], previous, last), torch.where(inner[..., 1], following, first), inner
 
 

@@ -1,6 +1,7 @@
 """Utterance embeddings from texts, waveforms and pictures, by pretrained backbones inside the model."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,12 +103,36 @@ def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
 def encode_texts(
     backbone: Any, input_ids: Tensor, mask: Tensor, *, chunk_tokens: int = TEXT_CHUNK_TOKENS
 ) -> Tensor:
-    """Embed texts by masked mean pooling of the backbone's last hidden states.
+    """Embed any number of texts; see `embed_texts` and `embed_by_length`."""
+    return embed_by_length(partial(embed_texts, backbone), input_ids, mask, chunk_tokens=chunk_tokens)
 
-    Texts of similar length are encoded together, so that little padding is computed and memory stays bounded.
+
+def embed_texts(backbone: Any, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """Embed texts by masked mean pooling of the backbone's last hidden states.
 
     Args:
         backbone: a model that takes input_ids and attention_mask and returns last_hidden_state.
+        input_ids: (texts, tokens) int.
+        mask: (texts, tokens) bool, True for real tokens.
+
+    Returns:
+        (texts, hidden).
+    """
+    states = backbone(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+    return mean_pooling(states, mask)
+
+
+def embed_by_length(
+    embed: Callable[[Tensor, Tensor], Tensor],
+    input_ids: Tensor,
+    mask: Tensor,
+    *,
+    chunk_tokens: int = TEXT_CHUNK_TOKENS,
+) -> Tensor:
+    """Embed texts of similar length together, so that little padding is computed and memory stays bounded.
+
+    Args:
+        embed: turns input_ids and mask of some texts into their embeddings, (texts, hidden).
         input_ids: (texts, tokens) int.
         mask: (texts, tokens) bool, True for real tokens.
         chunk_tokens: at most so many tokens, padding included, are encoded at once (a longer text alone).
@@ -117,9 +142,7 @@ def encode_texts(
     """
 
     def encode(rows: Tensor, width: int) -> Tensor:
-        kept = mask[rows, :width]
-        states = backbone(input_ids=input_ids[rows, :width], attention_mask=kept.long()).last_hidden_state
-        return mean_pooling(states, kept)
+        return embed(input_ids[rows, :width], mask[rows, :width])
 
     # The width of a text is the place of its last real token: only trailing padding is cut.
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)

@@ -1,0 +1,203 @@
+"""Models as ONNX: dynamic in dialogues, utterances, texts and tokens, in float32 or with int8 weights."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redifu.hub.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
+from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
+from redifu.model.backbones import embed_texts
+from redifu.model.optional_packages import optional_package
+
+# Of (dialogues, utterances, tokens): what an export is compared with the model at.
+CHECKED_SHAPES = ((1, 1, 3), (1, 12, 9), (2, 5, 16), (5, 33, 12), (1, 150, 24))
+TOLERANCE = 1e-4
+# None of them 1, which would be taken for a constant, and no two alike.
+_TRACED_SHAPE = (3, 4, 7)
+_TEXTS = ("input_ids", "attention_mask")
+
+
+class _Exported(nn.Module):
+    """A model as a graph: tensors in, tensors out, and no loop or branch that depends on their values."""
+
+    def __init__(self, model: ReDiFuForEmotionRecognition):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return logits and, of texts, their embeddings; the inputs are those of the model."""
+        if "input_ids" not in inputs:
+            return (self.model(**inputs).logits,)
+        # All at once: how the model itself groups texts depends on their lengths.
+        rest = {name: value for name, value in inputs.items() if name not in _TEXTS}
+        input_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        embeddings = embed_texts(self.model.redifu.text_backbone, input_ids, mask)
+        written = inputs["utterance_mask"] & inputs["modality_mask"][..., MODALITIES.index("text")]
+        # The how-manieth text an utterance is; where it has none, any will do: the model masks it.
+        rows = (written.flatten().long().cumsum(0) - 1).clamp_min(0)
+        grid = embeddings.index_select(0, rows).unflatten(0, written.shape)
+        return self.model(text_features=grid, **rest).logits, embeddings
+
+
+def export_onnx(
+    model: ReDiFuForEmotionRecognition, output: str | Path, *, features: bool = False, int8: bool = False
+) -> float:
+    """Write a model as one ONNX file, and compare the two at `CHECKED_SHAPES`.
+
+    Its inputs are the model's: utterance_mask and modality_mask bool, speaker_ids int64, NAME_features
+    float32, input_ids and attention_mask int64, none left out. A stream that a batch lacks is zeros that the
+    modality mask hides. Its outputs are logits and, of texts, text_embeddings (texts, text size).
+
+    Args:
+        model: left as it is.
+        output: the .onnx file, written when all went well.
+        features: whether text_features take the place of texts, and the text backbone is left out.
+        int8: whether products have int8 weights, and activations rounded to 8 bits as they come. What is
+            computed of an utterance then depends a little on what stands in the batch beside it.
+
+    Returns:
+        The largest difference of a logit from the model's.
+
+    Raises:
+        ValueError: `output` has another ending, or lies in no folder.
+        ImportError: what the extra `onnx` installs is missing.
+        ArithmeticError: in float32, a logit differs by more than `TOLERANCE`.
+    """
+    output = Path(output)
+    if output.suffix != ".onnx" or not output.parent.is_dir():
+        raise ValueError(f"expected a .onnx file in a folder that exists, got {output}")
+    onnx = optional_package("onnx", extra="onnx")
+    traced = copy.deepcopy(model).float().eval()
+    # Edges would be as many as a batch happens to have; dense ids say the same.
+    traced.config.graph_implementation = "auto"
+    with TemporaryDirectory(dir=output.parent) as folder:
+        file = Path(folder, output.name)
+        onnx.save(_translate(traced, features=features), file)
+        if int8:
+            _quantize(file)
+        difference = largest_difference(traced, file, features=features)
+        if not int8 and not difference <= TOLERANCE:
+            raise ArithmeticError(f"the export's logits differ by {difference:.1e}, more than {TOLERANCE}")
+        file.replace(output)
+    return difference
+
+
+def largest_difference(model: ReDiFuForEmotionRecognition, file: Path, *, features: bool) -> float:
+    """Return by how much a logit of the file differs, at most, from the model's at `CHECKED_SHAPES`."""
+    exported = OnnxModel(file)
+    differences = []
+    for seed, shape in enumerate(CHECKED_SHAPES):
+        inputs = sample_inputs(model.config, shape, features=features, seed=seed)
+        usable = (inputs["utterance_mask"][..., None] & inputs["modality_mask"]).any(-1)
+        with torch.no_grad():
+            difference = exported(**inputs).logits - model(**inputs).logits
+        differences.append(difference[usable].abs().max())
+    return torch.stack(differences).max().item()
+
+
+def sample_inputs(
+    config: ReDiFuConfig, shape: tuple[int, int, int], *, features: bool = False, seed: int = 0
+) -> dict[str, Tensor]:
+    """Make a batch at random: dialogues of different lengths, streams that are missing, several speakers.
+
+    Args:
+        config: of the model that can read it.
+        shape: dialogues, utterances of the longest, tokens of the longest text.
+        features: whether text_features take the place of texts.
+        seed: another one, another batch.
+    """
+    random = torch.Generator().manual_seed(seed)
+    batch, utterances, tokens = shape
+    lengths = torch.randint(1, utterances + 1, (batch,), generator=random)
+    lengths[0] = utterances
+    real = torch.arange(utterances) < lengths[:, None]
+    modality_mask = torch.rand(batch, utterances, len(MODALITIES), generator=random) < 0.8
+    modality_mask[:, 0] = True
+    has = torch.tensor([name in config.modalities for name in MODALITIES])
+    modality_mask = modality_mask & has & real[..., None]
+    speaker_ids = torch.randint(0, config.num_speakers + 1, (batch, utterances), generator=random)
+    inputs = {"utterance_mask": real, "modality_mask": modality_mask, "speaker_ids": speaker_ids}
+    as_texts = config.text_config is not None and not features
+    for name in config.modalities:
+        if name != "text" or not as_texts:
+            size = getattr(config, f"{name}_size")
+            inputs[f"{name}_features"] = torch.randn(batch, utterances, size, generator=random)
+    if config.quality_size is not None:
+        inputs["quality_features"] = torch.randn(batch, utterances, 2, config.quality_size, generator=random)
+    if as_texts:
+        written = int(modality_mask[..., MODALITIES.index("text")].sum())
+        inputs |= _sample_texts(config, written, tokens, random)
+    return inputs
+
+
+def _sample_texts(
+    config: ReDiFuConfig, texts: int, tokens: int, random: torch.Generator
+) -> dict[str, Tensor]:
+    backbone: Any = config.text_config
+    widths = torch.randint(1, tokens + 1, (texts, 1), generator=random)
+    widths[0] = tokens
+    mask = torch.arange(tokens) < widths
+    input_ids = torch.randint(0, backbone.vocab_size, (texts, tokens), generator=random)
+    padding = backbone.pad_token_id or 0
+    # Some backbones count positions by what is not the padding token.
+    input_ids = input_ids.where(input_ids != padding, backbone.vocab_size - 1)
+    return {"input_ids": input_ids.where(mask, padding), "attention_mask": mask.long()}
+
+
+def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
+    """Trace a model and return the ONNX graph, which says of itself only the configuration."""
+    optional_package("onnxscript", extra="onnx")
+    onnx = optional_package("onnx", extra="onnx")
+    inputs = sample_inputs(model.config, _TRACED_SHAPE, features=features)
+    grids, texts = (
+        {0: torch.export.Dim(first), 1: torch.export.Dim(second)}
+        for first, second in (("batch", "utterances"), ("texts", "tokens"))
+    )
+    shapes = {name: texts if name in _TEXTS else grids for name in inputs}
+    with _quiet():
+        program: Any = torch.onnx.export(
+            _Exported(model).eval(),
+            kwargs={"inputs": inputs},
+            dynamo=True,
+            dynamic_shapes={"inputs": shapes},
+            input_names=list(inputs),
+            output_names=["logits", TEXT_EMBEDDINGS] if "input_ids" in inputs else ["logits"],
+            verbose=False,
+        )
+    graph = program.model_proto
+    for node in graph.graph.node:
+        # Where each node comes from, with the places of source files on this machine.
+        node.ClearField("metadata_props")
+    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(model.config.to_dict())})
+    return graph
+
+
+def _quantize(file: Path) -> None:
+    """Replace a file by its int8 version."""
+    quantization = optional_package("onnxruntime.quantization", extra="onnx")
+    rounded = file.with_suffix(".int8.onnx")
+    with _quiet():
+        quantization.quantize_dynamic(file, rounded, per_channel=True)
+    rounded.replace(file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to themselves what the exporters say of their own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,137 @@
+"""Exported models, run by ONNX Runtime in place of PyTorch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuProcessor
+from redifu.model.backbones import embed_by_length
+from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
+from redifu.model.optional_packages import optional_package
+
+# What an export calls the embeddings of texts, and the entry that holds the model's configuration.
+TEXT_EMBEDDINGS, CONFIG = "text_embeddings", "redifu_config"
+FILE = "model.onnx"
+
+
+class OnnxModel:
+    """Answers as the ReDiFuForEmotionRecognition that was exported, wherever one is only asked.
+
+    Texts and fusion run apart: texts are encoded by length, and a `ConversationSession` encodes each once.
+    As many threads are used as torch uses.
+
+    Attributes:
+        config: that of the exported model.
+        device: where inputs are expected, the CPU.
+    """
+
+    def __init__(self, file: str | Path):
+        """Read an export.
+
+        Raises:
+            ImportError: what the extra `onnx` installs is missing.
+            ValueError: the file is no export of this package.
+        """
+        onnx = optional_package("onnx", extra="onnx")
+        broken = optional_package("google.protobuf.message", extra="onnx").DecodeError
+        try:
+            graph = onnx.load(file)
+            said = {entry.key: entry.value for entry in graph.metadata_props}
+            self.config = ReDiFuConfig.from_dict(json.loads(said[CONFIG]))
+        except (broken, KeyError) as error:
+            raise ValueError(f"{file}: not an exported ReDiFu model: {error}") from error
+        self.device = torch.device("cpu")
+        inputs = [each.name for each in graph.graph.input]
+        self._texts = None
+        if "input_ids" in inputs:
+            texts = ["input_ids", "attention_mask"]
+            rest = [TEXT_EMBEDDINGS, *(name for name in inputs if name not in texts)]
+            cut = onnx.utils.Extractor(graph)
+            self._texts = _session(cut.extract_model(texts, [TEXT_EMBEDDINGS]))
+            graph = cut.extract_model(rest, ["logits"])
+        self._fusion = _session(graph)
+
+    @property
+    def redifu(self) -> "OnnxModel":
+        """What embeds texts, which of a PyTorch model is its base."""
+        return self
+
+    def eval(self) -> "OnnxModel":
+        """Do nothing: an export has no other mode."""
+        return self
+
+    def embed(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        """Embed texts, (texts, tokens) to (texts, text size); an export has no backbones of other streams."""
+        return embed_by_length(self._embed, values, mask.bool())
+
+    def __call__(self, **given: Tensor) -> ReDiFuEmotionRecognitionOutput:
+        """Recognise the emotion of every utterance.
+
+        Args:
+            given: what a model takes, with utterance_mask, modality_mask and speaker_ids; what the export
+                does not read is ignored.
+
+        Returns:
+            The logits (batch, utterances, labels), and nothing else.
+        """
+        shape = given["utterance_mask"].shape
+        feed = {}
+        for each in self._fusion.get_inputs():
+            if each.name == TEXT_EMBEDDINGS:
+                value = self._embeddings_of(given)
+            elif each.name in given:
+                value = given[each.name]
+            else:  # a stream that the whole batch lacks
+                value = torch.zeros(*shape, *each.shape[2:])
+            feed[each.name] = value.numpy()
+        return ReDiFuEmotionRecognitionOutput(logits=torch.from_numpy(self._fusion.run(["logits"], feed)[0]))
+
+    def _embed(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        if self._texts is None:
+            raise ValueError("input_ids given, but this export has no text backbone: give text_features")
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.long().numpy()}
+        return torch.from_numpy(self._texts.run([TEXT_EMBEDDINGS], feed)[0])
+
+    def _embeddings_of(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Return a row for each utterance with text, in order; one that nobody reads where there is none."""
+        if "input_ids" in given:
+            return self.embed("text", given["input_ids"], given["attention_mask"])
+        written = (
+            given["utterance_mask"].bool() & given["modality_mask"][..., MODALITIES.index("text")].bool()
+        )
+        if "text_features" in given and written.any():
+            return given["text_features"][written]
+        return torch.zeros(1, self.config.text_size or 1)
+
+
+def load_onnx(folder: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
+    """Load the export `model.onnx` of a folder and the processor beside it, without PyTorch weights.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no export in it.
+        ValueError: the export or the processor is broken, or they are of different labels.
+    """
+    file = Path(folder, FILE)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such export: redifu export {folder} --output {file}")
+    model = OnnxModel(file)
+    try:
+        processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{folder}: no ReDiFu processor: {error}") from error
+    if processor.labels != model.config.labels:
+        raise ValueError(f"{file} has labels {model.config.labels}, its processor {processor.labels}")
+    return model, processor
+
+
+def _session(graph: Any) -> Any:
+    """Make a graph ready to run, as quietly and on as many threads as torch does."""
+    runtime = optional_package("onnxruntime", extra="onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,146 @@
+"""Exports to ONNX: the same logits as the model, for any batch, and a runtime that stands in for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxscript", reason="onnxscript is not installed: it comes with the extra onnx")
+import onnx
+import onnxruntime
+
+from hub.toy_models import CONVERSATION, write_text_model
+from model.tiny_models import TEXT_CONFIGS, VARIANTS, text_model, tiny_batch, tiny_model
+from redifu import ConversationSession
+from redifu.cli import main
+from redifu.evaluation.inference import predict_conversations
+from redifu.hub import onnx_export
+from redifu.hub.onnx_export import CHECKED_SHAPES, TOLERANCE, export_onnx, sample_inputs
+from redifu.hub.onnx_runtime import OnnxModel, load_onnx
+from redifu.training.checkpoints import load_pretrained
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["great", "never", "great never", "so it is", ""]
+
+
+def conversations() -> list[dict[str, Any]]:
+    """Dialogues of different lengths; one without any text but the last."""
+    spoken = [{"speaker": "AB"[turn % 2], "text": TEXTS[turn % 5]} for turn in range(12)]
+    return [{"id": str(n), "utterances": spoken[start : start + n]} for start, n in ((0, 4), (2, 9), (4, 1))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of texts with its export beside it."""
+    folder = write_text_model(tmp_path_factory.mktemp("onnx") / "model")
+    assert main(["export", str(folder), "--output", str(folder / "model.onnx")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("variant", ["iemocap", "causal", "whole", "windowed", "sparse"])
+def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> None:
+    model = tiny_model(**VARIANTS[variant])
+    # Compared at five shapes as it is written.
+    assert export_onnx(model, tmp_path / "model.onnx") <= TOLERANCE
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    batch = tiny_batch(9, 2, 4)
+    assert {each.name for each in graph.input} == {*batch, "modality_mask"}
+    assert [each.name for each in graph.output] == ["logits"]
+
+
+@pytest.mark.parametrize("family", TEXT_CONFIGS)
+def test_an_export_of_texts_is_the_model(family: str, tmp_path: Path) -> None:
+    model = text_model(family, fusion="text_diffusion", quality_size=2)
+    assert export_onnx(model, tmp_path / "model.onnx") <= TOLERANCE
+    # In one piece, as another program runs it: the runtime of this package runs it in two.
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for shape in CHECKED_SHAPES:
+        inputs = sample_inputs(model.config, shape, seed=7)
+        logits, embeddings = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        usable = inputs["modality_mask"].any(-1)
+        with torch.no_grad():
+            expected = model(**inputs).logits[usable]
+            embedded = model.redifu.embed("text", inputs["input_ids"], inputs["attention_mask"])
+        np.testing.assert_allclose(logits[usable], expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(embeddings, embedded, rtol=0, atol=TOLERANCE)
+    # A batch in which nobody says anything, and without pictures.
+    without_text = {name: inputs[name] for name in ("utterance_mask", "speaker_ids", "audio_features")}
+    without_text["modality_mask"] = inputs["modality_mask"] & torch.tensor([False, True, False])
+    usable = without_text["modality_mask"].any(-1)
+    actual = OnnxModel(tmp_path / "model.onnx")(**without_text).logits[usable]
+    with torch.no_grad():
+        torch.testing.assert_close(actual, model(**without_text).logits[usable], rtol=0, atol=TOLERANCE)
+
+
+def test_the_fusion_alone_reads_text_features(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "fusion.onnx"
+    assert main(["export", str(folder), "--output", str(output), "--features"]) == 0
+    model, _ = load_pretrained(folder)
+    inputs = sample_inputs(model.config, (2, 5, 1), features=True)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    usable = inputs["modality_mask"].any(-1)
+    exported = OnnxModel(output)
+    torch.testing.assert_close(exported(**inputs).logits[usable], expected[usable], rtol=0, atol=TOLERANCE)
+    with pytest.raises(ValueError, match="no text backbone"):
+        exported.embed("text", torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2))
+
+
+def test_an_export_says_nothing_of_this_machine(folder: Path) -> None:
+    content = (folder / "model.onnx").read_bytes()
+    assert str(Path(onnx_export.__file__).parent.parent).encode() not in content
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert str(folder).encode() not in content
+
+
+def test_the_runtime_predicts_what_the_model_does(folder: Path) -> None:
+    expected, actual = (
+        [probabilities for _, probabilities in predict_conversations(*load(folder), conversations())]
+        for load in (load_pretrained, load_onnx)
+    )
+    for there, here in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+
+
+def test_a_session_runs_on_an_export(folder: Path) -> None:
+    sessions = [ConversationSession(*load(folder), window=3) for load in (load_pretrained, load_onnx)]
+    for utterance in conversations()[1]["utterances"]:
+        expected, actual = (session.add(utterance)["scores"] for session in sessions)
+        assert actual == pytest.approx(expected, abs=1e-5)
+
+
+def test_predict_runs_without_the_weights(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talk.json").write_text(json.dumps(CONVERSATION), encoding="utf-8")
+    command = [str(tmp_path / "talk.json"), "--output"]
+    assert main(["predict", str(folder), *command, str(tmp_path / "torch.csv")]) == 0
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    runtime = ["--runtime", "onnx"]
+    assert main(["predict", str(folder), *command, str(tmp_path / "onnx.csv"), *runtime]) == 0
+    (tmp_path / "model.safetensors").rename(folder / "model.safetensors")
+    tables = [np.genfromtxt(tmp_path / name, delimiter=",")[1:, -3:] for name in ("torch.csv", "onnx.csv")]
+    np.testing.assert_allclose(*tables, rtol=0, atol=1e-5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_int8_is_smaller_and_near(tmp_path: Path) -> None:
+    model = text_model("bert", hidden_size=64)
+    exact = export_onnx(model, tmp_path / "model.onnx")
+    rounded = export_onnx(model, tmp_path / "int8.onnx", int8=True)
+    assert exact < rounded < 1
+    exported = OnnxModel(tmp_path / "int8.onnx")
+    assert exported.config.to_dict() == model.config.to_dict()
+    types = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
+    assert types >= {"MatMulInteger", "DynamicQuantizeLinear"}
+
+
+def test_an_export_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export, "TOLERANCE", 0.0)
+    with pytest.raises(ArithmeticError, match="logits differ"):
+        export_onnx(tiny_model(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
