@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +26,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from redifu.serving.limits import Limits
 
 # What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
 # Numbers that overflow come of features or learning rates out of all proportion.
@@ -126,6 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
+
+    serve = _command(commands, "serve", _serve, "answer over HTTP")
+    serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
+    serve.add_argument("--host", default="127.0.0.1", help="beyond loopback, REDIFU_API_KEY holds a key")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    for limit in fields(Limits):
+        name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
+        serve.add_argument(name, metavar="N", type=int, default=limit.default, help=f"{said} (%(default)s)")
     return parser
 
 
@@ -264,6 +276,16 @@ def _prepare(options: argparse.Namespace) -> None:
     write_conversations(options.output, conversations)
     for note in notes:
         print(note, file=sys.stderr)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from redifu.model.optional_packages import optional_package
+
+    optional_package("fastapi", extra="serve")
+    from redifu.serving.http_service import serve
+
+    limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
+    serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
 
 
 def _load(name_or_path: str) -> tuple[Any, Any]:
