@@ -40,7 +40,7 @@ def _strings(*names: str) -> dict[str, Any]:
 
 _SAID = [{"speaker": "Ana", "text": "You came!"}, {"speaker": "Ben", "text": "I promised."}]
 _SCORES = [{"joy": 0.9, "neutral": 0.1}, {"neutral": 0.7, "joy": 0.3}]
-_ANSWERS = [{"emotion": max(scores, key=scores.__getitem__), "scores": scores} for scores in _SCORES]
+_ANSWERS = [{"emotion": next(iter(scores)), "scores": scores} for scores in _SCORES]
 _PREDICTED = [{**said, **answer} for said, answer in zip(_SAID, _ANSWERS, strict=True)]
 
 _MISTAKES = {
