@@ -305,12 +305,14 @@ def test_the_examples_of_the_schema_are_answered(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_whatever_comes_is_answered_as_the_schema_says(client: Any, mode: Any) -> None:
-    operations = list(schemathesis.openapi.from_asgi("/openapi.json", client.app).get_all_operations())
-    assert len(operations) == 6
+    found = schemathesis.openapi.from_asgi("/openapi.json", client.app).get_all_operations()
+    # Only what takes a body can be asked in a wrong way.
+    operations = [each.ok() for each in found if mode is GenerationMode.POSITIVE or each.ok().body]
+    assert len(operations) == (6 if mode is GenerationMode.POSITIVE else 2)
     for operation in operations:
 
-        @settings(max_examples=15, derandomize=True, deadline=None, database=None)
-        @given(operation.ok().as_strategy(generation_mode=mode))
+        @settings(max_examples=12, derandomize=True, deadline=None, database=None)
+        @given(operation.as_strategy(generation_mode=mode))
         def is_answered(case: schemathesis.Case) -> None:
             case.call_and_validate(
                 checks=[

@@ -106,9 +106,9 @@ class _Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"")
-        # Whether the service lives may be asked by what watches it, which needs no key.
-        free = self._expected is None or scope["path"] == "/health"
-        if free or hmac.compare_digest(given, self._expected or b""):
+        # What watches whether the service lives needs no key.
+        health = scope["path"] == "/health"
+        if self._expected is None or health or hmac.compare_digest(given, self._expected):
             await self._app(scope, receive, send)
         else:
             refusal = _error(401, "expected the header 'Authorization: Bearer KEY' with the service's key")
@@ -138,6 +138,18 @@ class _Service:
         )
         metrics.sessions.set_function(lambda: len(self.sessions))
 
+    def add_to(self, app: FastAPI) -> None:
+        """Give an application the routes."""
+        for method, path, handler, operation in (
+            ("POST", "/predict", self.predict, http_schema.PREDICT),
+            ("POST", "/sessions", self.create_session, http_schema.CREATE_SESSION),
+            ("POST", "/sessions/{session}/utterances", self.add_utterance, http_schema.ADD_UTTERANCE),
+            ("DELETE", "/sessions/{session}", self.end_session, http_schema.END_SESSION),
+            ("GET", "/health", self.health, http_schema.HEALTH),
+            ("GET", "/metrics", self.show_metrics, http_schema.METRICS),
+        ):
+            app.add_api_route(path, handler, methods=[method], response_class=Response, **operation)
+
     async def predict(self, request: Request) -> Response:
         """Recognise the emotion of every utterance of a conversation."""
         conversation = validate_conversation(await self._body(request), source=_SOURCE)
@@ -151,7 +163,10 @@ class _Service:
         return _reply({"id": self.sessions.create()}, status=201)
 
     async def add_utterance(self, session: str, request: Request) -> Response:
-        """Recognise the emotion of the next utterance of a session."""
+        """Recognise the emotion of the next utterance of a session.
+
+        One whose time is over while the model reads it is part of the session all the same.
+        """
         utterance = await self._body(request)
         if isinstance(utterance, dict):
             _refuse_media(utterance, where=_SOURCE)
@@ -225,19 +240,17 @@ def create_app(model: Any, processor: Any, *, limits: Limits, key: str | None = 
         service.thread.close()
 
     # The pages of documentation would load their scripts from elsewhere; the schema is there without them.
-    app = FastAPI(title="ReDiFu", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ReDiFu",
+        description="A service with a key demands 'Authorization: Bearer KEY' of all requests but /health.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(_Gate, key=key, seconds=limits.request_seconds, metrics=metrics)
     for kind in (*_STATUS, HTTPException, Exception):
         app.add_exception_handler(kind, _refuse)
-    for method, path, handler, operation in (
-        ("POST", "/predict", service.predict, http_schema.PREDICT),
-        ("POST", "/sessions", service.create_session, http_schema.CREATE_SESSION),
-        ("POST", "/sessions/{session}/utterances", service.add_utterance, http_schema.ADD_UTTERANCE),
-        ("DELETE", "/sessions/{session}", service.end_session, http_schema.END_SESSION),
-        ("GET", "/health", service.health, http_schema.HEALTH),
-        ("GET", "/metrics", service.show_metrics, http_schema.METRICS),
-    ):
-        app.add_api_route(path, handler, methods=[method], response_class=Response, **operation)
+    service.add_to(app)
     return app
 
 
@@ -260,12 +273,12 @@ def serve(load: Callable[[], tuple[Any, Any]], *, host: str, port: int, limits: 
         raise ValueError(
             f"--host {host} can be reached from elsewhere: expected a key in {KEY_VARIABLE}, got none"
         )
-    # uvicorn raises the signal again when all is answered, and what is set here ends the process well.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
     with _listen(host, port) as listening:
         app = create_app(*load(), limits=limits, key=key)
         address, port = listening.getsockname()[:2]
+        # uvicorn raises the signal again when all is answered, and what is set here ends the process well.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sys.exit(0))
         print(f"http://{f'[{address}]' if ':' in address else address}:{port}", flush=True)
         # Every request has its own limit of time, so that the shutdown needs none.
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
