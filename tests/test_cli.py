@@ -144,7 +144,7 @@ def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: 
     from redifu.data import readers
 
     monkeypatch.setattr(readers, "read_conversations", count(readers.read_conversations))
-    monkeypatch.setattr("redifu.cli._counted", written)
+    monkeypatch.setattr("redifu.cli.counted", written)
     assert main(["predict", str(folder / "model"), str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
     assert [each["id"] for each in lines_of(tmp_path / "out.jsonl")] == [each["id"] for each in conversations]
     # What is read and not yet written does not grow with the file.

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 MODULES = sorted((SOURCE / "redifu").rglob("*.py"))
 
 # From the roof down. A module imports from its own floor or from those below it, that is further right.
-FLOORS = ("__init__", "cli", "hub", "serving", "training", "evaluation", "data", "model")
+FLOORS = ("__init__", "cli", "terminal", "hub", "serving", "training", "evaluation", "data", "model")
 
 FILES = {
     "pyproject.toml",

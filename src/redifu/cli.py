@@ -1,4 +1,4 @@
-"""The command line: arguments, tables and progress bars; what they stand for is computed elsewhere.
+"""The command line: its arguments, and what each command calls; nothing is computed here.
 
 What a command needs is imported by that command, so that prediction does not wait for what trains and draws.
 """
@@ -6,24 +6,20 @@ What a command needs is imported by that command, so that prediction does not wa
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
+from redifu.serving.limits import Limits
+from redifu.terminal import (
+    counted,
+    extraction_progress,
+    print_metrics,
+    print_predictions,
+    training_progress,
 )
-from rich.table import Table
-from rich.text import Text
 
 # What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
 # Numbers that overflow come of features or learning rates out of all proportion.
@@ -135,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
+
+    serve = _command(commands, "serve", _serve, "answer over HTTP")
+    serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
+    serve.add_argument("--host", default="127.0.0.1", help="beyond loopback, REDIFU_API_KEY holds a key")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    for limit in fields(Limits):
+        name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
+        serve.add_argument(name, metavar="N", type=int, default=limit.default, help=f"{said} (%(default)s)")
     return parser
 
 
@@ -159,10 +163,10 @@ def _predict(options: argparse.Namespace) -> int:
     predictions, number = _predictions(options, model, processor, refuse=refuse)
     if options.output is not None:
         with prediction_writer(options.output, model.config.labels) as writer:
-            for conversation, probabilities in _counted(predictions, number=number):
+            for conversation, probabilities in counted(predictions, number=number):
                 writer.write(conversation, probabilities)
     else:
-        _print_predictions(predictions, model.config.labels, as_lines=options.conversations == "-")
+        print_predictions(predictions, model.config.labels, as_lines=options.conversations == "-")
     return 2 if refused else 0
 
 
@@ -190,7 +194,7 @@ def _train(options: argparse.Namespace) -> None:
 
     _be_quiet()
     recipe = load_recipe(options.recipe, options.overrides)
-    with _training_progress() as report:
+    with training_progress() as report:
         folder = train(recipe, report=report)
     # torchrun starts this command several times; one of them speaks.
     if os.environ.get("RANK", "0") == "0":
@@ -211,7 +215,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     model, processor = _load(options.model)
     given = read_conversations(options.data, split=options.split, check=processor.check)
     metrics = evaluate_conversations(model, processor, given)
-    _print_metrics(metrics)
+    print_metrics(metrics)
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
@@ -250,7 +254,7 @@ def _extract(options: argparse.Namespace) -> int:
         face_detector=options.face_detector,
     )
     conversations = list(read_conversations(options.conversations))
-    with _extraction_progress() as report:
+    with extraction_progress() as report:
         failed = extract_conversations(
             conversations,
             options.output,
@@ -283,6 +287,16 @@ def _prepare(options: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
 
 
+def _serve(options: argparse.Namespace) -> None:
+    from redifu.model.optional_packages import optional_package
+
+    optional_package("fastapi", extra="serve")
+    from redifu.serving.http_service import serve
+
+    limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
+    serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
+
+
 def _load(name_or_path: str, *, runtime: str = "torch") -> tuple[Any, Any]:
     _be_quiet()
     if runtime == "onnx":
@@ -299,97 +313,6 @@ def _be_quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def _print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str], *, as_lines: bool) -> None:
-    """Print each conversation as soon as it is there, as a table or as a JSON line."""
-    import json
-
-    from redifu.data.writers import with_predictions
-
-    console = Console()
-    for given, probabilities in predictions:
-        conversation = with_predictions(given, probabilities, labels=labels)
-        if as_lines:
-            # In ASCII: what cannot be written would end the stream.
-            print(json.dumps(conversation, default=str), flush=True)
-        else:
-            console.print(_prediction_table(conversation))
-
-
-def _prediction_table(conversation: dict) -> Table:
-    table = Table("speaker", "text", "emotion", title=Text(conversation["id"]), title_justify="left")
-    table.add_column("probability", justify="right")
-    for utterance in conversation["utterances"]:
-        emotion, scores = utterance["emotion"], utterance["scores"]
-        cells = [utterance["speaker"], utterance.get("text") or "", emotion or "-"]
-        # Text: a bracket in what somebody said is no markup.
-        table.add_row(*map(Text, cells), f"{scores[emotion]:.2f}" if scores else "-")
-    return table
-
-
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    console = Console()
-    scores = Table("metric", title=f"{metrics['num_utterances']:,} utterances", title_justify="left")
-    scores.add_column("value", justify="right")
-    scores.add_column("95 % interval", justify="right")
-    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece"):
-        digits = 3 if name in ("nll", "ece") else 2
-        low_high = [f"{value:.{digits}f}" for value in metrics["intervals"].get(name, [])]
-        scores.add_row(name, f"{metrics[name]:.{digits}f}", " to ".join(low_high))
-    console.print(scores)
-    classes = Table("label")
-    for name in ("precision", "recall", "F1", "support"):
-        classes.add_column(name, justify="right")
-    for label, values in metrics["per_class"].items():
-        numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
-        classes.add_row(Text(label), *numbers, f"{values['support']:,}")
-    console.print(classes)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f}/s")
-
-
-def _counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
-    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
-    console = Console(stderr=True)
-    counted = TextColumn("{task.completed:,} utterances")
-    columns = (BarColumn(), counted, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=number)
-        for conversation, probabilities in predictions:
-            yield conversation, probabilities
-            progress.advance(task, len(conversation["utterances"]))
-
-
-@contextmanager
-def _extraction_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many streams of utterances are read, how fast, and the time left."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show the steps of a run, and a line for each epoch; nothing where stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=None)
-
-        def report(record: dict[str, Any]) -> None:
-            if record["event"] == "step":
-                said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
-                progress.update(task, description=said, completed=record["step"], total=record["steps"])
-            elif console.is_terminal:
-                console.print(f"epoch {record['epoch']}: dev weighted F1 {record['weighted_f1']:.2f}")
-
-        yield report
 
 
 if __name__ == "__main__":

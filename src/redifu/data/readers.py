@@ -105,7 +105,7 @@ def conversation_from_line(
     Raises:
         ValueError: naming the source and the line, and where known the dialogue and the utterance.
     """
-    conversation = _parse(line, source=source, first_line=number)
+    conversation = parse_json(line, source=source, first_line=number)
     return _checked(conversation, source=source, index=index, check=check, line=number)
 
 
@@ -190,7 +190,7 @@ def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[An
 def _objects_of_json(path: Path) -> Iterator[Any]:
     text = path.read_bytes()
     if text.strip():
-        content = _parse(text, source=str(path))
+        content = parse_json(text, source=str(path))
         yield from content if isinstance(content, list) else [content]
 
 
@@ -198,10 +198,15 @@ def _objects_of_jsonl(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _parse(line, source=str(path), first_line=number)
+                yield parse_json(line, source=str(path), first_line=number)
 
 
-def _parse(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
+def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
+    """Read a JSON value.
+
+    Raises:
+        ValueError: it is none; naming the source and the line, counted from `first_line`.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Answers as conversations come: live sessions and streams of lines.
+"""Answers as conversations come: live sessions, streams of lines and the HTTP service.
 
 Import from the modules: nothing is re-exported here.
 """

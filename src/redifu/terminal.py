@@ -1,0 +1,110 @@
+"""What the command line shows: tables and progress bars."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+def print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str], *, as_lines: bool) -> None:
+    """Print each conversation as soon as it is there, as a table or as a JSON line."""
+    from redifu.data.writers import with_predictions
+
+    console = Console()
+    for given, probabilities in predictions:
+        conversation = with_predictions(given, probabilities, labels=labels)
+        if as_lines:
+            # In ASCII: what cannot be written would end the stream.
+            print(json.dumps(conversation, default=str), flush=True)
+        else:
+            console.print(_prediction_table(conversation))
+
+
+def _prediction_table(conversation: dict) -> Table:
+    table = Table("speaker", "text", "emotion", title=Text(conversation["id"]), title_justify="left")
+    table.add_column("probability", justify="right")
+    for utterance in conversation["utterances"]:
+        emotion, scores = utterance["emotion"], utterance["scores"]
+        cells = [utterance["speaker"], utterance.get("text") or "", emotion or "-"]
+        # Text: a bracket in what somebody said is no markup.
+        table.add_row(*map(Text, cells), f"{scores[emotion]:.2f}" if scores else "-")
+    return table
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """Print scores with their intervals, and a table of the classes."""
+    console = Console()
+    scores = Table("metric", title=f"{metrics['num_utterances']:,} utterances", title_justify="left")
+    scores.add_column("value", justify="right")
+    scores.add_column("95 % interval", justify="right")
+    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece"):
+        digits = 3 if name in ("nll", "ece") else 2
+        low_high = [f"{value:.{digits}f}" for value in metrics["intervals"].get(name, [])]
+        scores.add_row(name, f"{metrics[name]:.{digits}f}", " to ".join(low_high))
+    console.print(scores)
+    classes = Table("label")
+    for name in ("precision", "recall", "F1", "support"):
+        classes.add_column(name, justify="right")
+    for label, values in metrics["per_class"].items():
+        numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
+        classes.add_row(Text(label), *numbers, f"{values['support']:,}")
+    console.print(classes)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f}/s")
+
+
+def counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
+    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
+    console = Console(stderr=True)
+    utterances = TextColumn("{task.completed:,} utterances")
+    columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=number)
+        for conversation, probabilities in predictions:
+            yield conversation, probabilities
+            progress.advance(task, len(conversation["utterances"]))
+
+
+@contextmanager
+def extraction_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many streams of utterances are read, how fast, and the time left."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show the steps of a run, and a line for each epoch; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=None)
+
+        def report(record: dict[str, Any]) -> None:
+            if record["event"] == "step":
+                said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
+                progress.update(task, description=said, completed=record["step"], total=record["steps"])
+            elif console.is_terminal:
+                console.print(f"epoch {record['epoch']}: dev weighted F1 {record['weighted_f1']:.2f}")
+
+        yield report
