@@ -168,7 +168,7 @@ def _checked(
 def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Remember where the relative paths of a conversation begin, if it has any."""
     named = any(isinstance(one.get(key), str) for one in conversation["utterances"] for key in MEDIA.values())
-    return {FOLDER: str(folder), **conversation} if named else conversation
+    return {**conversation, FOLDER: str(folder)} if named else conversation
 
 
 def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:
