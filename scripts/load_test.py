@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=Limits().max_batch, help="of one of the services")
     options = parser.parse_args()
     logging.disable_progress_bar()
-    conversations = make_conversations(200, utterances=options.utterances)
+    conversations = make_conversations(64, utterances=options.utterances)
     expected = direct_predictions(*load_pretrained(options.model), conversations)
     names = {"batching": options.max_batch, "one by one": 1}
     times: dict[str, list[float]] = {name: [] for name in names}
