@@ -65,7 +65,7 @@ def test_an_export_of_texts_is_the_model(family: str, tmp_path: Path) -> None:
         with torch.no_grad():
             expected = model(**inputs).logits[usable]
             embedded = model.redifu.text_embeddings(inputs["input_ids"], inputs["attention_mask"])
-        np.testing.assert_allclose(logits[usable], expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(logits[usable.numpy()], expected, rtol=0, atol=TOLERANCE)
         np.testing.assert_allclose(embeddings, embedded, rtol=0, atol=TOLERANCE)
     # A batch in which nobody says anything, and without pictures.
     without_text = {name: inputs[name] for name in ("utterance_mask", "speaker_ids", "audio_features")}
