@@ -79,6 +79,7 @@ def export_onnx(
     traced = copy.deepcopy(model).float().eval()
     # Edges would be as many as a batch happens to have; dense ids say the same.
     traced.config.graph_implementation = "auto"
+    traced.config.name_or_path = ""  # a place on this machine is no part of an export
     with TemporaryDirectory(dir=output.parent) as folder:
         file = Path(folder, output.name)
         onnx.save(_translate(traced, features=features), file)
