@@ -27,9 +27,9 @@ def write_graph(file: Path, **properties: str) -> None:
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "nothing", [value], [result]), ir_version=10
-    )
+    body = onnx.helper.make_graph([node], "nothing", [value], [result])
+    versions = {"ir_version": 10, "opset_imports": [onnx.helper.make_opsetid("", 20)]}
+    graph = onnx.helper.make_model(body, **versions)
     onnx.helper.set_model_props(graph, properties)
     onnx.save(graph, file)
 
