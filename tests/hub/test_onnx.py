@@ -128,11 +128,13 @@ def test_predict_runs_without_the_weights(
     assert capsys.readouterr() == ("", "")
 
 
-def test_int8_is_smaller_and_near(tmp_path: Path) -> None:
+def test_int8_is_smaller_and_less_exact(tmp_path: Path) -> None:
     model = text_model("bert", hidden_size=64)
     exact = export_onnx(model, tmp_path / "model.onnx")
     rounded = export_onnx(model, tmp_path / "int8.onnx", int8=True)
-    assert exact < rounded < 1
+    # How much less is a question to trained weights: `scripts/benchmark_export.py` answers it by weighted F1.
+    assert exact < rounded
+    assert (tmp_path / "int8.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size / 2
     exported = OnnxModel(tmp_path / "int8.onnx")
     assert exported.config.to_dict() == model.config.to_dict()
     types = {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
