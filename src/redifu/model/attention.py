@@ -122,10 +122,11 @@ def attend(
         attended, weights = attend_visible(*heads, visible=visible)
         return attended, weights, visible.any(dim=-1, keepdim=True)
     # In the order of their positions, padding at the end, near utterances stand near each other.
-    order = positions.argsort(dim=-1, stable=True)
+    length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
+    # Padding shares one position; with its place no two are equal, and ONNX has no stable sort.
+    order = (positions * length + place).argsort(dim=-1)
     heads = [split_heads(take_utterances(states, order), num_heads) for states in (query, key, value)]
     here = present.gather(1, order)
-    length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
     # An exported graph holds no loop whose end depends on the length: there, all are one block.
     whole = torch.compiler.is_exporting()
     starts, size = ([0], length) if whole else (range(0, length, BLOCK), BLOCK)
