@@ -41,7 +41,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["iemocap", "causal", "whole", "windowed", "sparse"])
+@pytest.mark.parametrize("variant", ["whole", "sparse"])
+def test_what_would_export_for_one_size_is_refused(variant: str, tmp_path: Path) -> None:
+    model = tiny_model(**VARIANTS[variant])
+    assert model.config.cross_modal_relations
+    with pytest.raises(ValueError, match="any number of utterances: cross-modal relations do not"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed"])
 def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> None:
     model = tiny_model(**VARIANTS[variant])
     # Compared at five shapes as it is written.
