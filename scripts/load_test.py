@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import httpx2 as httpx
 import numpy as np
+from benchmark_session import MODEL, utterances
 from transformers.utils import logging
 
 from redifu.data.writers import with_predictions
@@ -28,27 +29,14 @@ from redifu.evaluation.inference import predict_conversations
 from redifu.serving.limits import Limits
 from redifu.training.checkpoints import load_pretrained
 
-MODEL = Path(__file__).resolve().parent.parent / "model_cards" / "redifu-meld-text"
-SPEAKERS = ["Ana", "Jonas", "Mira"]
-WORDS = (
-    "I you we it that this what is was are not do know think really want go come back here there just "
-    "like never so good time right all out about them okay well maybe please sorry great wait why how"
-)
 TOLERANCE = 1e-4
 ROUNDS = 3
 
 
-def make_conversations(number: int, *, utterances: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Make conversations of 1 to `utterances` texts of 3 to 20 words, no two of them alike."""
-    generator = random.Random(seed)
-
-    def utterance() -> dict[str, Any]:
-        text = " ".join(generator.choices(WORDS.split(), k=generator.randint(3, 20)))
-        return {"speaker": generator.choice(SPEAKERS), "text": text}
-
-    return [
-        {"utterances": [utterance() for _ in range(generator.randint(1, utterances))]} for _ in range(number)
-    ]
+def make_conversations(number: int, *, longest: int) -> list[dict[str, Any]]:
+    """Make conversations of 1 to `longest` utterances, no two of them alike."""
+    lengths, stream = random.Random(0), utterances()
+    return [{"utterances": list(islice(stream, lengths.randint(1, longest)))} for _ in range(number)]
 
 
 def direct_predictions(model: Any, processor: Any, conversations: list[dict]) -> list[dict]:
@@ -141,7 +129,7 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=Limits().max_batch, help="of one of the services")
     options = parser.parse_args()
     logging.disable_progress_bar()
-    conversations = make_conversations(64, utterances=options.utterances)
+    conversations = make_conversations(64, longest=options.utterances)
     expected = direct_predictions(*load_pretrained(options.model), conversations)
     names = {"batching": options.max_batch, "one by one": 1}
     times: dict[str, list[float]] = {name: [] for name in names}

@@ -20,12 +20,13 @@ MODEL, PROCESSOR = text_model("bert"), text_processor(max_text_tokens=32)
 
 @pytest.fixture(scope="module")
 def load_test() -> ModuleType:
+    load_script("benchmark_session")  # which it imports from beside itself
     return load_script("load_test")
 
 
 @pytest.fixture(scope="module")
 def expected(load_test: ModuleType) -> list[dict[str, Any]]:
-    conversations = load_test.make_conversations(5, utterances=3)
+    conversations = load_test.make_conversations(5, longest=3)
     return load_test.direct_predictions(MODEL, PROCESSOR, conversations)
 
 
