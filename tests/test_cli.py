@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from model.made_media import tone, write_sound
-from redifu.cli import main
+from redifu.cli import _BACKENDS, main
 from redifu.data.readers import read_conversations
+from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (
@@ -267,6 +268,10 @@ def test_extract_reads_what_it_can_and_counts_the_rest(
     assert main(command) == 0
     (conversation,) = read_conversations(output)
     assert len(conversation["utterances"][0]["audio_features"]) == 291
+
+
+def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
+    assert {"audio": tuple(AUDIO_BACKENDS), "visual": tuple(VISUAL_BACKENDS)} == _BACKENDS
 
 
 def test_a_package_that_is_not_installed_gets_one_line(

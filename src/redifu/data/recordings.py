@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from redifu.model.media_decoding import streams_of
+
 from .schema import validate_conversation
 from .turns import Turn, read_turns
 
@@ -68,10 +70,7 @@ def probe_recording(path: str | Path) -> Recording:
     try:
         # Tags in an old encoding say nothing about the streams.
         with av.open(str(path), metadata_errors="ignore") as container:
-            has_audio = bool(container.streams.audio)
-            # The cover of a song is a stream of one picture.
-            cover = av.stream.Disposition.attached_pic
-            has_video = any(not stream.disposition & cover for stream in container.streams.video)
+            has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
             duration = None if container.duration is None else container.duration / av.time_base
     except av.FFmpegError as error:
         raise ValueError(f"{path}: not a recording that can be read: {error.strerror}") from None

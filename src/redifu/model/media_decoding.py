@@ -184,18 +184,14 @@ class _Taker:
         self.too_long |= self.span.end is None and seconds > self.span.stop
         return not self.too_long
 
-    def reason(self, failure: MediaError | None) -> MediaError | None:
-        """Return why nothing can be given of this span, whatever was collected."""
+    def missing(self, failure: MediaError | None) -> MediaError:
+        """Return why nothing can be given of this span."""
         if self.too_long:
             return MediaError(
                 f"an utterance is at most {LONGEST_UTTERANCE:g} s long: give its start and end, got "
                 f"{self.span.start:g} to {'the end' if self.span.end is None else f'{self.span.end:g}'}"
             )
-        return failure
-
-    def nothing(self) -> MediaError:
-        """Return that the medium holds nothing of this span."""
-        return MediaError(f"the medium holds nothing from {self.span.start:g} s on")
+        return failure or MediaError(f"the medium holds nothing from {self.span.start:g} s on")
 
 
 class _SoundTaker(_Taker):
@@ -215,7 +211,7 @@ class _SoundTaker(_Taker):
     def result(self, failure: MediaError | None) -> np.ndarray | MediaError:
         """Return the waveform, or why there is none."""
         if self.too_long or not self.parts:
-            return self.reason(failure) or self.nothing()
+            return self.missing(failure)
         waveform = np.zeros(max(place + len(part) for place, part in self.parts), dtype=np.float32)
         for place, part in self.parts:
             waveform[place : place + len(part)] = part
@@ -252,7 +248,7 @@ class _FrameTaker(_Taker):
     def result(self, failure: MediaError | None) -> Frames | MediaError:
         """Return the frames, or why there are none."""
         if self.too_long or not self.frames.times:
-            return self.reason(failure) or self.nothing()
+            return self.missing(failure)
         return self.frames
 
 
@@ -306,10 +302,14 @@ def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | No
             raise UnreadableMediumError(f"cannot be decoded: {error.strerror}") from None
 
 
-def _stream(container: Any, kind: str) -> Any:
-    # The cover of a song is a video stream of one picture.
+def streams_of(container: Any, kind: str) -> list[Any]:
+    """Return the "audio" or "video" streams of an open container, the covers of songs left out."""
     cover = _av().stream.Disposition.attached_pic
-    streams = [one for one in getattr(container.streams, kind) if not one.disposition & cover]
+    return [one for one in getattr(container.streams, kind) if not one.disposition & cover]
+
+
+def _stream(container: Any, kind: str) -> Any:
+    streams = streams_of(container, kind)
     if not streams:
         raise MediaError(f"there is no {kind} stream")
     if kind == "video":

@@ -18,6 +18,7 @@ from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.feature_extraction_redifu import MEDIA
 from redifu.model.media_features import BACKBONE, SAMPLING_RATE
 from redifu.training.checkpoints import load_pretrained
+from redifu.training.model_folder import model_folder
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
     """
     known: Collection[str] = ()
     if recipe.model.checkpoint is not None:
-        known = load_pretrained(expand(str(recipe.model.checkpoint)))[0].config.modalities
+        folder = model_folder(expand(str(recipe.model.checkpoint)))
+        known = ReDiFuConfig.from_pretrained(folder).modalities
     return [name for name in processor.feature_extractor.sizes if name not in known]
 
 
