@@ -105,6 +105,7 @@ def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
                 said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
                 progress.update(task, description=said, completed=record["step"], total=record["steps"])
             elif console.is_terminal:
-                console.print(f"epoch {record['epoch']}: dev weighted F1 {record['weighted_f1']:.2f}")
+                score = f": dev weighted F1 {record['weighted_f1']:.2f}" if "weighted_f1" in record else ""
+                console.print(f"epoch {record['epoch']}{score}")
 
         yield report

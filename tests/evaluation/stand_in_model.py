@@ -50,7 +50,7 @@ class StandInModel(torch.nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.table = torch.nn.Parameter(torch.randn(len(WORDS), len(LABELS), generator=generator))
-        self.config = SimpleNamespace(labels=LABELS)
+        self.config = SimpleNamespace(labels=LABELS, temperature=1.0)
         self.batch_shapes = []
 
     @property

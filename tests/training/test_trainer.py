@@ -344,6 +344,7 @@ def test_bfloat16_trains_and_is_scored_in_float32(folder: Path, tmp_path: Path) 
     assert {value.dtype for value in weights_of(model).values()} == {torch.float32}
     log = log_of(model)
     loaded = AutoModelForSequenceClassification.from_pretrained(model)
+    loaded.config.temperature = 1.0  # the log is of models that are not yet calibrated
     again = evaluate_conversations(
         loaded, AutoProcessor.from_pretrained(model), read_conversations(folder / "dev.jsonl")
     )
@@ -380,3 +381,27 @@ def test_data_without_labels_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "dev.jsonl").write_text(unlabelled, encoding="utf-8")
     with pytest.raises(ValueError, match="dev.jsonl: expected labelled utterances for data.dev"):
         train(quick(folder, tmp_path / "model", data_dev=str(tmp_path / "dev.jsonl")))
+
+
+def test_without_dev_the_last_epoch_is_kept(folder: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe(folder, data_dev=None, training_output=str(tmp_path / "model"))
+    metrics = json.loads((train(recipe) / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["best_epoch"] == metrics["epochs"] == 3
+    assert set(metrics) == {"best_epoch", "epochs", "test"}
+    with pytest.raises(ValueError, match="patience waits for a better score on data.dev"):
+        toy_recipe(folder, data_dev=None, training_patience=2)
+
+
+def test_a_trained_model_is_calibrated_on_dev_and_stays_so(trained: Path, folder: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(trained)
+    processor = AutoProcessor.from_pretrained(trained)
+    dev = list(read_conversations(folder / "dev.jsonl"))
+    fitted = model.config.temperature
+    assert fitted != 1.0
+    scores = {}
+    for temperature in (fitted, 1.0, 0.9 * fitted, 1.1 * fitted):
+        model.config.temperature = temperature
+        scores[temperature] = evaluate_conversations(model, processor, dev)["nll"]
+    assert min(scores, key=scores.__getitem__) == fitted
+    metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dev"]["nll"] == pytest.approx(scores[fitted])

@@ -1,11 +1,12 @@
 """How a data set is scored."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from redifu.evaluation.calibration import fit_temperature
 from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.metrics import EmotionRecognitionMetric
 from redifu.model.losses import IGNORED_LABEL
@@ -34,26 +35,49 @@ def evaluate_conversations(
         ValueError: a label is not one of the model's, or nothing can be scored.
     """
     metric = EmotionRecognitionMetric(model.config.labels)
+    for predictions, references, dialogues in labelled_predictions(
+        model, processor, conversations, batch_utterances=batch_utterances
+    ):
+        metric.add_batch(predictions=predictions, references=references, dialogues=dialogues)
+    return metric.compute()
+
+
+def calibrate(model: Any, processor: Any, conversations: Iterable[dict]) -> None:
+    """Set the temperature of a model by labelled conversations that it was not trained on.
+
+    Raises:
+        ValueError: as of `evaluate_conversations`.
+    """
+    model.config.temperature = 1.0
+    parts = list(labelled_predictions(model, processor, conversations))
+    predictions, references = (np.concatenate([part[index] for part in parts]) for index in (0, 1))
+    model.config.temperature = fit_temperature(predictions, references)
+
+
+def labelled_predictions(
+    model: Any, processor: Any, conversations: Iterable[dict], *, batch_utterances: int = 256
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Predict labelled conversations, one after another; arguments and errors as of `evaluate_conversations`.
+
+    Yields:
+        Of the utterances of a conversation that are scored, if any: probabilities (utterances, labels), label
+        ids (utterances,) and the name of the dialogue, once for each.
+    """
     scored = unusable = 0
     predictions = predict_conversations(model, processor, conversations, batch_utterances=batch_utterances)
     # Conversations are told apart by their place and not by their id, which two files may share.
     for place, (conversation, probabilities) in enumerate(predictions):
-        references = reference_ids(conversation, metric.labels)
+        references = reference_ids(conversation, model.config.labels)
         labelled = references != IGNORED_LABEL
         rows = np.flatnonzero(labelled & ~np.isnan(probabilities).any(1))
         unusable += int(labelled.sum()) - len(rows)
         scored += len(rows)
         if len(rows):
-            metric.add_batch(
-                predictions=probabilities[rows],
-                references=references[rows],
-                dialogues=[str(place)] * len(rows),
-            )
+            yield probabilities[rows], references[rows], [str(place)] * len(rows)
     if unusable:
         logger.warning("%d labelled utterances have no stream the model can use and are not scored", unusable)
     if not scored:
         raise ValueError("expected an utterance with a label and a stream the model can use, got none")
-    return metric.compute()
 
 
 def reference_ids(conversation: dict, labels: list[str]) -> np.ndarray:

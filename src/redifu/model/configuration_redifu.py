@@ -89,6 +89,7 @@ class ReDiFuConfig(PreTrainedConfig):
         modality_weights: factors of the text, audio and visual logits in their sum.
         learned_modality_weights: whether these factors are learned, starting from `modality_weights`.
         stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
+        temperature: what predictions divide the logits by, before the softmax; training fits it on dev.
         text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
         audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin.
         vision_config: the same of a backbone on pictures: vit and its kin.
@@ -131,6 +132,7 @@ class ReDiFuConfig(PreTrainedConfig):
     modality_weights: list[float | int] | tuple[float | int, ...] = (3.0, 1.0, 0.3)
     learned_modality_weights: bool = False
     stream_loss_weight: float | int = 0.1
+    temperature: float | int = 1.0
     text_config: PreTrainedConfig | dict | None = None
     audio_config: PreTrainedConfig | dict | None = None
     vision_config: PreTrainedConfig | dict | None = None
@@ -285,6 +287,8 @@ class ReDiFuConfig(PreTrainedConfig):
         for field in ("stream_loss_weight", "feed_forward_gelu_scale", "encoder_residual_scale"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"{field} must be at least 0 and finite, got {getattr(self, field)}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
         weights = self.modality_weights
         if len(weights) != len(MODALITIES) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 def emotion_probabilities(
     model: Any, inputs: Mapping[str, Tensor], *, conversations: Sequence[Mapping[str, Any]]
 ) -> Tensor:
-    """Predict a batch; the model is put in evaluation mode.
+    """Predict a batch, calibrated by the temperature of the model; it is put in evaluation mode.
 
     Args:
         model: a ReDiFuForEmotionRecognition.
@@ -30,7 +30,8 @@ def emotion_probabilities(
         # Set here and not once: whoever predicts now and then may train in between.
         model.eval()
         with torch.no_grad():
-            probabilities[usable] = model(**inputs).logits[usable].float().softmax(-1)
+            logits = model(**inputs).logits[usable].float()
+            probabilities[usable] = (logits / model.config.temperature).softmax(-1)
     broken = usable & ~probabilities.isfinite().all(-1)
     if broken.any():
         name = conversations[int(broken.any(1).nonzero()[0])].get("id")

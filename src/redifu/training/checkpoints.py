@@ -37,7 +37,8 @@ class Progress:
     Attributes:
         epoch: finished epochs.
         step: optimiser steps.
-        best_epoch: the epoch with the best weighted F1 on dev, the earliest of equals.
+        best_epoch: the epoch with the best weighted F1 on dev, the earliest of equals; the last without
+            dev.
         best_weighted_f1: its weighted F1, 0 to 100.
     """
 

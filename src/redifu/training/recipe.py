@@ -78,7 +78,7 @@ class DataSection:
 
     Attributes:
         train: a path, or {path, split}; environment variables in it are expanded.
-        dev: the same; the epoch is chosen on it.
+        dev: the same; the epoch is chosen on it. Without one, None, the last epoch is taken.
         test: the same, or None; scored once, at the end.
         labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
         speaker_in_text: as of `ReDiFuProcessor`, like all that follow; None is the processor's own default.
@@ -92,7 +92,7 @@ class DataSection:
     """
 
     train: str | dict
-    dev: str | dict
+    dev: str | dict | None = None
     test: str | dict | None = None
     labels: list[str] | None = None
     speaker_in_text: bool | None = None
@@ -124,7 +124,7 @@ class DataSection:
         )
 
     def source(self, name: str) -> DataSource | None:
-        """Return the source "train", "dev" or "test"; None for a test set that is not given."""
+        """Return the source "train", "dev" or "test"; None for one that is not given."""
         value = getattr(self, name)
         return DataSource(value) if isinstance(value, str) else value and DataSource(**value)
 
@@ -224,11 +224,14 @@ class Recipe:
             training["mixed_precision"] = "no"
         if training.get("class_weights", "none") is None:
             training["class_weights"] = "none"
-        return cls(
+        recipe = cls(
             _section(ModelSection, model, name="model"),
             _section(DataSection, sections["data"], name="data"),
             _section(TrainingSection, training, name="training"),
         )
+        if recipe.data.dev is None and recipe.training.patience is not None:
+            raise ValueError("training.patience waits for a better score on data.dev, and there is none")
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """Return the mapping that `from_dict` takes, with every default."""

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
-from redifu.evaluation.protocol import evaluate_conversations
+from redifu.evaluation.protocol import calibrate, evaluate_conversations
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.losses import IGNORED_LABEL
 from redifu.training.assembly import build_model, read_data, unmeasured_streams
@@ -46,7 +46,8 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
     """Train by a recipe, or go on where a killed run of the same recipe stopped.
 
     The run lives in OUTPUT.unfinished until it is whole; then that folder takes the name training.output. It
-    holds model and processor, recipe.yaml, metrics.json (dev and test, of the epoch that was best on dev),
+    holds model and processor, recipe.yaml, metrics.json (dev and test, of the epoch that was best on dev,
+    the last without dev),
     log.jsonl and tensorboard. A finished run of the same recipe is not run again. A resumed run on a CPU ends
     with the same bits as an uninterrupted one on the same machine and number of threads.
 
@@ -128,20 +129,22 @@ class TrainingRun:
         while not self.is_over:
             started = time.perf_counter()
             self._train_epoch(write)
-            metrics = self._score_dev()
-            self._count_epoch(metrics["weighted_f1"])
+            metrics = self._score_dev() if "dev" in self.data else {}
+            self._count_epoch(metrics.get("weighted_f1"))
             place = {"event": "epoch", "epoch": self.progress.epoch, "step": self.progress.step}
-            scores = {name: metrics[name] for name in SCORES}
+            scores = {name: metrics[name] for name in SCORES if name in metrics}
             best = {"best_epoch": self.progress.best_epoch}
             write(place | scores | best | {"seconds": time.perf_counter() - started})
             self._save()
 
     def save_final(self) -> None:
-        """Write the model of the best epoch with its metrics; the only place where the test set is scored."""
+        """Write the calibrated model of the best epoch; the only place where the test set is scored."""
         best = self.folder / CHECKPOINTS / f"epoch-{self.progress.best_epoch}"
         model, processor = load_pretrained(best)
         model.to(self.accelerator.device)
         metrics: dict[str, Any] = {"best_epoch": self.progress.best_epoch, "epochs": self.progress.epoch}
+        if "dev" in self.data:
+            calibrate(model, processor, self.data["dev"])
         for name in ("dev", "test"):
             if name in self.data:
                 metrics[name] = evaluate_conversations(model, processor, self.data[name])
@@ -241,9 +244,11 @@ class TrainingRun:
         broadcast_object_list(metrics)
         return metrics[0]
 
-    def _count_epoch(self, weighted_f1: float) -> None:
+    def _count_epoch(self, weighted_f1: float | None) -> None:
         self.progress.epoch += 1
-        if weighted_f1 > self.progress.best_weighted_f1:
+        if weighted_f1 is None:
+            self.progress.best_epoch = self.progress.epoch
+        elif weighted_f1 > self.progress.best_weighted_f1:
             self.progress.best_epoch, self.progress.best_weighted_f1 = self.progress.epoch, weighted_f1
 
     def _save(self) -> None:

@@ -1,0 +1,122 @@
+"""The data of the comparisons, as tables that recipes name: the controlled conversations and CMU-MOSI.
+
+`paired` joins MELD's texts, speakers and labels with clips of RAVDESS, whose sound (log_mel) and action
+units (OpenFace) stand for the streams; the texts are embedded once, by the frozen all-MiniLM-L6-v2. OUTPUT
+then holds
+
+    paired/           features, an utterance a row: text 384, audio 291, visual 35, and the sound's quality
+    paired-raw.jsonl  the same conversations with their texts and the paths of their sounds
+    mosi.parquet      CMU-MOSI with its own features, its labels named
+
+    python scripts/evidence/prepare_data.py path/to/data --output path/to/evidence --num-proc 2
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from redifu.data.extraction import extract_conversations
+from redifu.data.readers import conversations_from_table, read_conversations
+from redifu.data.writers import write_conversations
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.backbones import encode_texts
+from redifu.model.visual_features import ACTION_UNITS
+from redifu.training.assembly import backbone_folder
+
+SPLITS = ("train", "dev", "test")
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TEXTS_AT_ONCE = 64
+# Whether a clip follows the label is for analysis, and no input.
+COLUMNS = [
+    "Dialogue_ID",
+    "Utterance_ID",
+    "Speaker",
+    "Utterance",
+    "Emotion",
+    "split",
+    "audio",
+    "visual_features",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="holds meld, ravdess, paired and mosi")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--num-proc", type=int, default=1)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    raw = options.output / "paired-raw.jsonl"
+    write_conversations(raw, paired_conversations(options.data, folder=options.output))
+    extract_conversations(
+        with_text_features(list(read_conversations(raw))),
+        options.output / "paired",
+        extractor=ReDiFuFeatureExtractor(audio_backend="log_mel"),
+        num_processes=options.num_proc,
+    )
+    write_mosi(options.data / "mosi" / "utterances.parquet", options.output / "mosi.parquet")
+
+
+def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]]:
+    """Join MELD and RAVDESS by the table of pairs; paths of sounds are relative to `folder`."""
+    pairs = pd.read_csv(data / "paired" / "pairs.csv", dtype=str)
+    units = pd.read_csv(data / "ravdess" / "action_units.csv", index_col="clip")[list(ACTION_UNITS)]
+    sounds = os.path.relpath(data / "ravdess" / "audio", folder)
+    for split in SPLITS:
+        table = pd.read_csv(data / "meld" / f"{split}.csv", dtype=str, keep_default_na=False)
+        table = table.drop(columns=["StartTime", "EndTime"]).merge(
+            pairs[pairs["split"] == split],
+            left_on=["Dialogue_ID", "Utterance_ID"],
+            right_on=["dialogue_id", "utterance_id"],
+            validate="one_to_one",
+        )
+        table["audio"] = [f"{sounds}/{clip}.flac" for clip in table["audio_clip"]]
+        table["visual_features"] = [units.loc[clip].tolist() for clip in table["visual_clip"]]
+        table = table[[*COLUMNS, "audio", "visual_features"]]
+        yield from conversations_from_table(pa.Table.from_pandas(table, preserve_index=False), source="pairs")
+
+
+def with_text_features(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put embeddings of the texts, mean pooled, in their place."""
+    tokenizer = AutoTokenizer.from_pretrained(backbone_folder(MINILM))
+    backbone = AutoModel.from_pretrained(backbone_folder(MINILM)).eval()
+    texts = sorted({one["text"] for each in conversations for one in each["utterances"]}, key=len)
+    embedded = {}
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[first : first + TEXTS_AT_ONCE]
+        tokens = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt")
+        with torch.no_grad():
+            rows = encode_texts(backbone, tokens["input_ids"], tokens["attention_mask"].bool())
+        embedded.update(zip(part, rows.numpy(), strict=True))
+    return [
+        {
+            **each,
+            "utterances": [
+                {key: value for key, value in one.items() if key != "text"}
+                | {"text_features": embedded[one["text"]]}
+                for one in each["utterances"]
+            ],
+        }
+        for each in conversations
+    ]
+
+
+def write_mosi(source: Path, output: Path) -> None:
+    """Name the labels of CMU-MOSI."""
+    table = pd.read_parquet(source)
+    table["label"] = table["label"].map({0: "negative", 1: "positive"})
+    # A model of its ready features reads no text.
+    table.drop(columns="text").to_parquet(output, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Trains the models of a comparison, each with several seeds, and goes on where it was stopped.
+
+A comparison is a YAML file: `recipe`, the values of a recipe that all models share; `seeds`; and `models`, by
+name the overrides of each. The run of model NAME and seed S is RUNS/NAME-sS, as `redifu train` makes it; a
+finished one is left as it is.
+
+    EVIDENCE=path/to/evidence python scripts/evidence/train.py scripts/evidence/paired.yaml --runs runs/paired
+    ... --models default concat-mlp --seeds 1 2 --num-proc 2
+"""
+
+import argparse
+import multiprocessing
+import sys
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from redifu.training.recipe import Recipe
+from redifu.training.trainer import train
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--models", nargs="*", help="only these")
+    parser.add_argument("--seeds", nargs="*", type=int, help="in place of those of the comparison")
+    parser.add_argument("--num-proc", type=int, default=1)
+    options = parser.parse_args()
+    comparison = yaml.safe_load(options.comparison.read_text(encoding="utf-8"))
+    recipes = [
+        recipe_of(comparison, name, seed=seed, runs=options.runs)
+        for seed in options.seeds or comparison["seeds"]
+        for name in options.models or comparison["models"]
+    ]
+    failed = 0
+    with ProcessPoolExecutor(options.num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(train, recipe): recipe.training.output for recipe in recipes}
+        for done in as_completed(waiting):
+            # One model that cannot be trained does not stop the others.
+            if (error := done.exception()) is not None:
+                failed += 1
+                traceback.print_exception(error)
+            print(waiting[done], "failed" if error else "done", flush=True)
+    return int(failed > 0)
+
+
+def recipe_of(comparison: dict[str, Any], name: str, *, seed: int, runs: Path) -> Recipe:
+    """Return the recipe of a model of a comparison."""
+    values = {section: dict(keys) for section, keys in comparison["recipe"].items()}
+    for key, value in (comparison["models"][name] or {}).items():
+        section, _, field = key.partition(".")
+        values[section][field] = value
+    values["training"] |= {"seed": seed, "output": str(runs / f"{name}-s{seed}")}
+    return Recipe.from_dict(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
