@@ -267,7 +267,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                 utterance_mask[row, column] = True
                 for name, padded in features.items():
                     if (values := utterance.get(f"{name}_features")) is not None:
-                        padded[row, column] = self._normalise(name, values)
+                        padded[row, column] = values
                         modality_mask[row, column, MODALITIES.index(name)] = True
                 for name, rows in raw.items():
                     if (values := utterance.get(self.raw[name])) is not None:
@@ -275,16 +275,19 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                         modality_mask[row, column, MODALITIES.index(name)] = True
                 for stream, key in enumerate(self._measures):
                     if (values := utterance.get(key)) is not None:
-                        quality[row, column, stream] = self._normalise(key, values)
+                        quality[row, column, stream] = values
         data: dict[str, Any] = {"utterance_mask": utterance_mask, "modality_mask": modality_mask}
         for name, padded in features.items():
-            if modality_mask[..., MODALITIES.index(name)].any():
+            if (here := modality_mask[..., MODALITIES.index(name)]).any():
+                padded[here] = self._normalise(name, padded[here])
                 data[f"{name}_features"] = padded
         if audios := raw.get("audio"):
             data |= pad_waveforms(audios, normalize=self.normalize_waveform)
         if pictures := raw.get("visual"):
             data |= stack_pictures(pictures, mean=self.picture_mean, std=self.picture_std)
         if self.quality_size is not None:
+            for stream, key in enumerate(self._measures):
+                quality[:, :, stream] = self._normalise(key, quality[:, :, stream])
             data["quality_features"] = quality
         return BatchFeature(data, tensor_type=return_tensors)
 
@@ -293,8 +296,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """The keys of utterances that hold quality measures to be read, and how many each holds."""
         return {} if self.quality_size is None else {f"{name}_quality": self.quality_size for name in MEDIA}
 
-    def _normalise(self, name: str, values: Any) -> np.ndarray:
-        array = np.asarray(values, dtype=np.float32)
+    def _normalise(self, name: str, array: np.ndarray) -> np.ndarray:
         if name not in self.statistics:
             return array
         mean, deviation = (
