@@ -1,50 +1,13 @@
 """The dialogues of an epoch: cut, with streams hidden, shared among processes."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from redifu.data.hidden_streams import hide_streams, stream_keys
 from redifu.model.conversation_inputs import has_content
-
-
-def readable_keys(processor: Any) -> list[str]:
-    """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
-    extractor = processor.feature_extractor
-    keys = [f"{name}_features" for name in extractor.sizes] + [
-        extractor.media[name] for name in extractor.raw
-    ]
-    return keys if processor.tokenizer is None else ["text", *keys]
-
-
-def hide_streams(
-    conversation: Mapping[str, Any],
-    *,
-    keys: Collection[str],
-    probability: float,
-    generator: np.random.Generator,
-) -> dict[str, Any]:
-    """Hide each stream of each utterance with a probability, but never the last one of an utterance.
-
-    Args:
-        conversation: left as it is.
-        keys: of the streams; others are neither hidden nor a reason to hide the last one of these.
-        probability: of hiding a stream.
-        generator: draws one number for each utterance and key, whatever is there.
-
-    Returns:
-        The conversation with hidden streams None.
-    """
-    draws = generator.random((len(conversation["utterances"]), len(keys)))
-    utterances = []
-    for utterance, row in zip(conversation["utterances"], draws, strict=True):
-        given = {key: draw for key, draw in zip(keys, row, strict=True) if has_content(utterance, key)}
-        # Where all would go, the one with the greatest draw stays: each equally often.
-        kept = max(given, key=given.__getitem__, default=None)
-        hidden = [key for key, draw in given.items() if draw < probability and key != kept]
-        utterances.append({**utterance, **dict.fromkeys(hidden)})
-    return {**conversation, "utterances": utterances}
 
 
 class TrainingDialogues(Dataset):
@@ -63,7 +26,7 @@ class TrainingDialogues(Dataset):
         seed: int,
     ):
         """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from."""
-        self.keys = readable_keys(processor)
+        self.keys = list(stream_keys(processor).values())
         cut = [_cut_labels(*part) for each in conversations for part in processor.split_long(each)]
         self.dialogues = [each for each in cut if any(map(self._counts, each["utterances"]))]
         self.modality_dropout = modality_dropout
