@@ -1,6 +1,5 @@
 """What an epoch shows: streams hidden, long dialogues cut, batches shared."""
 
-import numpy as np
 import pytest
 
 from redifu.data.collator import LengthGroupedBatchSampler

@@ -8,14 +8,6 @@ import numpy as np
 from redifu.model.conversation_inputs import has_content
 
 
-def stream_keys(processor: Any) -> dict[str, str]:
-    """Return, by stream, the key of an utterance that a ReDiFuProcessor reads it from."""
-    extractor = processor.feature_extractor
-    keys = {name: f"{name}_features" for name in extractor.sizes}
-    keys |= {name: extractor.media[name] for name in extractor.raw}
-    return keys if processor.tokenizer is None else {"text": "text", **keys}
-
-
 def hide_streams(
     conversation: Mapping[str, Any],
     *,

@@ -6,8 +6,17 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from redifu.data.hidden_streams import hide_streams, stream_keys
+from redifu.data.hidden_streams import hide_streams
 from redifu.model.conversation_inputs import has_content
+
+
+def readable_keys(processor: Any) -> list[str]:
+    """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
+    extractor = processor.feature_extractor
+    keys = [f"{name}_features" for name in extractor.sizes] + [
+        extractor.media[name] for name in extractor.raw
+    ]
+    return keys if processor.tokenizer is None else ["text", *keys]
 
 
 class TrainingDialogues(Dataset):
@@ -26,7 +35,7 @@ class TrainingDialogues(Dataset):
         seed: int,
     ):
         """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from."""
-        self.keys = list(stream_keys(processor).values())
+        self.keys = readable_keys(processor)
         cut = [_cut_labels(*part) for each in conversations for part in processor.split_long(each)]
         self.dialogues = [each for each in cut if any(map(self._counts, each["utterances"]))]
         self.modality_dropout = modality_dropout
