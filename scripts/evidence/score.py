@@ -94,9 +94,7 @@ def by_model(runs: Sequence[Path]) -> dict[str, dict[str, Path]]:
     for run in runs:
         model, seed = re.sub(r"-s\d+$", "", run.name), seed_of(run)
         if seed in models[model]:
-            raise ValueError(
-                f"{run}: {models[model][seed]} is of the same model and seed, {model} and {seed}"
-            )
+            raise ValueError(f"{models[model][seed]} and {run} are of the same model and seed, {seed}")
         models[model][seed] = run
     return models
 

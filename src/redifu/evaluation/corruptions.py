@@ -97,6 +97,8 @@ def read_grid(path: str | Path) -> Grid:
         _check_keys(values, known=("seed", "conditions"), where="the grid")
         seed, conditions = values.get("seed", 0), values.get("conditions")
         _check_keys(conditions, known=(SUBSETS, *CORRUPTIONS), where="conditions")
+        if not conditions:
+            raise ValueError("conditions must name at least one, got none")
         if not _is_integer(seed, least=0):
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         return Grid(

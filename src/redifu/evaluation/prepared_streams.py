@@ -120,6 +120,11 @@ class PreparedStreams:
         for name in extractor.raw:
             setattr(ready, f"{name}_size", getattr(self.model.config, f"{name}_size"))
         ready.audio_backend = ready.visual_backend = None
+        # Arrays once, where lists would become arrays for each utterance.
+        ready.statistics = {
+            name: {key: np.asarray(values, dtype=np.float32) for key, values in measured.items()}
+            for name, measured in extractor.statistics.items()
+        }
         return ready
 
     def _kept(self, utterance: Mapping[str, Any]) -> dict[str, Any]:
