@@ -1,5 +1,6 @@
 """Runs are scored once each, against the text-only run of their seed, and the rows are all that is drawn."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_seeds_that_do_not_fit_are_refused(score: ModuleType, folder: Path, tmp_
 
 
 def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> None:
-    grid, rows, page = tmp_path / "grid.yaml", tmp_path / "rows.csv", tmp_path / "evidence.md"
+    grid, rows = tmp_path / "grid.yaml", tmp_path / "rows.csv"
     grid.write_text("conditions:\n  subsets: {}\n  noise: {severities: [0.5, 1], draws: 2}\n")
     runs, text = [str(run) for run in runs_of(folder, "full")], [str(run) for run in runs_of(folder, "text")]
     command = [sys.executable, str(SCRIPTS / "evidence/score.py"), *runs, "--text-only", *text]
@@ -121,3 +122,19 @@ def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> No
     subprocess.run(command, check=True)
     table = read_rows([rows])
     assert set(table["seed"]) == {"1", "2", "all"} and set(table["model"]) == {"full"}
+    page = tmp_path / "evidence.md"
+    subprocess.run(
+        [sys.executable, str(SCRIPTS / "evidence/render.py"), str(rows), "--output", str(page)], check=True
+    )
+    said = page.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\]\((.*?)\)", said)) == sorted(
+        str(path.relative_to(tmp_path)) for path in (tmp_path / "evidence").iterdir()
+    )
+    at_one = table[(table["condition"] == "noise") & (table["severity"] == "1")]
+    f1 = at_one.loc[(at_one["metric"] == "weighted_f1") & (at_one["seed"] != "all"), "value"]
+    assert f"{f1.mean():.2f} ± {f1.std():.2f} |" in said
+    gain, low, high = (
+        at_one.loc[(at_one["metric"] == f"gain_over_text{end}") & (at_one["seed"] == "all"), "value"].item()
+        for end in ("", "_low", "_high")
+    )
+    assert f"{gain:+.2f} [{low:+.2f}, {high:+.2f}] |" in said

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # 8 inches at 100 dots give the 800 pixels at which the picture must be legible.
 WIDTH_INCHES, DOTS_PER_INCH = 8, 100
@@ -120,11 +121,13 @@ def plot_severity(
     styles = _styles(table["model"])
     for condition, row in zip(conditions, panels, strict=True):
         for metric, axes in zip(metrics, row, strict=True):
-            for model, style in styles.items():
+            for number, (model, style) in enumerate(styles.items()):
                 mine = table[(table["model"] == model) & (table["metric"] == metric)]
-                _draw_curve(axes, mine, condition, style)
+                _draw_curve(axes, mine, condition, style, aside=number - (len(styles) - 1) / 2)
             if metric == "gain_over_text":
                 axes.axhline(0, color="black", linewidth=0.8)
+            if metric.startswith("reliability"):
+                axes.set_ylim(-0.02, 1.02)
             if condition in DECIBELS:
                 axes.invert_xaxis()
             axes.set_title(CONDITIONS[condition][0], fontsize=11)
@@ -215,14 +218,23 @@ def _summary(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return summary
 
 
-def _draw_curve(axes: Axes, table: pd.DataFrame, condition: str, style: dict[str, Any]) -> None:
-    """Draw one metric of one model under one condition."""
+def _draw_curve(
+    axes: Axes, table: pd.DataFrame, condition: str, style: dict[str, Any], *, aside: float
+) -> None:
+    """Draw one metric of one model under one condition; points without degrees stand a little aside."""
     clean = table[table["condition"] == "clean"]
     curve = table[table["condition"] == condition]
     if curve.empty:
         return
     if condition in WITHOUT_DEGREES:
-        _draw_points(axes, curve if condition == "subsets" else pd.concat([clean, curve]), style)
+        curve = curve if condition == "subsets" else pd.concat([clean, curve])
+        names = curve["severity"] if condition == "subsets" else curve["condition"]
+        places = np.arange(len(curve))
+        errors = [curve["value"] - curve["low"], curve["high"] - curve["value"]]
+        dots = {**style, "linestyle": "none", "capsize": 2, "label": curve["model"].iloc[0]}
+        axes.errorbar(places + 0.08 * aside, curve["value"], yerr=errors, **dots)
+        axes.set_xticks(places, list(names))
+        axes.set_xlim(-0.5, len(curve) - 0.5)
         return
     if condition in DECIBELS:
         for value in clean["value"]:
@@ -233,15 +245,6 @@ def _draw_curve(axes: Axes, table: pd.DataFrame, condition: str, style: dict[str
     axes.plot(curve["severity"], curve["value"], label=curve["model"].iloc[0], **style)
     shade = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
     axes.fill_between(curve["severity"], curve["low"], curve["high"], **shade)
-
-
-def _draw_points(axes: Axes, table: pd.DataFrame, style: dict[str, Any]) -> None:
-    """Draw one metric of one model as points side by side, with intervals."""
-    names = table["severity"].where(table["condition"] == "subsets", table["condition"])
-    errors = [table["value"] - table["low"], table["high"] - table["value"]]
-    axes.errorbar(
-        names, table["value"], yerr=errors, label=table["model"].iloc[0], linestyle="none", capsize=2, **style
-    )
 
 
 def _styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -258,7 +261,8 @@ def _styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _figure(*, height: float) -> Figure:
-    return Figure(figsize=(WIDTH_INCHES, height), dpi=DOTS_PER_INCH, layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.08)
+    return Figure(figsize=(WIDTH_INCHES, height), dpi=DOTS_PER_INCH, layout=layout)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
