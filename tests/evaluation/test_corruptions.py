@@ -220,6 +220,7 @@ def test_sounds_of_utterances_are_disturbed(name):
     for one, before in ((first, utterances[0]), (third, utterances[2])):
         assert one["audio"]["array"].shape == before["audio"]["array"].shape
         assert np.abs(one["audio"]["array"] - before["audio"]["array"]).max() > 0.1
+        assert np.abs(one["audio"]["array"]).max() == pytest.approx(0.99)
         assert one["audio"]["sampling_rate"] == 16000
     assert second == utterances[1]
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from model.tiny_models import LABELS, SIZES, TEXT_CONFIGS, tiny_model
-from model.tiny_processors import WORDS, feature_processor, text_processor
+from model.tiny_models import LABELS, SIZES, TEXT_CONFIGS, raw_model, tiny_model
+from model.tiny_processors import WORDS, feature_processor, text_processor, tokenizer
 from redifu.evaluation.corruptions import Grid, Severities, corrupt
 from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.protocol import evaluate_conversations
 from redifu.evaluation.robustness import evaluate_robustness, predict_robustness, robustness_rows
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 GRID = Grid(
     conditions={
@@ -162,3 +163,67 @@ def test_data_without_labels_is_refused():
             del each["label"]
     with pytest.raises(ValueError, match="an utterance with a label, got none"):
         predict_robustness(tiny_model(), feature_processor(), given, GRID)
+
+
+SOUND_GRID = Grid(
+    conditions={name: Severities(severities=(100.0, -20.0)) for name in ("white_noise", "babble_noise")}
+)
+
+
+def spoken_conversations(folder):
+    """Two dialogues of one recording with a span each, and of a file for each utterance; one has no sound."""
+    pytest.importorskip("librosa", reason="the extra media is not installed")
+    made_media = pytest.importorskip("model.made_media", reason="the extra media is not installed")
+    generator = np.random.default_rng(0)
+    tones = [made_media.tone(0.6, frequency=frequency) for frequency in (150, 220, 300, 410)]
+    tones = [one + generator.normal(0, 0.01, len(one)).astype(np.float32) for one in tones]
+    made_media.write_sound(folder / "both.wav", np.concatenate(tones[:2]))
+    made_media.write_sound(folder / "third.wav", tones[2])
+    utterances = [
+        {"audio": "both.wav", "start": 0.0, "end": 0.6},
+        {"audio": "both.wav", "start": 0.6, "end": 1.2},
+        {"audio": "third.wav"},
+        {"text": "hello you"},
+    ]
+    utterances = [{"speaker": "Ana", "text": "yes", "label": LABELS[0], **one} for one in utterances]
+    parts = {"first": utterances[:2], "second": utterances[2:]}
+    return [{"id": name, "utterances": part, "_folder": str(folder)} for name, part in parts.items()]
+
+
+def test_noise_in_the_sound_reaches_the_features(tmp_path):
+    given = spoken_conversations(tmp_path)
+    model = tiny_model(text_config=TEXT_CONFIGS["bert"].to_dict(), audio_size=291, visual_size=None)
+    extractor = ReDiFuFeatureExtractor(audio_backend="log_mel").fit(given)
+    processor = ReDiFuProcessor(extractor, tokenizer(), labels=LABELS, max_text_tokens=30)
+    predicted = predict_robustness(model, processor, given, SOUND_GRID)
+    clean = predicted.of("clean", "0")[0]
+    plain = [rows for _, rows in predict_conversations(model, processor, given)]
+    np.testing.assert_allclose(clean, np.concatenate(plain), atol=1e-5)
+    for name in SOUND_GRID.conditions:
+        np.testing.assert_allclose(predicted.of(name, "100")[0], clean, atol=1e-2)
+        assert np.abs(predicted.of(name, "-20")[0] - clean).max() > 1e-2
+
+
+def test_noise_in_the_sound_is_left_out_for_a_model_that_reads_none(caplog):
+    grid = Grid(conditions={**SOUND_GRID.conditions, "permuted": Severities()})
+    predicted = predict_robustness(tiny_model(), feature_processor(), labelled_conversations(), grid)
+    assert [each.condition for each in predicted.conditions] == ["clean", "permuted", "subsets"]
+    assert "noise on waveforms is left out" in caplog.text
+
+
+def test_what_backbones_read_is_embedded_once(tmp_path):
+    given = spoken_conversations(tmp_path)
+    model = raw_model()
+    extractor = ReDiFuFeatureExtractor(audio_backend="backbone", visual_backend="backbone", picture_size=8)
+    processor = ReDiFuProcessor(extractor, tokenizer(), labels=LABELS, max_text_tokens=30)
+    encoded = []
+    model.redifu.audio_backbone.register_forward_hook(lambda *_: encoded.append(1))
+    grid = Grid(conditions={**GRID.conditions, "white_noise": Severities(severities=(-20.0,))})
+    predicted = predict_robustness(model, processor, given, grid)
+    # Three sounds, once as they are and once in noise.
+    assert len(encoded) == 6
+    clean = predicted.of("clean", "0")[0]
+    plain = [rows for _, rows in predict_conversations(model, processor, given)]
+    np.testing.assert_allclose(clean, np.concatenate(plain), atol=1e-5)
+    for condition, severity in (("noise", "1"), ("white_noise", "-20")):
+        assert np.abs(predicted.of(condition, severity)[0] - clean).max() > 1e-4

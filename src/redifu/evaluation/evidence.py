@@ -48,9 +48,7 @@ def pooled_rows(
     first = runs[0]
     for run in runs:
         if _points(run) != _points(first) or not np.array_equal(run.references, first.references):
-            raise ValueError(
-                "runs of a model must be scored on the same utterances under the same conditions"
-            )
+            raise ValueError("runs of a model must be of the same utterances and conditions")
 
     def scored(system: np.ndarray) -> tuple[float, np.ndarray]:
         return bootstrap_weighted_f1(
