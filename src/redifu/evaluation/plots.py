@@ -91,7 +91,7 @@ MARKERS = "osD^vPX"
 
 
 def plot_severity(
-    rows: pd.DataFrame | Iterable[Mapping[str, Any]],
+    rows: pd.DataFrame | Iterable[dict[str, Any]],
     path: str | Path,
     *,
     metrics: Sequence[str] = ("weighted_f1", "gain_over_text"),
@@ -138,7 +138,7 @@ def plot_severity(
     figure.savefig(path)
 
 
-def plot_label_f1(rows: pd.DataFrame | Iterable[Mapping[str, Any]], path: str | Path) -> None:
+def plot_label_f1(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
     """Draw the F1 of every label on the clean data: a bar for each model, one standard deviation over seeds.
 
     Args:
@@ -169,7 +169,7 @@ def plot_label_f1(rows: pd.DataFrame | Iterable[Mapping[str, Any]], path: str | 
     figure.savefig(path)
 
 
-def plot_calibration(rows: pd.DataFrame | Iterable[Mapping[str, Any]], path: str | Path) -> None:
+def plot_calibration(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
     """Draw how often the clean data's top probabilities are right; markers grow with the share of a bin.
 
     Args:
@@ -202,7 +202,7 @@ def plot_calibration(rows: pd.DataFrame | Iterable[Mapping[str, Any]], path: str
     figure.savefig(path)
 
 
-def _summary(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def _summary(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return value, low and high of each model, condition, severity and metric, in the order of the rows."""
     table = pd.DataFrame(rows)
     pooled = table["seed"] == "all"
