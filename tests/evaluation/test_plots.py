@@ -113,10 +113,14 @@ CURVES = {("clean", "0", "weighted_f1"): 60, ("missing", "0.5", "weighted_f1"): 
 
 
 def test_curves_begin_at_the_clean_result_and_go_by_severity(monkeypatch, tmp_path):
-    rows = rows_of(CURVES)
+    rows = [row for row in rows_of(CURVES) if (row["model"], row["severity"]) != ("plain", "t")]
     panels = drawn(monkeypatch, plot_severity, rows, tmp_path / "curves.png", metrics=["weighted_f1"])
     subsets, missing, sound = panels
-    assert [tick.get_text() for tick in subsets.get_xticklabels()] == ["t", "ta"]
+    names = [tick.get_text() for tick in subsets.get_xticklabels()]
+    assert names == ["t", "a", "v", "ta", "tv", "av", "tav"]
+    points = [dots.lines[0].get_xydata().round().tolist() for dots in subsets.containers]
+    # The one that has no result for text alone has the other one where it belongs.
+    assert points == [[[0, 55], [3, 58]], [[3, 68]]]
     for line, above in zip(missing.get_lines(), (0, 10), strict=True):
         assert line.get_xdata().tolist() == [0, 0.1, 0.5]
         assert line.get_ydata() == pytest.approx([60 + above, 50 + above, 40 + above])

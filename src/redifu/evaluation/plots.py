@@ -10,6 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from redifu.evaluation.corruptions import subsets_of
+from redifu.model.configuration_redifu import MODALITIES
+
 # 8 inches at 100 dots give the 800 pixels at which the picture must be legible.
 WIDTH_INCHES, DOTS_PER_INCH = 8, 100
 # Cells shrink with the number of labels; text that fits seven of them shrinks along.
@@ -75,6 +78,7 @@ CONDITIONS = {
     "white_noise": ("white noise in the sound", "signal-to-noise ratio (dB)"),
     "babble_noise": ("other voices in the sound", "signal-to-noise ratio (dB)"),
 }
+SUBSETS = subsets_of(MODALITIES)
 WITHOUT_DEGREES = ("subsets", "permuted")
 DECIBELS = ("white_noise", "babble_noise")
 METRICS = {
@@ -134,7 +138,7 @@ def plot_severity(
             axes.set_xlabel(CONDITIONS[condition][1], fontsize=10)
             axes.set_ylabel(METRICS[metric], fontsize=10)
             axes.grid(alpha=0.3)
-    _legend(figure, panels[0, 0])
+    _legend(figure)
     figure.savefig(path)
 
 
@@ -165,7 +169,7 @@ def plot_label_f1(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Pat
     axes.set_xticks(range(len(labels)), [label.removeprefix("f1_") for label in labels], fontsize=11)
     axes.set_ylabel("F1 (0 to 100)", fontsize=11)
     axes.grid(axis="y", alpha=0.3)
-    _legend(figure, axes)
+    _legend(figure)
     figure.savefig(path)
 
 
@@ -198,7 +202,7 @@ def plot_calibration(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | 
     axes.set_xlabel("top probability (mean of a bin)", fontsize=12)
     axes.set_ylabel("share of utterances that are right", fontsize=12)
     axes.grid(alpha=0.3)
-    _legend(figure, axes)
+    _legend(figure)
     figure.savefig(path)
 
 
@@ -227,14 +231,16 @@ def _draw_curve(
     if curve.empty:
         return
     if condition in WITHOUT_DEGREES:
-        curve = curve if condition == "subsets" else pd.concat([clean, curve])
-        names = curve["severity"] if condition == "subsets" else curve["condition"]
-        places = np.arange(len(curve))
+        # A model with fewer streams has fewer subsets: each stands at its own place.
+        subsets = condition == "subsets"
+        names = SUBSETS if subsets else ["clean", condition]
+        curve = curve if subsets else pd.concat([clean, curve])
+        places = np.array([names.index(name) for name in curve["severity" if subsets else "condition"]])
         errors = [curve["value"] - curve["low"], curve["high"] - curve["value"]]
         dots = {**style, "linestyle": "none", "capsize": 2, "label": curve["model"].iloc[0]}
         axes.errorbar(places + 0.08 * aside, curve["value"], yerr=errors, **dots)
-        axes.set_xticks(places, list(names))
-        axes.set_xlim(-0.5, len(curve) - 0.5)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
         return
     if condition in DECIBELS:
         for value in clean["value"]:
@@ -265,6 +271,10 @@ def _figure(*, height: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height), dpi=DOTS_PER_INCH, layout=layout)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 3), fontsize=10)
+def _legend(figure: Figure) -> None:
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {name: handle for each in drawn for handle, name in zip(*each, strict=True)}
+    names = list(handles)
+    figure.legend(
+        list(handles.values()), names, loc="outside upper center", ncols=min(len(names), 3), fontsize=10
+    )
