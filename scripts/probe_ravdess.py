@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from redifu.evaluation.sound_noise import add_noise, babble_noise, white_noise
 from redifu.model.audio_features import SAMPLING_RATE, log_mel_features, opensmile_features
 from redifu.model.media_decoding import Span, read_sound
 from redifu.model.media_features import AUDIO_BACKENDS
@@ -26,7 +27,6 @@ from redifu.model.media_quality import audio_quality
 
 FOLDS, ACTORS_OF_A_FOLD = 6, 4
 LEVELS = (20, 10, 5, 0, -5)
-BABBLE_CLIPS = 8
 
 
 def main() -> None:
@@ -61,8 +61,11 @@ def main() -> None:
     )
     generator = np.random.default_rng(0)
     tested = generator.permutation(len(paths))[: options.clips]
-    for kind, make in (("white", white), ("babble", partial(babble, sounds))):
-        in_noise = [add_noise(sounds[clip], make(clip, len(sounds[clip]), generator)) for clip in tested]
+    for kind, make in (("white", white_noise), ("babble", babble_noise)):
+        in_noise = []
+        for clip in tested:
+            noise = make(sounds, clip, length=len(sounds[clip]), generator=generator)
+            in_noise.append([add_noise(sounds[clip], noise, level=level) for level in LEVELS])
         scores = [
             accuracy(clean, emotion, fold, tested=tested, features=np.stack([describe(s) for s in level]))
             for level in zip(*in_noise, strict=True)
@@ -95,26 +98,6 @@ def accuracy(
         if mine.any():
             right.append(probe.predict(features[mine]) == emotion[tested[mine]])
     return 100 * float(np.concatenate(right).mean())
-
-
-def white(clip: int, length: int, generator: np.random.Generator) -> np.ndarray:
-    return generator.standard_normal(length)
-
-
-def babble(sounds: list[np.ndarray], clip: int, length: int, generator: np.random.Generator) -> np.ndarray:
-    """Other clips at once, each as loud as the others, from anywhere on."""
-    total = np.zeros(length)
-    others = [number for number in generator.permutation(len(sounds)) if number != clip][:BABBLE_CLIPS]
-    for other in others:
-        voice = sounds[other] / np.sqrt((sounds[other] ** 2).mean())
-        start = generator.integers(len(voice))
-        total += np.tile(voice, length // len(voice) + 2)[start : start + length]
-    return total
-
-
-def add_noise(sound: np.ndarray, noise: np.ndarray) -> list[np.ndarray]:
-    noise = noise * np.sqrt((sound**2).mean() / (noise**2).mean())
-    return [(sound + noise * 10 ** (-level / 20)).astype(np.float32) for level in LEVELS]
 
 
 if __name__ == "__main__":

@@ -214,6 +214,31 @@ def test_train_evaluate_and_predict_hang_together(
     assert err == ""
 
 
+def test_evaluate_tries_a_grid_and_writes_rows_and_a_picture(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, results = tmp_path / "grid.yaml", tmp_path / "test.json"
+    grid.write_text("conditions: {subsets: {}, missing: {severities: [0.5], draws: 2}}", encoding="utf-8")
+    command = ["evaluate", str(folder / "model"), str(folder / "test.jsonl"), "--robustness", str(grid)]
+    assert main([*command, "--output", str(results)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    metrics = json.loads(results.read_text(encoding="utf-8"))
+    rows = metrics["robustness"]
+    found = {(row["condition"], row["severity"], row["metric"]): row["value"] for row in rows}
+    assert found["clean", "0", "weighted_f1"] == pytest.approx(metrics["weighted_f1"], abs=1e-3)
+    assert found["subsets", "t", "gain_over_text"] == 0
+    for name in ("weighted_f1", "gain_over_text", "harm"):
+        assert f"{found['missing', '0.5', name]:.2f}" in out
+    with (tmp_path / "test.robustness.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["value"]) for row in written] == [row["value"] for row in rows]
+    assert {(row["dataset"], row["model"], row["seed"]) for row in written} == {("test", "model", "1")}
+    assert (tmp_path / "test.robustness.png").read_bytes().startswith(b"\x89PNG")
+    grid.write_text("conditions: {mising: {}}", encoding="utf-8")
+    assert "grid.yaml: conditions: unknown key 'mising'" in refused(capsys, *command)
+
+
 def test_train_shows_progress_on_a_terminal(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from redifu.terminal import (
     extraction_progress,
     print_metrics,
     print_predictions,
+    print_robustness,
     training_progress,
 )
 
@@ -99,7 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
     evaluate.add_argument("--split", help="the split to read of a file with several")
     evaluate.add_argument(
-        "--output", metavar="FILE.json", help="write all metrics, and beside them a picture of the confusions"
+        "--robustness", metavar="GRID.yaml", help="score it in noise and with streams missing, too"
+    )
+    evaluate.add_argument(
+        "--output", metavar="FILE.json", help="write all metrics, and beside them tables and pictures"
     )
 
     publish = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub")
@@ -205,6 +209,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     import json
 
     from redifu.data.readers import read_conversations
+    from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.plots import plot_confusion
     from redifu.evaluation.protocol import evaluate_conversations
 
@@ -212,13 +217,33 @@ def _evaluate(options: argparse.Namespace) -> None:
     # Before the work and not after it.
     if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
+    grid = None if options.robustness is None else read_grid(options.robustness)
     model, processor = _load(options.model)
     given = read_conversations(options.data, split=options.split, check=processor.check)
     metrics = evaluate_conversations(model, processor, given)
     print_metrics(metrics)
+    if grid is not None:
+        metrics["robustness"] = _evaluate_robustness(options, model, processor, grid)
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+
+
+def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any, grid: Any) -> list[dict]:
+    from redifu.data.readers import read_conversations
+    from redifu.evaluation.evidence import seed_of, tidy_rows, write_rows
+    from redifu.evaluation.plots import plot_severity
+    from redifu.evaluation.robustness import evaluate_robustness
+
+    given = read_conversations(options.data, split=options.split)
+    rows = evaluate_robustness(model, processor, given, grid).rows
+    print_robustness(rows)
+    if options.output is not None:
+        output, folder = Path(options.output), Path(options.model)
+        named = tidy_rows(rows, dataset=Path(options.data).stem, model=folder.name, seed=seed_of(folder))
+        write_rows(output.with_suffix(".robustness.csv"), named)
+        plot_severity(named, output.with_suffix(".robustness.png"))
+    return rows
 
 
 def _publish(options: argparse.Namespace) -> None:

@@ -65,6 +65,22 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     console.print(classes)
 
 
+def print_robustness(rows: Iterable[dict[str, Any]]) -> None:
+    """Print weighted F1, gain and harm of every condition of `robustness.evaluate_robustness`."""
+    table = Table("condition", "severity")
+    titles = {"weighted_f1": "weighted F1", "gain_over_text": "gain over text only", "harm": "harm (%)"}
+    for title in titles.values():
+        table.add_column(title, justify="right")
+    points: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        points.setdefault((row["condition"], row["severity"]), {})[row["metric"]] = row["value"]
+    for point, values in points.items():
+        if "weighted_f1" in values:
+            cells = [f"{values[name]:.2f}" if name in values else "-" for name in titles]
+            table.add_row(*point, *cells)
+    Console().print(table)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed or 0:,.0f}/s")

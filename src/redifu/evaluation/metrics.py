@@ -96,13 +96,38 @@ def negative_log_likelihood(probabilities: np.ndarray, references: ArrayLike) ->
     return -np.log(true.clip(min=SMALLEST_PROBABILITY))
 
 
+def calibration_bins(
+    probabilities: np.ndarray, references: ArrayLike, *, bins: int = CALIBRATION_BINS
+) -> dict[str, np.ndarray]:
+    """Group utterances by their top probability, in equal-width bins of (0, 1] closed on the right.
+
+    Args:
+        probabilities: (utterances, labels).
+        references: (utterances,) true label ids.
+        bins: number of bins.
+
+    Returns:
+        `share` of the utterances, mean top probability `confidence` and `accuracy`, each (bins,) in 0 to 1;
+        all are 0 in an empty bin.
+    """
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == np.asarray(references)
+    place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    number, sure, right = (np.bincount(place, each, bins) for each in (None, confidence, correct))
+    return {
+        "share": number / len(confidence),
+        "confidence": sure / number.clip(min=1),
+        "accuracy": right / number.clip(min=1),
+    }
+
+
 def expected_calibration_error(
     probabilities: np.ndarray, references: ArrayLike, *, bins: int = CALIBRATION_BINS
 ) -> float:
     """Compute the mean gap between the top probability and how often it is right.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3: equal-width bins of the top probability, closed on the
-    right, weighted by their number of utterances.
+    Guo et al. 2017 (arXiv 1706.04599), equation 3: the gaps of `calibration_bins`, weighted by their number
+    of utterances.
 
     Args:
         probabilities: (utterances, labels).
@@ -112,11 +137,8 @@ def expected_calibration_error(
     Returns:
         A number in 0 to 1.
     """
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == np.asarray(references)
-    edges = np.linspace(0, 1, bins + 1)[1:-1]
-    gaps = np.bincount(np.digitize(confidence, edges, right=True), correct - confidence)
-    return float(np.abs(gaps).sum() / len(confidence))
+    binned = calibration_bins(probabilities, references, bins=bins)
+    return float((binned["share"] * np.abs(binned["accuracy"] - binned["confidence"])).sum())
 
 
 def bootstrap_sums(rows: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -195,6 +217,24 @@ def score_predictions(
     }
 
 
+def bootstrap_weighted_f1(
+    system: ArrayLike,
+    references: ArrayLike,
+    *,
+    dialogues: Sequence[Any],
+    num_labels: int,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, np.ndarray]:
+    """Return the weighted F1 (0 to 100) of a system, and of resampled dialogues, (resamples,).
+
+    Arguments and errors are as of `paired_bootstrap`; of several runs it is the mean.
+    """
+    runs = _confusions_of_runs(system, references, dialogues=dialogues, num_labels=num_labels)
+    drawn = overall_scores(bootstrap_sums(runs, resamples=resamples, seed=seed))["weighted_f1"].mean(-1)
+    return float(overall_scores(runs.sum(0))["weighted_f1"].mean()), drawn
+
+
 def paired_bootstrap(
     first: ArrayLike,
     second: ArrayLike,
@@ -222,22 +262,17 @@ def paired_bootstrap(
         ValueError: the systems do not score the same utterances and labels, or `score_predictions` would
             refuse one of them.
     """
-    num_labels = np.shape(first)[-1]
-    systems = [
-        _confusions_of_runs(system, references, dialogues=dialogues, num_labels=num_labels)
-        for system in (first, second)
-    ]
-    observed = [overall_scores(runs.sum(0))["weighted_f1"].mean() for runs in systems]
     # The same seed draws the same dialogues for both systems: that is what pairs them.
-    drawn = [
-        overall_scores(bootstrap_sums(runs, resamples=resamples, seed=seed))["weighted_f1"].mean(-1)
-        for runs in systems
-    ]
-    differences = drawn[0] - drawn[1]
+    options: dict[str, Any] = {"num_labels": np.shape(first)[-1], "resamples": resamples, "seed": seed}
+    (observed, drawn), (other, other_drawn) = (
+        bootstrap_weighted_f1(system, references, dialogues=dialogues, **options)
+        for system in (first, second)
+    )
+    differences = drawn - other_drawn
     # One more than counted: no finite number of resamples proves a probability of 0.
     tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
     return {
-        "difference": float(observed[0] - observed[1]),
+        "difference": observed - other,
         "interval": percentile_interval(differences),
         "p_value": float(min(1.0, 2 * tail / (resamples + 1))),
     }

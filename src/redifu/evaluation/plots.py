@@ -1,12 +1,17 @@
-"""Pictures of metrics."""
+"""Pictures of metrics, and of the rows of many runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from redifu.evaluation.corruptions import subsets_of
+from redifu.model.configuration_redifu import MODALITIES
 
 # 8 inches at 100 dots give the 800 pixels at which the picture must be legible.
 WIDTH_INCHES, DOTS_PER_INCH = 8, 100
@@ -28,7 +33,7 @@ def plot_confusion(metrics: Mapping[str, Any], labels: Sequence[str], path: str 
     counts = np.asarray(metrics["confusion"])
     if counts.shape != (len(labels), len(labels)):
         raise ValueError(f"expected a confusion matrix of {len(labels)} labels, got shape {counts.shape}")
-    figure = Figure(figsize=(WIDTH_INCHES, WIDTH_INCHES), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = _figure(height=WIDTH_INCHES)
     axes = figure.subplots()
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -58,3 +63,218 @@ def _write_axes(axes: Axes, counts: np.ndarray, labels: Sequence[str], *, font_s
     axes.set_yticks(places, supports, fontsize=size)
     axes.set_xlabel("predicted (share of the true label, and count)", fontsize=13)
     axes.set_ylabel("true (utterances)", fontsize=13)
+
+
+# The title of a condition, and what its severities are. In dB more is better: that axis is turned.
+CONDITIONS = {
+    "subsets": ("only some streams", "streams, by their initials"),
+    "missing": ("any stream missing", "probability of a stream to be missing"),
+    "missing_side": ("audio and visual missing", "probability of a stream to be missing"),
+    "bursts": ("audio and visual missing in runs", "length of a run (utterances)"),
+    "noise": ("noise on audio and visual features", "noise (standard deviations of a feature)"),
+    "noise_audio": ("noise on audio features", "noise (standard deviations of a feature)"),
+    "noise_visual": ("noise on visual features", "noise (standard deviations of a feature)"),
+    "permuted": ("audio and visual of other utterances", "features"),
+    "white_noise": ("white noise in the sound", "signal-to-noise ratio (dB)"),
+    "babble_noise": ("other voices in the sound", "signal-to-noise ratio (dB)"),
+}
+SUBSETS = subsets_of(MODALITIES)
+WITHOUT_DEGREES = ("subsets", "permuted")
+DECIBELS = ("white_noise", "babble_noise")
+METRICS = {
+    "weighted_f1": "weighted F1 (0 to 100)",
+    "gain_over_text": "gain over text only (points)",
+    "reliability_audio": "reliability of audio (0 to 1)",
+    "reliability_visual": "reliability of visual (0 to 1)",
+    "ece": "calibration error (0 to 1)",
+    "nll": "negative log-likelihood (nats)",
+}
+PANEL_INCHES = 2.6
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+MARKERS = "osD^vPX"
+
+
+def plot_severity(
+    rows: pd.DataFrame | Iterable[dict[str, Any]],
+    path: str | Path,
+    *,
+    metrics: Sequence[str] = ("weighted_f1", "gain_over_text"),
+) -> None:
+    """Draw metrics against severity: a row of panels for each condition, a column for each metric.
+
+    The clean result is the point of severity 0 or, of ratios in dB, the dashed line. Shaded are 95 %
+    intervals where rows of all seeds give them, otherwise one standard deviation over the seeds.
+
+    Args:
+        rows: with model, seed, condition, severity, metric and value, of any number of models.
+        path: file to write; a .png is 800 pixels wide.
+        metrics: keys of `METRICS`.
+
+    Raises:
+        ValueError: the rows hold none of the metrics under any condition but the clean one.
+    """
+    table = _summary(rows)
+    table = table[table["metric"].isin(metrics)]
+    conditions = [name for name in CONDITIONS if (table["condition"] == name).any()]
+    if not conditions:
+        raise ValueError(
+            f"expected rows of {', '.join(metrics)} under a condition that is not clean, got none"
+        )
+    figure = _figure(height=PANEL_INCHES * len(conditions) + 0.5)
+    panels = figure.subplots(len(conditions), len(metrics), squeeze=False)
+    styles = _styles(table["model"])
+    for condition, row in zip(conditions, panels, strict=True):
+        for metric, axes in zip(metrics, row, strict=True):
+            for number, (model, style) in enumerate(styles.items()):
+                mine = table[(table["model"] == model) & (table["metric"] == metric)]
+                _draw_curve(axes, mine, condition, style, aside=number - (len(styles) - 1) / 2)
+            if metric == "gain_over_text":
+                axes.axhline(0, color="black", linewidth=0.8)
+            if metric.startswith("reliability"):
+                axes.set_ylim(-0.02, 1.02)
+            if condition in DECIBELS:
+                axes.invert_xaxis()
+            axes.set_title(CONDITIONS[condition][0], fontsize=11)
+            axes.set_xlabel(CONDITIONS[condition][1], fontsize=10)
+            axes.set_ylabel(METRICS[metric], fontsize=10)
+            axes.grid(alpha=0.3)
+    _legend(figure)
+    figure.savefig(path)
+
+
+def plot_label_f1(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
+    """Draw the F1 of every label on the clean data: a bar for each model, one standard deviation over seeds.
+
+    Args:
+        rows: as of `plot_severity`.
+        path: file to write.
+
+    Raises:
+        ValueError: the rows hold no F1 of labels.
+    """
+    table = _summary(rows)
+    table = table[(table["condition"] == "clean") & table["metric"].str.match("f1_")]
+    if table.empty:
+        raise ValueError("expected rows of the F1 of labels on clean data, got none")
+    labels = list(dict.fromkeys(table["metric"]))
+    figure = _figure(height=4.5)
+    axes = figure.subplots()
+    styles = _styles(table["model"])
+    width = 0.8 / len(styles)
+    for number, (model, style) in enumerate(styles.items()):
+        mine = table[table["model"] == model].set_index("metric").reindex(labels)
+        places = np.arange(len(labels)) + (number - (len(styles) - 1) / 2) * width
+        error = (mine["high"] - mine["low"]) / 2
+        axes.bar(places, mine["value"], width, yerr=error, capsize=2, color=style["color"], label=model)
+    axes.set_xticks(range(len(labels)), [label.removeprefix("f1_") for label in labels], fontsize=11)
+    axes.set_ylabel("F1 (0 to 100)", fontsize=11)
+    axes.grid(axis="y", alpha=0.3)
+    _legend(figure)
+    figure.savefig(path)
+
+
+def plot_calibration(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
+    """Draw how often the clean data's top probabilities are right; markers grow with the share of a bin.
+
+    Args:
+        rows: as of `plot_severity`.
+        path: file to write.
+
+    Raises:
+        ValueError: the rows hold no calibration.
+    """
+    table = _summary(rows)
+    table = table[table["condition"] == "calibration"]
+    if table.empty:
+        raise ValueError("expected rows of calibration, got none")
+    figure = _figure(height=7)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
+    for model, style in _styles(table["model"]).items():
+        bins = table[table["model"] == model].pivot(index="severity", columns="metric", values="value")
+        bins = bins[bins["share"] > 0].sort_values("confidence")
+        axes.plot(bins["confidence"], bins["accuracy"], label=model, **style)
+        axes.scatter(
+            bins["confidence"], bins["accuracy"], s=1500 * bins["share"], color=style["color"], alpha=0.3
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("top probability (mean of a bin)", fontsize=12)
+    axes.set_ylabel("share of utterances that are right", fontsize=12)
+    axes.grid(alpha=0.3)
+    _legend(figure)
+    figure.savefig(path)
+
+
+def _summary(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return value, low and high of each model, condition, severity and metric, in the order of the rows."""
+    table = pd.DataFrame(rows)
+    pooled = table["seed"] == "all"
+    point = ["model", "condition", "severity", "metric"]
+    grouped = table[~pooled].groupby(point, sort=False)["value"]
+    summary = grouped.agg(["mean", "std"]).reset_index().rename(columns={"mean": "value"})
+    for end, sign in (("low", -1), ("high", 1)):
+        ends = table[pooled & table["metric"].str.endswith(f"_{end}")].copy()
+        ends["metric"] = ends["metric"].str.removesuffix(f"_{end}")
+        ends = ends.rename(columns={"value": end})[[*point, end]]
+        summary = summary.merge(ends, on=point, how="left")
+        summary[end] = summary[end].fillna(summary["value"] + sign * summary["std"].fillna(0.0))
+    return summary
+
+
+def _draw_curve(
+    axes: Axes, table: pd.DataFrame, condition: str, style: dict[str, Any], *, aside: float
+) -> None:
+    """Draw one metric of one model under one condition; points without degrees stand a little aside."""
+    clean = table[table["condition"] == "clean"]
+    curve = table[table["condition"] == condition]
+    if curve.empty:
+        return
+    if condition in WITHOUT_DEGREES:
+        # A model with fewer streams has fewer subsets: each stands at its own place.
+        subsets = condition == "subsets"
+        names = SUBSETS if subsets else ["clean", condition]
+        curve = curve if subsets else pd.concat([clean, curve])
+        places = np.array([names.index(name) for name in curve["severity" if subsets else "condition"]])
+        errors = [curve["value"] - curve["low"], curve["high"] - curve["value"]]
+        dots = {**style, "linestyle": "none", "capsize": 2, "label": curve["model"].iloc[0]}
+        axes.errorbar(places + 0.08 * aside, curve["value"], yerr=errors, **dots)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        return
+    if condition in DECIBELS:
+        for value in clean["value"]:
+            axes.axhline(value, color=style["color"], linestyle="--", linewidth=1)
+    else:
+        curve = pd.concat([clean, curve])
+    curve = curve.assign(severity=curve["severity"].astype(float)).sort_values("severity")
+    axes.plot(curve["severity"], curve["value"], label=curve["model"].iloc[0], **style)
+    shade = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+    axes.fill_between(curve["severity"], curve["low"], curve["high"], **shade)
+
+
+def _styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give each model a colour and a marker, in order of appearance."""
+    names = list(dict.fromkeys(models))
+    return {
+        name: {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 4,
+        }
+        for number, name in enumerate(names)
+    }
+
+
+def _figure(*, height: float) -> Figure:
+    layout = ConstrainedLayoutEngine(h_pad=0.08)
+    return Figure(figsize=(WIDTH_INCHES, height), dpi=DOTS_PER_INCH, layout=layout)
+
+
+def _legend(figure: Figure) -> None:
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {name: handle for each in drawn for handle, name in zip(*each, strict=True)}
+    names = list(handles)
+    figure.legend(
+        list(handles.values()), names, loc="outside upper center", ncols=min(len(names), 3), fontsize=10
+    )

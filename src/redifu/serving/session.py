@@ -9,7 +9,7 @@ from torch import Tensor
 
 from redifu.data.schema import validate_utterance
 from redifu.data.writers import with_predictions
-from redifu.model.conversation_inputs import has_content
+from redifu.evaluation.prepared_streams import embed_texts
 from redifu.model.emotion_probabilities import emotion_probabilities
 
 _NAME = "session"
@@ -127,23 +127,5 @@ class ConversationSession:
             inputs[name] = torch.cat([turn.features.get(name, missing) for turn in turns], dim=1)
         embeddings: dict[tuple[int, ...], Tensor] = {}
         if "input_ids" in spoken:
-            rows = self._text_rows(spoken)
-            embeddings = dict(rows)
-            written = [has_content(turn.spoken, "text") for turn in turns]
-            grid = rows[0][1].new_zeros(1, len(turns), rows[0][1].shape[-1])
-            grid[0, written] = torch.stack([embedding for _, embedding in rows])
-            inputs["text_features"] = grid
+            inputs["text_features"], embeddings = embed_texts(self.model, spoken, known=self._embeddings)
         return inputs, embeddings
-
-    def _text_rows(self, spoken: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], Tensor]]:
-        """Return tokens and embedding of each text of a dialogue, in order; encode those that are new."""
-        masks = spoken["attention_mask"].bool()
-        keys = [tuple(ids[mask].tolist()) for ids, mask in zip(spoken["input_ids"], masks, strict=True)]
-        known = dict(self._embeddings)
-        if new := {key: row for row, key in enumerate(keys) if key not in known}:
-            places = list(new.values())
-            self.model.eval()
-            with torch.no_grad():
-                embedded = self.model.redifu.embed("text", spoken["input_ids"][places], masks[places])
-            known |= dict(zip(new, embedded, strict=True))
-        return [(key, known[key]) for key in keys]

@@ -1,11 +1,12 @@
 """The dialogues of an epoch: cut, with streams hidden, shared among processes."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from redifu.data.hidden_streams import hide_streams
 from redifu.model.conversation_inputs import has_content
 
 
@@ -16,35 +17,6 @@ def readable_keys(processor: Any) -> list[str]:
         extractor.media[name] for name in extractor.raw
     ]
     return keys if processor.tokenizer is None else ["text", *keys]
-
-
-def hide_streams(
-    conversation: Mapping[str, Any],
-    *,
-    keys: Collection[str],
-    probability: float,
-    generator: np.random.Generator,
-) -> dict[str, Any]:
-    """Hide each stream of each utterance with a probability, but never the last one of an utterance.
-
-    Args:
-        conversation: left as it is.
-        keys: of the streams; others are neither hidden nor a reason to hide the last one of these.
-        probability: of hiding a stream.
-        generator: draws one number for each utterance and key, whatever is there.
-
-    Returns:
-        The conversation with hidden streams None.
-    """
-    draws = generator.random((len(conversation["utterances"]), len(keys)))
-    utterances = []
-    for utterance, row in zip(conversation["utterances"], draws, strict=True):
-        given = {key: draw for key, draw in zip(keys, row, strict=True) if has_content(utterance, key)}
-        # Where all would go, the one with the greatest draw stays: each equally often.
-        kept = max(given, key=given.__getitem__, default=None)
-        hidden = [key for key, draw in given.items() if draw < probability and key != kept]
-        utterances.append({**utterance, **dict.fromkeys(hidden)})
-    return {**conversation, "utterances": utterances}
 
 
 class TrainingDialogues(Dataset):

@@ -1,0 +1,153 @@
+"""Score finished runs under every condition of a grid, one after another, and write all results as rows.
+
+    python scripts/evidence/score.py runs/full-s* runs/plain-s* --text-only runs/text-s* \
+        --data test.jsonl --grid examples/recipes/robustness.yaml --output rows.csv
+
+A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model is the folder's name without
+"-sN". The text-only run of the same seed, on the clean data, is what gain and harm are measured against.
+The probabilities of each run are kept in a folder beside the output. A second call reads them, and scores
+only runs that are new or whose weights, data or grid have changed.
+Rows: those of every run, and of all seeds of a model together; see `redifu.evaluation.evidence`.
+"""
+
+import argparse
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from redifu.data.readers import read_conversations
+from redifu.evaluation.corruptions import Grid, read_grid
+from redifu.evaluation.evidence import (
+    ALL_SEEDS,
+    load_predictions,
+    pooled_rows,
+    save_predictions,
+    seed_of,
+    tidy_rows,
+    write_rows,
+)
+from redifu.evaluation.robustness import RobustnessPredictions, Row, predict_robustness, robustness_rows
+from redifu.training.checkpoints import load_pretrained
+
+# What a prediction follows from, of a run's folder.
+READ = ("model*.safetensors", "config.json", "processor_config.json")
+
+
+def score(
+    runs: Sequence[Path],
+    *,
+    data: Path,
+    grid: Grid,
+    cache: Path,
+    text_only: Sequence[Path] = (),
+    split: str | None = None,
+) -> list[Row]:
+    """Score runs.
+
+    Args:
+        runs: folders of finished runs, of several models and seeds.
+        data: labelled conversations.
+        grid: the conditions.
+        cache: a folder for the predictions.
+        text_only: runs of a text-only model, one of each seed; none takes each model's own text alone.
+        split: the split to read of a file with several.
+
+    Raises:
+        ValueError: two runs are of the same model and seed, or no text-only run is of the seed of a run.
+    """
+    models = by_model(runs)
+    references = {seed: run for seeds in by_model(text_only).values() for seed, run in seeds.items()}
+    if len(references) < len(text_only):
+        raise ValueError(f"expected one text-only run of each seed, got {', '.join(map(str, text_only))}")
+    wanted = {seed for seeds in models.values() for seed in seeds}
+    if text_only and (lacking := wanted - references.keys()):
+        raise ValueError(f"there is no text-only run of seed {', '.join(sorted(lacking))}")
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def predicted(run: Path, under: Grid) -> RobustnessPredictions:
+        return predict_run(run, data=data, split=split, grid=under, cache=cache)
+
+    clean = Grid(conditions={}, seed=grid.seed)
+    rows: list[Row] = []
+    for model, seeds in models.items():
+        predictions = {seed: predicted(run, grid) for seed, run in seeds.items()}
+        from_text = {
+            seed: clean_text(predicted(references[seed], clean)) if text_only else each.text_only
+            for seed, each in predictions.items()
+        }
+        for seed, each in predictions.items():
+            scored = robustness_rows(each, text_only=from_text[seed])
+            rows += tidy_rows(scored, dataset=data.stem, model=model, seed=seed)
+        known = [each for each in from_text.values() if each is not None]
+        pooled = pooled_rows(list(predictions.values()), known)
+        rows += tidy_rows(pooled, dataset=data.stem, model=model, seed=ALL_SEEDS)
+    return rows
+
+
+def by_model(runs: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Sort runs by model and seed."""
+    models: dict[str, dict[str, Path]] = defaultdict(dict)
+    for run in runs:
+        model, seed = re.sub(r"-s\d+$", "", run.name), seed_of(run)
+        if seed in models[model]:
+            raise ValueError(f"{models[model][seed]} and {run} are of the same model and seed, {seed}")
+        models[model][seed] = run
+    return models
+
+
+def predict_run(
+    run: Path, *, data: Path, split: str | None, grid: Grid, cache: Path
+) -> RobustnessPredictions:
+    """Return the predictions of a run, from the cache where they are there."""
+    stored = cache / f"{run.name}-{digest(run, data, split=split, grid=grid)}.npz"
+    if not stored.exists():
+        print(f"{run}: scoring", flush=True)
+        model, processor = load_pretrained(run)
+        conversations = read_conversations(data, split=split, check=processor.check)
+        save_predictions(stored, predict_robustness(model, processor, conversations, grid))
+    return load_predictions(stored)
+
+
+def digest(run: Path, data: Path, *, split: str | None, grid: Grid) -> str:
+    """Hash all that the predictions of a run follow from."""
+    hashed = hashlib.sha256(repr((split, grid)).encode())
+    files = [data] if data.is_file() else sorted(path for path in data.rglob("*") if path.is_file())
+    for path in [*(path for name in READ for path in sorted(run.glob(name))), *files]:
+        with path.open("rb") as file:
+            hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return hashed.hexdigest()[:16]
+
+
+def clean_text(predictions: RobustnessPredictions) -> np.ndarray:
+    """Return what a text-only run says of the clean data, (utterances, labels)."""
+    return predictions.conditions[0].probabilities[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--text-only", nargs="+", type=Path, default=[], metavar="RUN")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="labelled conversations")
+    parser.add_argument("--split", help="the split to read of a file with several")
+    parser.add_argument("--grid", type=Path, required=True, metavar="GRID.yaml")
+    parser.add_argument("--output", type=Path, required=True, metavar="ROWS.csv")
+    options = parser.parse_args()
+    rows = score(
+        options.runs,
+        data=options.data,
+        grid=read_grid(options.grid),
+        cache=options.output.with_suffix(".predictions"),
+        text_only=options.text_only,
+        split=options.split,
+    )
+    write_rows(options.output, rows)
+
+
+if __name__ == "__main__":
+    main()

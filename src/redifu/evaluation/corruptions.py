@@ -1,0 +1,343 @@
+"""What is done to conversations to see what a model makes of it, and the grid that says how much of it.
+
+A corruption is a pure function of conversations. What it draws follows from its seed and from the utterances,
+not from the model: two models meet the same noise and the same holes. Labels and speakers stay as they are.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from redifu.data.hidden_streams import hide_streams
+from redifu.evaluation.sound_noise import add_noise, babble_noise, white_noise
+from redifu.model.configuration_redifu import MODALITIES
+from redifu.model.conversation_inputs import has_content
+
+SIDE_STREAMS = ("audio", "visual")
+# One burst starts in so many utterances, on average.
+UTTERANCES_OF_A_BURST = 16
+LOUDEST = 0.99  # of full scale 1
+CLEAN, SUBSETS = "clean", "subsets"
+
+Conversations = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One point of a grid.
+
+    Attributes:
+        name: of the corruption.
+        severity: how much of it, as it stands in the rows of results.
+        draws: how often it is drawn; results are means over them.
+    """
+
+    name: str
+    severity: str
+    draws: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Severities:
+    """What a grid says of one corruption.
+
+    Attributes:
+        severities: in the unit of the corruption; none of one that has no degrees.
+        draws: how often each is drawn.
+    """
+
+    severities: tuple[float, ...] = ()
+    draws: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a model is scored under, beside the clean data.
+
+    Attributes:
+        conditions: what is asked of each corruption, by its name, a key of `CORRUPTIONS` or "subsets".
+        seed: fixes what is drawn.
+    """
+
+    conditions: Mapping[str, Severities]
+    seed: int = 0
+
+    def points(self, streams: Sequence[str]) -> Iterator[Condition]:
+        """Give the conditions for a model of these streams: clean first, then those of `conditions`."""
+        yield Condition(name=CLEAN, severity="0")
+        for name, asked in self.conditions.items():
+            if name == SUBSETS:
+                for subset in subsets_of(streams):
+                    yield Condition(name=name, severity=subset)
+                continue
+            for severity in asked.severities or (1.0,):
+                yield Condition(name=name, severity=f"{severity:g}", draws=asked.draws)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read a grid from a YAML file: `seed`, and `conditions` by name with `severities` and `draws`.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: naming the file and the key, for what is not YAML, an unknown key or an impossible value.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such grid") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    try:
+        _check_keys(values, known=("seed", "conditions"), where="the grid")
+        seed, conditions = values.get("seed", 0), values.get("conditions")
+        _check_keys(conditions, known=(SUBSETS, *CORRUPTIONS), where="conditions")
+        if not conditions:
+            raise ValueError("conditions must name at least one, got none")
+        if not _is_integer(seed, least=0):
+            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        return Grid(
+            conditions={name: _severities(name, given) for name, given in conditions.items()}, seed=seed
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def subsets_of(streams: Sequence[str]) -> list[str]:
+    """Return the non-empty subsets of streams by their initials, smallest first: t, a, v, ta, tv, av, tav."""
+    initials = [name[0] for name in streams]
+    return ["".join(each) for size in range(1, len(initials) + 1) for each in combinations(initials, size)]
+
+
+def corrupt(
+    conversations: Conversations, condition: Condition, *, draw: int, grid_seed: int, keys: Mapping[str, str]
+) -> Conversations:
+    """Return the conversations of one draw of a condition.
+
+    Args:
+        conversations: left as they are; features are arrays or lists.
+        condition: clean, subsets, or a key of `CORRUPTIONS`.
+        draw: its number.
+        grid_seed: of the grid.
+        keys: of utterances that hold the text, audio and visual stream.
+    """
+    if condition.name == CLEAN:
+        return conversations
+    if condition.name == SUBSETS:
+        return keep_subset(conversations, condition.severity, keys=keys)
+    # The degree is left out: what is missing at 0.1 is missing at 0.2, too, which smooths the curve.
+    seed = (grid_seed, zlib.crc32(condition.name.encode()), draw)
+    severity = float(condition.severity)
+    return CORRUPTIONS[condition.name].apply(conversations, severity, seed=seed, keys=keys)
+
+
+def keep_subset(conversations: Conversations, subset: str, *, keys: Mapping[str, str]) -> Conversations:
+    """Hide all streams but those whose initials are in `subset`, "ta" for text and audio."""
+    hidden = [key for name, key in keys.items() if name[0] not in subset]
+    return [
+        {**each, "utterances": [{**one, **dict.fromkeys(hidden)} for one in each["utterances"]]}
+        for each in conversations
+    ]
+
+
+def hide_at_random(
+    conversations: Conversations,
+    rate: float,
+    *,
+    seed: Sequence[int],
+    keys: Mapping[str, str],
+    spared: Sequence[str] = (),
+) -> Conversations:
+    """Hide each stream of each utterance with probability `rate`, never the last one; `spared` ones never."""
+    generator = np.random.default_rng(seed)
+    kept = [keys[name] for name in spared]
+    return [
+        hide_streams(each, keys=keys.values(), probability=rate, generator=generator, spared=kept)
+        for each in conversations
+    ]
+
+
+def hide_bursts(
+    conversations: Conversations, length: float, *, seed: Sequence[int], keys: Mapping[str, str]
+) -> Conversations:
+    """Hide audio and visual of runs of `length` utterances, where there is text to go by.
+
+    A run starts at any utterance with probability 1 / UTTERANCES_OF_A_BURST; it ends with the dialogue.
+    """
+    generator = np.random.default_rng(seed)
+    nothing = dict.fromkeys(keys[name] for name in SIDE_STREAMS)
+    corrupted = []
+    for each in conversations:
+        utterances = each["utterances"]
+        starts = generator.random(len(utterances)) < 1 / UTTERANCES_OF_A_BURST
+        lost = np.convolve(starts, np.ones(int(length)))[: len(utterances)] > 0
+        hidden = [
+            {**one, **nothing} if gone and has_content(one, keys["text"]) else one
+            for one, gone in zip(utterances, lost, strict=True)
+        ]
+        corrupted.append({**each, "utterances": hidden})
+    return corrupted
+
+
+def add_feature_noise(
+    conversations: Conversations,
+    scale: float,
+    *,
+    seed: Sequence[int],
+    keys: Mapping[str, str],
+    streams: Sequence[str] = SIDE_STREAMS,
+) -> Conversations:
+    """Add normal noise of `scale` standard deviations of each feature over the conversations."""
+    utterances = _utterances(conversations)
+    for name in streams:
+        key = keys[name]
+        places = [place for place, one in enumerate(utterances) if has_content(one, key)]
+        if not places:
+            continue
+        values = np.array([utterances[place][key] for place in places], dtype=np.float32)
+        generator = np.random.default_rng((*seed, MODALITIES.index(name)))
+        deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
+        noise = generator.standard_normal(values.shape, dtype=np.float32)
+        for place, row in zip(places, values + scale * deviation * noise, strict=True):
+            utterances[place] = {**utterances[place], key: row}
+    return _with_utterances(conversations, utterances)
+
+
+def permute_features(
+    conversations: Conversations, _: float, *, seed: Sequence[int], keys: Mapping[str, str]
+) -> Conversations:
+    """Give audio and visual features to other utterances of the conversations, both by one permutation.
+
+    Which utterances have a stream stays as it is.
+    """
+    utterances = _utterances(conversations)
+    order = np.random.default_rng(seed).permutation(len(utterances)).tolist()
+    changed = list(utterances)
+    for name in SIDE_STREAMS:
+        moved = (keys[name], f"{name}_quality")
+        places = [place for place, one in enumerate(utterances) if has_content(one, keys[name])]
+        sources = [place for place in order if has_content(utterances[place], keys[name])]
+        for place, source in zip(places, sources, strict=True):
+            changed[place] = {**changed[place], **{key: utterances[source].get(key) for key in moved}}
+    return _with_utterances(conversations, changed)
+
+
+def disturb_sounds(
+    conversations: Conversations,
+    level: float,
+    *,
+    seed: Sequence[int],
+    keys: Mapping[str, str],
+    make: Callable[..., np.ndarray],
+) -> Conversations:
+    """Add noise at a signal-to-noise ratio of `level` dB to the waveforms of utterances.
+
+    Args:
+        conversations: where sound is disturbed, "audio" is {"array": (samples,), "sampling_rate"}, all of the
+            same rate.
+        level: in dB.
+        seed: with the place of an utterance, fixes its noise.
+        keys: not read.
+        make: `white_noise` or `babble_noise`.
+    """
+    utterances = _utterances(conversations)
+    places = [place for place, one in enumerate(utterances) if isinstance(one.get("audio"), Mapping)]
+    sounds = [utterances[place]["audio"]["array"] for place in places]
+    for number, (place, sound) in enumerate(zip(places, sounds, strict=True)):
+        generator = np.random.default_rng((*seed, place))
+        noise = make(sounds, number, length=len(sound), generator=generator)
+        mixed = add_noise(sound, noise, level=level)
+        # A recorder turns down what is louder than full scale, which would count as clipped.
+        heard = mixed / max(1.0, np.abs(mixed).max() / LOUDEST)
+        utterances[place] = {**utterances[place], "audio": {**utterances[place]["audio"], "array": heard}}
+    return _with_utterances(conversations, utterances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption:
+    """A kind of corruption.
+
+    Attributes:
+        apply: called with conversations, severity, seed and keys.
+        of_sounds: whether it works on waveforms, before features are taken of them.
+        least: the smallest severity, None where there are no degrees.
+        most: the greatest.
+        whole: whether severities are integers.
+    """
+
+    apply: Callable[..., Conversations]
+    least: float | None = None
+    most: float = float("inf")
+    whole: bool = False
+    of_sounds: bool = False
+
+
+# The unit of the severities: a probability, utterances, standard deviations, dB.
+CORRUPTIONS: dict[str, Corruption] = {
+    "missing": Corruption(apply=hide_at_random, least=0.0, most=1.0),
+    "missing_side": Corruption(apply=partial(hide_at_random, spared=["text"]), least=0.0, most=1.0),
+    "bursts": Corruption(apply=hide_bursts, least=1.0, whole=True),
+    "noise": Corruption(apply=add_feature_noise, least=0.0),
+    "noise_audio": Corruption(apply=partial(add_feature_noise, streams=["audio"]), least=0.0),
+    "noise_visual": Corruption(apply=partial(add_feature_noise, streams=["visual"]), least=0.0),
+    "permuted": Corruption(apply=permute_features),
+    "white_noise": Corruption(
+        apply=partial(disturb_sounds, make=white_noise), least=-100.0, most=100.0, of_sounds=True
+    ),
+    "babble_noise": Corruption(
+        apply=partial(disturb_sounds, make=babble_noise), least=-100.0, most=100.0, of_sounds=True
+    ),
+}
+
+
+def _severities(name: str, given: Any) -> Severities:
+    """Check what a grid says of one corruption."""
+    kind = CORRUPTIONS.get(name, Corruption(apply=keep_subset))
+    known = ["severities"] if kind.least is not None else []
+    _check_keys(given or {}, known=known + ["draws"] * (name != SUBSETS), where=f"conditions.{name}")
+    severities, draws = (given or {}).get("severities", []), (given or {}).get("draws", 1)
+    if not _is_integer(draws, least=1):
+        raise ValueError(f"conditions.{name}.draws must be an integer of at least 1, got {draws!r}")
+    if kind.least is None:
+        return Severities(draws=draws)
+    where = f"conditions.{name}.severities"
+    if not isinstance(severities, list) or not severities:
+        raise ValueError(f"{where} must be a list of numbers, got {severities!r}")
+    for value in severities:
+        fits = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and kind.least <= value <= kind.most
+        )
+        if not fits or (kind.whole and value != int(value)) or abs(value) == float("inf"):
+            numbers = "integers" if kind.whole else "numbers"
+            raise ValueError(f"{where} must be {numbers} from {kind.least:g} to {kind.most:g}, got {value!r}")
+    return Severities(severities=tuple(map(float, severities)), draws=draws)
+
+
+def _check_keys(given: Any, *, known: Sequence[str], where: str) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(f"{where}: expected keys and values, got {given!r}")
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(known) or 'none'}")
+
+
+def _is_integer(value: Any, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _utterances(conversations: Conversations) -> list[Mapping[str, Any]]:
+    return [one for each in conversations for one in each["utterances"]]
+
+
+def _with_utterances(conversations: Conversations, utterances: Sequence[Mapping[str, Any]]) -> Conversations:
+    """Put utterances back into their conversations."""
+    following = iter(utterances)
+    return [{**each, "utterances": [next(following) for _ in each["utterances"]]} for each in conversations]

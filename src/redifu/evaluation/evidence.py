@@ -1,0 +1,162 @@
+"""Results of many runs as tidy rows, and the predictions they are made of, in files.
+
+A row is dataset, model, seed, condition, severity, metric, value; condition, severity and metric are those
+of `robustness`. Rows of the seed "all" are of all runs of a model together: weighted_f1 and gain_over_text,
+means over runs and draws, and the ends of their 95 % intervals, METRIC_low and METRIC_high, by a paired
+bootstrap over dialogues.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import ArrayLike
+
+from redifu.evaluation.metrics import bootstrap_weighted_f1, percentile_interval
+from redifu.evaluation.robustness import ConditionPredictions, RobustnessPredictions, Row
+
+COLUMNS = ["dataset", "model", "seed", "condition", "severity", "metric", "value"]
+ALL_SEEDS = "all"
+RECIPE = "recipe.yaml"
+
+
+def pooled_rows(
+    runs: Sequence[RobustnessPredictions],
+    text_only: Sequence[ArrayLike],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Row]:
+    """Score all runs of a model together.
+
+    Args:
+        runs: of several seeds, under the same grid.
+        text_only: (utterances, labels) probabilities of text-only runs on the clean data; none leaves the
+            gain out.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Rows of condition, severity, metric and value.
+
+    Raises:
+        ValueError: the runs are not of the same conditions, utterances and labels.
+    """
+    first = runs[0]
+    for run in runs:
+        if _points(run) != _points(first) or not np.array_equal(run.references, first.references):
+            raise ValueError("runs of a model must be of the same utterances and conditions")
+
+    def scored(system: np.ndarray) -> tuple[float, np.ndarray]:
+        return bootstrap_weighted_f1(
+            system,
+            first.references,
+            dialogues=first.dialogues.tolist(),
+            num_labels=len(first.labels),
+            resamples=resamples,
+            seed=seed,
+        )
+
+    from_text = scored(np.stack(text_only)) if len(text_only) else None
+    rows = []
+    for place, (condition, severity) in enumerate(_points(first)):
+        value, drawn = scored(np.concatenate([run.conditions[place].probabilities for run in runs]))
+        measured = {"weighted_f1": (value, drawn)}
+        if from_text is not None:
+            measured["gain_over_text"] = (value - from_text[0], drawn - from_text[1])
+        for metric, (mean, values) in measured.items():
+            low, high = percentile_interval(values)
+            for name, number in ((metric, mean), (f"{metric}_low", low), (f"{metric}_high", high)):
+                rows.append({"condition": condition, "severity": severity, "metric": name, "value": number})
+    return rows
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write rows of `COLUMNS` as CSV."""
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+
+
+def read_rows(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Read rows from CSV files, all but the value as strings.
+
+    Raises:
+        ValueError: naming the file, for other columns.
+    """
+    frames = []
+    for path in paths:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:-1], str), keep_default_na=False)
+        if list(frame.columns) != COLUMNS:
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(frame.columns)}"
+            )
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def tidy_rows(rows: Iterable[Row], *, dataset: str, model: str, seed: str) -> list[Row]:
+    """Say of rows which data, model and seed they are of."""
+    return [{"dataset": dataset, "model": model, "seed": seed, **row} for row in rows]
+
+
+def seed_of(folder: str | Path) -> str:
+    """Return the seed of a run by the recipe in its folder, "" without one."""
+    path = Path(folder, RECIPE)
+    if not path.is_file():
+        return ""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["seed"])
+
+
+def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:
+    """Write predictions as an .npz file of plain arrays, in one step."""
+    arrays: dict[str, Any] = {
+        "labels": np.array(predictions.labels),
+        "references": predictions.references,
+        "dialogues": predictions.dialogues,
+        "points": np.array(_points(predictions)),
+    }
+    arrays |= {f"weight:{name}": np.array(value) for name, value in predictions.weights.items()}
+    for number, each in enumerate(predictions.conditions):
+        arrays[f"probabilities:{number}"] = each.probabilities
+        arrays |= {
+            f"reliability:{number}:{name}": np.array(value) for name, value in each.reliability.items()
+        }
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
+def load_predictions(path: Path) -> RobustnessPredictions:
+    """Read what `save_predictions` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    conditions = []
+    for number, (condition, severity) in enumerate(arrays["points"].tolist()):
+        conditions.append(
+            ConditionPredictions(
+                condition=condition,
+                severity=severity,
+                probabilities=arrays[f"probabilities:{number}"],
+                reliability=_named(arrays, f"reliability:{number}:"),
+            )
+        )
+    return RobustnessPredictions(
+        labels=arrays["labels"].tolist(),
+        references=arrays["references"],
+        dialogues=arrays["dialogues"],
+        conditions=conditions,
+        weights=_named(arrays, "weight:"),
+    )
+
+
+def _points(run: RobustnessPredictions) -> list[tuple[str, str]]:
+    return [(each.condition, each.severity) for each in run.conditions]
+
+
+def _named(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): float(value) for name, value in arrays.items() if name.startswith(prefix)
+    }

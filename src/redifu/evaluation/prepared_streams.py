@@ -1,0 +1,150 @@
+"""Conversations read once and predicted many times: media become features, and a text is encoded once."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redifu.model.audio_features import SAMPLING_RATE
+from redifu.model.configuration_redifu import MODALITIES
+from redifu.model.conversation_inputs import RAW_INPUTS, RAW_MASKS
+from redifu.model.media_features import BACKBONE
+
+TEXT = MODALITIES.index("text")
+
+
+def embed_texts(
+    model: Any, inputs: Mapping[str, Tensor], *, known: Mapping[tuple[int, ...], Tensor]
+) -> tuple[Tensor, dict[tuple[int, ...], Tensor]]:
+    """Embed the texts of a batch by the model's text backbone, none of them twice.
+
+    Args:
+        model: a ReDiFuForEmotionRecognition.
+        inputs: what its processor made, with input_ids, on its device.
+        known: embeddings, (size,), by the tokens of their text; these are not made again.
+
+    Returns:
+        text_features (batch, utterances, size) in place of input_ids, zero where there is no text, and the
+        embeddings of these texts by their tokens.
+    """
+    masks = inputs["attention_mask"].bool()
+    keys = [tuple(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
+    rows = {key: known[key] for key in keys if key in known}
+    if new := {key: row for row, key in enumerate(keys) if key not in rows}:
+        places = list(new.values())
+        model.eval()
+        with torch.no_grad():
+            embedded = model.redifu.embed("text", inputs["input_ids"][places], masks[places])
+        rows |= dict(zip(new, embedded, strict=True))
+    embeddings = torch.stack([rows[key] for key in keys])
+    written = inputs["modality_mask"][..., TEXT].bool()
+    grid = embeddings.new_zeros(*written.shape, embeddings.shape[-1])
+    grid[written] = embeddings
+    return grid, rows
+
+
+class PreparedStreams:
+    """A model's own way to read conversations, in two steps: `read` them once, then predict with `self`.
+
+    As a processor it takes what `read` returned, all or parts of it, and gives the model the same as its own
+    processor would, but with features in place of what backbones read.
+    """
+
+    def __init__(self, model: Any, processor: Any):
+        """Prepare for a ReDiFuForEmotionRecognition, whose weights must not change, and its processor."""
+        self.model = model
+        self.extractor = processor.feature_extractor
+        self._processor = copy(processor)
+        self._processor.feature_extractor = self._of_features(processor.feature_extractor)
+        self._embeddings: dict[tuple[int, ...], Tensor] = {}
+        reads_text = processor.tokenizer is not None
+        self.keys = {
+            name: "text" if name == "text" and reads_text else f"{name}_features" for name in MODALITIES
+        }
+
+    def __call__(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> Any:
+        """Return the model's inputs, with text_features in place of input_ids."""
+        batch = self._processor(conversations, return_tensors=return_tensors)
+        if "input_ids" in batch:
+            inputs = batch.to(self.model.device)
+            batch["text_features"], rows = embed_texts(self.model, inputs, known=self._embeddings)
+            self._embeddings |= rows
+            del batch["input_ids"], batch["attention_mask"]
+        return batch
+
+    def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:
+        """Cut a dialogue as the model's own processor does."""
+        return self._processor.split_long(conversation)
+
+    def read(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the media of a conversation.
+
+        Args:
+            conversation: as in a conversation file; features that are ready stay.
+
+        Returns:
+            The conversation with what the model reads of each utterance, and no more: its text, or
+            NAME_features of all streams as arrays, quality measures; speaker and label.
+        """
+        read = self.extractor.read_media(conversation)
+        return {**conversation, "utterances": [self._kept(each) for each in read["utterances"]]}
+
+    def with_sounds(self, conversation: Mapping[str, Any], prepared: Mapping[str, Any]) -> dict[str, Any]:
+        """Put waveforms, {"array", "sampling_rate"}, in place of the audio features that were read of them.
+
+        Args:
+            conversation: as in a conversation file.
+            prepared: what `read` returned of it.
+
+        Returns:
+            What `read` takes again once the waveforms have been changed.
+        """
+        listener = copy(self.extractor)
+        listener.audio_backend = BACKBONE
+        unread = [{**each, "audio_features": None} for each in conversation["utterances"]]
+        heard = listener.read_media({**conversation, "utterances": unread}, streams=["audio"])
+        utterances = []
+        for one, sound in zip(prepared["utterances"], heard["utterances"], strict=True):
+            if (waveform := sound.get(RAW_INPUTS["audio"])) is not None:
+                audio = {"array": waveform, "sampling_rate": SAMPLING_RATE}
+                one = {**one, "audio": audio, "audio_features": None}
+            utterances.append(one)
+        return {**prepared, "utterances": utterances}
+
+    def _of_features(self, extractor: Any) -> Any:
+        """Return an extractor that takes every stream but text as ready features."""
+        ready = copy(extractor)
+        for name in extractor.raw:
+            setattr(ready, f"{name}_size", getattr(self.model.config, f"{name}_size"))
+        ready.audio_backend = ready.visual_backend = None
+        # Arrays once, where lists would become arrays for each utterance.
+        ready.statistics = {
+            name: {key: np.asarray(values, dtype=np.float32) for key, values in measured.items()}
+            for name, measured in extractor.statistics.items()
+        }
+        return ready
+
+    def _kept(self, utterance: Mapping[str, Any]) -> dict[str, Any]:
+        keys = [f"{name}_features" for name in self._processor.feature_extractor.sizes]
+        features = {key: utterance.get(key) for key in keys} | self._embedded(utterance)
+        arrays = {
+            key: np.asarray(value, dtype=np.float32) for key, value in features.items() if value is not None
+        }
+        names = ["speaker", "label", "audio_quality", "visual_quality"]
+        names += ["text"] * (self._processor.tokenizer is not None)
+        return {name: utterance[name] for name in names if name in utterance} | arrays
+
+    def _embedded(self, utterance: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Embed the sound and the picture that backbones read."""
+        raw = {name: key for name, key in self.extractor.raw.items() if utterance.get(key) is not None}
+        if not raw:
+            return {}
+        batch = self.extractor([{"utterances": [utterance]}], return_tensors="pt").to(self.model.device)
+        given = {name: (batch[key], batch.get(RAW_MASKS.get(name))) for name, key in raw.items()}
+        self.model.eval()
+        with torch.no_grad():
+            rows = {name: self.model.redifu.embed(name, *values)[0] for name, values in given.items()}
+        return {f"{name}_features": row.cpu().numpy() for name, row in rows.items()}

@@ -1,0 +1,291 @@
+"""How a model holds when its streams are missing, noisy or false: one set of weights under every condition.
+
+A result is rows of condition, severity, metric and value. Metrics are weighted_f1, macro_f1, accuracy and
+f1_LABEL (0 to 100), nll, ece (0 to 1), gain_over_text (points of weighted F1 above text only on clean data),
+harm (utterances in 100 that text only has right and the model wrong) and, where the model estimates it,
+reliability_audio and reliability_visual (0 to 1, mean over the utterances that have the stream). Beside the
+conditions of the grid, "weights" holds learned modality weights (weight_STREAM) and "calibration", by number
+of the bin, the clean data's share (0 to 1), confidence and accuracy (0 to 1).
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
+from redifu.evaluation.inference import predict_conversations
+from redifu.evaluation.metrics import (
+    calibration_bins,
+    dialogue_confusions,
+    expected_calibration_error,
+    label_scores,
+    negative_log_likelihood,
+    overall_scores,
+)
+from redifu.evaluation.prepared_streams import PreparedStreams
+from redifu.evaluation.protocol import reference_ids
+from redifu.model.configuration_redifu import MODALITIES
+from redifu.model.losses import IGNORED_LABEL
+
+logger = logging.getLogger(__name__)
+
+BATCH_UTTERANCES = 1024
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionPredictions:
+    """What a model says under one condition.
+
+    Attributes:
+        condition: its name.
+        severity: as it stands in the rows.
+        probabilities: (draws, labelled utterances, labels) float32; where an utterance has nothing left that
+            the model can read, the same for every label.
+        reliability: by stream, the mean over draws and the utterances that have it.
+    """
+
+    condition: str
+    severity: str
+    probabilities: np.ndarray
+    reliability: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessPredictions:
+    """What a model says of labelled utterances under all conditions of a grid.
+
+    Attributes:
+        labels: names, in the order of their ids.
+        references: (utterances,) true label ids.
+        dialogues: (utterances,) the number of the dialogue of each.
+        conditions: the clean one first.
+        weights: learned modality weights by stream.
+    """
+
+    labels: Sequence[str]
+    references: np.ndarray
+    dialogues: np.ndarray
+    conditions: Sequence[ConditionPredictions]
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, condition: str, severity: str) -> np.ndarray | None:
+        """Return (draws, utterances, labels) of a condition, None where it was not predicted."""
+        found = [each for each in self.conditions if (each.condition, each.severity) == (condition, severity)]
+        return found[0].probabilities if found else None
+
+    @property
+    def text_only(self) -> np.ndarray | None:
+        """The model's own (utterances, labels) from text alone, None where this was not predicted."""
+        of_text = self.of(SUBSETS, "t")
+        return None if of_text is None else of_text[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessResult:
+    """The predictions under a grid, and the rows of what they are worth."""
+
+    rows: list[Row]
+    predictions: RobustnessPredictions
+
+
+def evaluate_robustness(
+    model: Any,
+    processor: Any,
+    conversations: Iterable[dict],
+    grid: Grid,
+    *,
+    text_only: ArrayLike | None = None,
+) -> RobustnessResult:
+    """Score a model under every condition of a grid.
+
+    Args:
+        model: a ReDiFuForEmotionRecognition.
+        processor: its ReDiFuProcessor.
+        conversations: labelled conversations; their media are read once, and all of them are held.
+        grid: the conditions.
+        text_only: (labelled utterances, labels) probabilities of a text-only model on the clean data, for
+            gain and harm; None takes the model's own from text alone, where it has text and another stream.
+
+    Raises:
+        ValueError: a label is not one of the model's, or nothing is labelled.
+    """
+    predictions = predict_robustness(model, processor, conversations, grid)
+    rows = robustness_rows(predictions, text_only=text_only)
+    return RobustnessResult(rows=rows, predictions=predictions)
+
+
+def predict_robustness(
+    model: Any, processor: Any, conversations: Iterable[dict], grid: Grid
+) -> RobustnessPredictions:
+    """Predict under every condition; arguments are as of `evaluate_robustness`."""
+    given = list(conversations)
+    streams = PreparedStreams(model, processor)
+    prepared = [streams.read(each) for each in given]
+    ids = [reference_ids(each, model.config.labels) for each in prepared]
+    labelled = [np.flatnonzero(each != IGNORED_LABEL) for each in ids]
+    if not sum(map(len, labelled)):
+        raise ValueError("expected an utterance with a label, got none")
+    sounds = None
+    if any(CORRUPTIONS[name].of_sounds for name in grid.conditions if name != SUBSETS):
+        sounds = _with_sounds(streams, given, prepared)
+    conditions = []
+    for point in _points(grid, model.config.modalities):
+        of_sounds = point.name in CORRUPTIONS and CORRUPTIONS[point.name].of_sounds
+        if of_sounds and sounds is None:
+            continue
+        predict = _Predictor(streams, labelled)
+        for draw in range(point.draws):
+            source = sounds if of_sounds and sounds is not None else prepared
+            corrupted = corrupt(source, point, draw=draw, grid_seed=grid.seed, keys=streams.keys)
+            predict.add([streams.read(each) for each in corrupted] if of_sounds else corrupted)
+        conditions.append(predict.result(point))
+    return RobustnessPredictions(
+        labels=list(model.config.labels),
+        references=np.concatenate([each[rows] for each, rows in zip(ids, labelled, strict=True)]),
+        dialogues=np.repeat(np.arange(len(labelled)), [len(rows) for rows in labelled]),
+        conditions=conditions,
+        weights=_learned_weights(model),
+    )
+
+
+def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike | None = None) -> list[Row]:
+    """Score predictions: rows of condition, severity, metric and value, means over the draws.
+
+    Args:
+        predictions: of one model.
+        text_only: as of `evaluate_robustness`.
+
+    Raises:
+        ValueError: `text_only` is of other utterances or labels.
+    """
+    reference = predictions.text_only if text_only is None else np.asarray(text_only)
+    expected = predictions.conditions[0].probabilities.shape[1:]
+    if reference is not None and reference.shape != expected:
+        raise ValueError(f"text_only must be probabilities of shape {expected}, got {reference.shape}")
+    rows = []
+    for each in predictions.conditions:
+        scores = [_scores(predictions, draw, reference) for draw in each.probabilities]
+        means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        means |= {f"reliability_{name}": value for name, value in each.reliability.items()}
+        rows += [_row(each.condition, each.severity, name, value) for name, value in means.items()]
+    rows += [_row("weights", "0", f"weight_{name}", value) for name, value in predictions.weights.items()]
+    bins = calibration_bins(predictions.conditions[0].probabilities[0], predictions.references)
+    for name, values in bins.items():
+        rows += [
+            _row("calibration", str(number), name, value) for number, value in enumerate(values, start=1)
+        ]
+    return rows
+
+
+def _row(condition: str, severity: str, metric: str, value: float) -> Row:
+    return {"condition": condition, "severity": severity, "metric": metric, "value": float(value)}
+
+
+def _scores(
+    predictions: RobustnessPredictions, probabilities: np.ndarray, text_only: np.ndarray | None
+) -> dict[str, float]:
+    """Score (utterances, labels) probabilities of one draw."""
+    references, labels = predictions.references, predictions.labels
+    confusion = _confusion(probabilities, references)
+    scores = {name: float(value) for name, value in overall_scores(confusion).items()}
+    scores["nll"] = float(negative_log_likelihood(probabilities, references).mean())
+    scores["ece"] = expected_calibration_error(probabilities, references)
+    if text_only is not None:
+        from_text = overall_scores(_confusion(text_only, references))["weighted_f1"]
+        scores["gain_over_text"] = scores["weighted_f1"] - float(from_text)
+        harmed = (text_only.argmax(1) == references) & (probabilities.argmax(1) != references)
+        scores["harm"] = 100 * float(harmed.mean())
+    per_label = label_scores(confusion)["f1"]
+    return scores | {f"f1_{label}": float(value) for label, value in zip(labels, per_label, strict=True)}
+
+
+def _confusion(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Count (labels, labels), rows true."""
+    return dialogue_confusions(
+        probabilities.argmax(1),
+        references,
+        dialogues=np.zeros(len(references)),
+        num_labels=probabilities.shape[1],
+    )[0]
+
+
+def _points(grid: Grid, streams: Sequence[str]) -> Iterator[Condition]:
+    """Give the points of a grid, and text alone where the grid lacks it and there is something beside."""
+    yield from grid.points(streams)
+    if SUBSETS not in grid.conditions and "text" in streams and len(streams) > 1:
+        yield Condition(name=SUBSETS, severity="t")
+
+
+def _with_sounds(
+    streams: PreparedStreams, given: Sequence[dict], prepared: Sequence[dict]
+) -> list[dict[str, Any]] | None:
+    """Return the conversations with waveforms, None where the model reads none or there is none."""
+    if streams.extractor.audio_backend is not None:
+        heard = [streams.with_sounds(*pair) for pair in zip(given, prepared, strict=True)]
+        if any("audio" in one for each in heard for one in each["utterances"]):
+            return heard
+    logger.warning("noise on waveforms is left out: the model reads none, or there are none")
+    return None
+
+
+def _learned_weights(model: Any) -> dict[str, float]:
+    if not model.config.learned_modality_weights:
+        return {}
+    weights = model.classifier.log_weights.detach().exp().tolist()
+    return dict(zip(model.config.modalities, weights, strict=True))
+
+
+class _Predictor:
+    """Predicts the draws of one condition, and listens to how reliable the model takes its streams to be."""
+
+    def __init__(self, streams: PreparedStreams, labelled: Sequence[np.ndarray]):
+        self.streams = streams
+        self.labelled = labelled
+        self.draws: list[np.ndarray] = []
+        # By stream of MODALITIES: the sum, and the number of utterances that have it.
+        self.reliability = np.zeros((2, len(MODALITIES)))
+
+    def add(self, conversations: Sequence[Mapping[str, Any]]) -> None:
+        """Predict one draw."""
+        model = self.streams.model
+        listener = model.register_forward_hook(self._listen, with_kwargs=True)
+        try:
+            predicted = predict_conversations(
+                model,
+                self.streams,
+                map(dict, conversations),
+                batch_utterances=BATCH_UTTERANCES,
+                lookahead_utterances=sum(len(each["utterances"]) for each in conversations),
+            )
+            rows = [values[places] for (_, values), places in zip(predicted, self.labelled, strict=True)]
+        finally:
+            listener.remove()
+        drawn = np.concatenate(rows)
+        # Every condition and every model is scored on the same utterances.
+        self.draws.append(np.where(np.isnan(drawn), np.float32(1 / drawn.shape[1]), drawn))
+
+    def result(self, point: Condition) -> ConditionPredictions:
+        """Return all draws."""
+        total, number = self.reliability
+        known = {name: index for index, name in enumerate(MODALITIES) if name != "text" and number[index]}
+        return ConditionPredictions(
+            condition=point.name,
+            severity=point.severity,
+            probabilities=np.stack(self.draws),
+            reliability={name: float(total[index] / number[index]) for name, index in known.items()},
+        )
+
+    def _listen(self, model: Any, arguments: Any, inputs: Mapping[str, Any], output: Any) -> None:
+        if (reliability := output.reliability) is not None:
+            present = inputs["modality_mask"].bool()
+            self.reliability += np.stack(
+                [
+                    (reliability * present).sum((0, 1)).double().cpu().numpy(),
+                    present.sum((0, 1)).cpu().numpy(),
+                ]
+            )
