@@ -69,9 +69,9 @@ def on_ray(
     folder = os.getcwd()
 
     def do(row: dict[str, Any]) -> dict[str, Any]:
-        os.chdir(folder)
         place, item = row["task"].place, row["task"].item
         try:
+            os.chdir(folder)
             return {"done": _Done(place, result=work(item))}
         # Carried home as a value: Ray would wrap it in errors of its own.
         except Exception as error:
@@ -113,7 +113,8 @@ def _ray_data(number: int) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     if local:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # anywhere: then nothing binds beyond loopback
+        # Whatever its name says: without clusters, nothing binds beyond loopback.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray = optional_package("ray", extra="ray")
     data = optional_package("ray.data", extra="ray")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
