@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from model.made_media import tone, write_sound
-from redifu.cli import _BACKENDS, main
+from redifu.cli import _BACKENDS, _ENGINES, main
+from redifu.data.engines import ENGINES
 from redifu.data.readers import read_conversations
 from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe
@@ -297,17 +298,24 @@ def test_extract_reads_what_it_can_and_counts_the_rest(
 
 def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
     assert {"audio": tuple(AUDIO_BACKENDS), "visual": tuple(VISUAL_BACKENDS)} == _BACKENDS
+    assert tuple(ENGINES) == _ENGINES
 
 
+@pytest.mark.parametrize(("package", "extra"), [("librosa", "media"), ("ray", "ray")])
 def test_a_package_that_is_not_installed_gets_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    extra: str,
 ) -> None:
     clip = str(write_sound(tmp_path / "clip.wav", tone(0.5)))
     talk = tmp_path / "talk.json"
     talk.write_text(json.dumps({"utterances": [{"speaker": "Ana", "audio": clip}]}))
-    monkeypatch.setitem(sys.modules, "librosa", None)
-    complaint = refused(capsys, "extract", str(talk), "--output", str(tmp_path / "out"))
-    assert complaint.endswith("librosa is not installed: pip install 'redifu[media]'\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    engine = ["--engine", "ray"] if package == "ray" else []
+    complaint = refused(capsys, "extract", str(talk), "--output", str(tmp_path / "out"), *engine)
+    assert complaint.endswith(f"{package} is not installed: pip install 'redifu[{extra}]'\n")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

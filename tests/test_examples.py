@@ -1,15 +1,23 @@
-"""The guides are run as they stand, at toy size."""
+"""The guides are run as they stand, at toy size; the recorded conversation is read with all its streams."""
 
+import csv
+import json
 import re
 import shlex
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 from redifu.cli import main
+from redifu.data.readers import read_conversations
+from redifu.model.media_quality import QUALITY
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "examples/fine-tuning/README.md"
+RECORDED = ROOT / "examples/moving-day/conversation.json"
 
 
 def commands(guide: Path) -> list[list[str]]:
@@ -36,3 +44,62 @@ def test_the_fine_tuning_guide(
     assert found is not None and float(found[1]) > 60  # the most frequent mood alone has 39
     assert main(predict) == 0
     assert "excited" in capsys.readouterr().out
+
+
+def test_the_recorded_conversation_is_the_one_without_media() -> None:
+    plain, recorded = (
+        json.loads(path.read_text("utf-8")) for path in (ROOT / "examples/conversation.json", RECORDED)
+    )
+    for said in recorded["utterances"]:
+        media = {RECORDED.parent / said.pop(medium) for medium in ("audio", "video")}
+        assert all(0 < path.stat().st_size < 500_000 for path in media)
+        assert said.pop("label")
+    assert recorded == plain
+
+
+@pytest.mark.slow
+def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path) -> None:
+    pytest.importorskip("librosa", reason="the extra media is not installed")
+    features, model = tmp_path / "features", tmp_path / "model"
+    assert main(["extract", str(RECORDED), "--output", str(features)]) == 0
+    utterances = next(read_conversations(features))["utterances"]
+    shares = [
+        dict(zip(QUALITY["visual"], said["visual_quality"], strict=True))["face_share"] for said in utterances
+    ]
+    assert min(shares) > 0.9
+    heard, seen = (
+        np.array([said[f"{stream}_features"] for said in utterances]) for stream in ("audio", "visual")
+    )
+    alike, other = set(), set()
+    for one, two in combinations(range(len(utterances)), 2):
+        assert np.abs(heard[one] - heard[two]).max() > 1
+        same = all(utterances[one][key] == utterances[two][key] for key in ("speaker", "label"))
+        (alike if same else other).add(np.abs(seen[one] - seen[two]).max())
+    # A face looks like itself in the same mood, and like no other face and mood.
+    assert 0 < max(alike) < 0.7 * min(other)
+
+    labels = sorted({said["label"] for said in utterances})
+    recipe = {
+        "model": {
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "text_size": None,
+            "num_speakers": 3,
+            "relation_window": 3,
+        },
+        "data": {
+            "train": str(features),
+            "dev": str(features),
+            "labels": labels,
+            "audio_backend": "log_mel",
+            "visual_backend": "face_descriptor",
+        },
+        "training": {"output": str(model), "epochs": 2, "batch_size": 1},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "recipe.yaml")]) == 0
+    assert main(["predict", str(model), str(RECORDED), "--output", str(tmp_path / "emotions.csv")]) == 0
+    with (tmp_path / "emotions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["speaker"] for row in rows] == [said["speaker"] for said in utterances]
+    assert {row["emotion"] for row in rows} <= set(labels)

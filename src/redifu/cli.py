@@ -36,6 +36,8 @@ _BACKENDS = {
     "visual": ("face_descriptor", "action_units"),
 }
 
+_ENGINES = ("processes", "ray")
+
 _MODEL_HELP = "folder of a trained model, or ORG/NAME on the Hugging Face Hub"
 
 
@@ -125,7 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         name = f"--{stream}-backend"
         extract.add_argument(name, choices=(*backends, "none"), default=backends[0], help=f"reads {stream}")
     extract.add_argument("--face-detector", metavar="FILE.onnx", help="YuNet in place of OpenCV's cascades")
-    extract.add_argument("--num-proc", metavar="N", type=int, default=1, help="processes")
+    extract.add_argument("--num-proc", metavar="N", type=int, default=1, help="files read at a time")
+    extract.add_argument(
+        "--engine", choices=_ENGINES, default=_ENGINES[0], help="ray: on the cluster of RAY_ADDRESS"
+    )
 
     prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
     prepare.add_argument(
@@ -285,6 +290,7 @@ def _extract(options: argparse.Namespace) -> int:
             options.output,
             extractor=extractor,
             num_processes=options.num_proc,
+            engine=options.engine,
             report=report,
         )
     print(options.output)

@@ -4,13 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import pytest
 
+import redifu
 from model.made_media import tone, write_sound
 from redifu.data import extraction
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
@@ -136,6 +140,52 @@ def test_processes_give_the_same(tmp_path: Path) -> None:
     assert done[-1] == (6, 6)
     one, two = ((tmp_path / name / "part-00000.parquet").read_bytes() for name in ("one", "two"))
     assert one == two
+
+
+def test_an_engine_that_is_not_there_and_no_process_are_refused(tmp_path: Path) -> None:
+    path = write_talk(tmp_path)
+    with pytest.raises(ValueError, match="engine must be one of processes, ray, got 'steam'"):
+        extract(path, tmp_path / "out", engine="steam")
+    with pytest.raises(ValueError, match="num_processes must be at least 1, got 0"):
+        extract(path, tmp_path / "out", num_processes=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")
+def test_ray_gives_the_same_on_loopback_alone(tmp_path: Path, reads: list[str]) -> None:
+    path = write_talk(tmp_path, missing=True)
+    assert extract(path, tmp_path / "processes") == 1
+    command = [sys.executable, "-m", "redifu.cli", "extract", path.name, "--output", "ray"]
+    command += ["--visual-backend", "none", "--engine", "ray", "--num-proc", "2"]
+    # Of this checkout, in whatever folder a worker begins.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(Path(redifu.__file__).parents[1])
+    environment["RAY_worker_niceness"] = "0"  # where the machine is busy, niced workers would wait for long
+    process = psutil.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    listening = set()
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            for each in (process, *process.children(recursive=True)):
+                sockets = each.net_connections("inet")
+                listening |= {(each.name(), one.laddr.ip) for one in sockets if one.status == "LISTEN"}
+        time.sleep(0.5)
+    complaint = f"redifu extract: 1 streams could not be read: see {Path('ray', REPORT)}\n"
+    assert (process.returncode, process.stderr.read()) == (1, complaint)
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
+    assert {ip.removeprefix("::ffff:") for _, ip in listening} == {"127.0.0.1"}
+    one, other = (contents(tmp_path / name) for name in ("processes", "ray"))
+    # Paths are shown as they were given, here from the folder of the file on.
+    assert one.pop(REPORT).replace(f"{tmp_path}/".encode(), b"") == other.pop(REPORT)
+    assert one == other and len(one) == 4  # a shard, the manifest and two readings
+    # What one engine has read, another one does not read again.
+    reads.clear()
+    extract(path, tmp_path / "ray")
+    assert reads == ["nowhere.wav"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their names."""
+    return {each.name: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
 
 
 def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,39 @@ def test_sound_of_any_format_and_rate_is_the_tone_that_was_written(
     assert 0.27 < np.abs(waveform[2000:-2000]).max() < 0.33
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [8000, 22050, 48000])
+@pytest.mark.parametrize(
+    ("ending", "subtype"),
+    [
+        *(("wav", kind) for kind in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")),
+        *(("flac", kind) for kind in ("PCM_S8", "PCM_16", "PCM_24")),
+    ],
+)
+def test_samples_are_those_that_libsndfile_reads(
+    tmp_path: Path, ending: str, subtype: str, rate: int, channels: int
+) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="the extra media is not installed")
+    written = np.random.default_rng(0).uniform(-0.9, 0.9, (rate // 4, channels))
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, written, rate, subtype=subtype)
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    (waveform,) = sound(path, rate=rate)
+    np.testing.assert_array_equal(waveform, expected.mean(axis=1))
+
+
+@pytest.mark.parametrize(("ending", "subtype"), [("mp3", "MPEG_LAYER_III"), ("ogg", "VORBIS")])
+def test_lossy_samples_are_those_that_libsndfile_reads(tmp_path: Path, ending: str, subtype: str) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="the extra media is not installed")
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, tone(1.0), 16000, subtype=subtype)
+    expected, _ = soundfile.read(path, dtype="float32")
+    (waveform,) = sound(path)
+    shared = min(len(waveform), len(expected))
+    assert shared > 15600  # the decoders part in the last block only
+    np.testing.assert_allclose(waveform[:shared], expected[:shared], atol=1e-5)
+
+
 def test_two_channels_become_their_mean(tmp_path: Path) -> None:
     left, right = tone(0.5), tone(0.5, level=0.1)
     (waveform,) = sound(write_sound(tmp_path / "stereo.wav", np.stack([left, right])))

@@ -1,14 +1,13 @@
-"""Features of all media that conversations name: in processes, cached, as Parquet shards with a manifest."""
+"""Features of all media that conversations name, cached, as Parquet shards with a manifest."""
 
 import hashlib
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from redifu.model.media_decoding import Span
 from redifu.model.media_features import BACKBONE, StreamReading, action_units_file
 from redifu.model.media_quality import QUALITY
 
+from .engines import ENGINES
 from .readers import MANIFEST
 from .recordings import relative_path
 
@@ -45,6 +45,7 @@ def extract_conversations(
     *,
     extractor: ReDiFuFeatureExtractor,
     num_processes: int = 1,
+    engine: str = "processes",
     report: Callable[[int, int], None] = lambda done, all_spans: None,
 ) -> int:
     """Read the media of conversations and write their features where `redifu train` and `datasets` read them.
@@ -59,7 +60,8 @@ def extract_conversations(
         conversations: as of `read_conversations`.
         output: a folder, made where it does not exist.
         extractor: names the backends.
-        num_processes: media are read in so many processes.
+        num_processes: so many media are read at a time.
+        engine: where they are read, a key of `engines.ENGINES`; the results are the same.
         report: called with the number of spans that are done, and of all.
 
     Returns:
@@ -67,12 +69,16 @@ def extract_conversations(
         for instance, is in the report alone.
 
     Raises:
-        ImportError: what a backend needs is not installed.
+        ImportError: what a backend or the engine needs is not installed.
         OSError: the output cannot be written.
-        ValueError: a backend gives no features.
+        ValueError: a backend gives no features, or engine or num_processes is none.
     """
     for name in extractor.raw:
         raise ValueError(f"{name}_backend must be one that gives features to write, got {BACKBONE!r}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if num_processes < 1:
+        raise ValueError(f"num_processes must be at least 1, got {num_processes}")
     output = Path(output)
     (output / CACHE).mkdir(parents=True, exist_ok=True)
     # An old one would speak of shards that are about to be replaced.
@@ -80,7 +86,8 @@ def extract_conversations(
     media = media_of(conversations, extractor)
     total = sum(len(medium.spans) for medium in media)
     readings: dict[tuple[str, str, Span], StreamReading] = {}
-    for medium, found in _read_all(media, output / CACHE, extractor=extractor, num_processes=num_processes):
+    read = partial(read_medium, cache=output / CACHE, extractor=extractor)
+    for medium, found in ENGINES[engine](read, media, number=num_processes):
         for span, reading in zip(medium.spans, found, strict=True):
             readings[medium.stream, medium.path, span] = reading
         report(len(readings), total)
@@ -125,23 +132,6 @@ def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) 
     return readings
 
 
-def _read_all(
-    media: Sequence[Medium], cache: Path, *, extractor: ReDiFuFeatureExtractor, num_processes: int
-) -> Iterator[tuple[Medium, list[StreamReading]]]:
-    if num_processes == 1:
-        yield from ((medium, read_medium(medium, cache, extractor)) for medium in media)
-        return
-    # Not forked: the threads of torch, FFmpeg and OpenCV do not survive it.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        waiting = {pool.submit(read_medium, medium, cache, extractor): medium for medium in media}
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
 def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
     """Name a reading by all that it depends on; None where the file cannot be opened."""
     backend = getattr(extractor, f"{medium.stream}_backend")
@@ -170,9 +160,10 @@ def _from_cache(path: Path, count: int) -> list[StreamReading] | None:
 def _to_cache(path: Path, readings: Sequence[StreamReading]) -> None:
     kept = [{"quality": dict(one.quality), "missing": one.missing, "failed": one.failed} for one in readings]
     tensors = {f"{number}": one.features for number, one in enumerate(readings) if one.features is not None}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(tensors, str(partial), metadata={"readings": json.dumps(kept)})
-    partial.replace(path)
+    # Not named by the process: those of two machines may have one number.
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    save_file(tensors, str(unfinished), metadata={"readings": json.dumps(kept)})
+    unfinished.replace(path)
 
 
 def _relocated(conversation: dict[str, Any], utterance: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -188,9 +179,9 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiF
         part = rows[first : first + SHARD_UTTERANCES]
         name = f"part-{number:05}.parquet"
         table = pa.Table.from_pylist(part, schema=SCHEMA)
-        partial = folder / f".{name}.partial"
-        pq.write_table(table, partial)
-        partial.replace(folder / name)
+        unfinished = folder / f".{name}.partial"
+        pq.write_table(table, unfinished)
+        unfinished.replace(folder / name)
         shards.append({"file": name, "utterances": len(part)})
     for path in folder.glob("part-*.parquet"):
         if path.name not in {shard["file"] for shard in shards}:
@@ -201,9 +192,9 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiF
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    unfinished = path.with_name(f".{path.name}.partial")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 _NUMBERS = pa.list_(pa.float32())
