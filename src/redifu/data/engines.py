@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ def in_processes(
         return
     # Not forked: the threads of torch, FFmpeg and OpenCV do not survive it.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(number, mp_context=context) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(number, context, initializer=_quieten_opencv) as pool:
         waiting = {pool.submit(work, item): item for item in items}
         try:
             for done in as_completed(waiting):
@@ -89,6 +89,28 @@ def on_ray(
 
 
 ENGINES: dict[str, Callable[..., Iterator[tuple[Any, Any]]]] = {"processes": in_processes, "ray": on_ray}
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start inside compute in one thread each, as Ray's do: there is one for each core."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    for name in before:
+        os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+
+
+def _quieten_opencv() -> None:
+    """Do the same for OpenCV, which reads no such variable."""
+    with suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(1)
 
 
 # Objects of their own, which Ray carries as they are; lists and numbers it would turn into arrays.
