@@ -7,7 +7,7 @@ is loaded as one: as fast, but not as good.
 
     python scripts/benchmark_session.py
     python scripts/benchmark_session.py --model runs/mine --window 100 --utterances 500
-    python scripts/benchmark_session.py --memory 100000     # of a long conversation, and nothing else; Linux only
+    python scripts/benchmark_session.py --memory 100000     # that of a long conversation only; Linux
 """
 
 import argparse
