@@ -61,6 +61,18 @@ def test_a_graph_of_something_else_is_refused(folder: Path) -> None:
         load_onnx(folder)
 
 
+def test_weights_outside_of_the_folder_are_not_read(folder: Path) -> None:
+    (folder.parent / "secret").write_bytes(bytes(4))
+    write_graph(folder / "model.onnx", **{CONFIG: json.dumps(tiny_config().to_dict())})
+    graph = onnx.load(folder / "model.onnx")
+    weights = graph.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../secret")
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=r"not an exported ReDiFu model: .*'\.\./secret' points outside"):
+        load_onnx(folder)
+
+
 def test_labels_of_another_model_are_refused(folder: Path) -> None:
     config = tiny_config(id2label={0: "calm", 1: "cross"})
     write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config.to_dict())})

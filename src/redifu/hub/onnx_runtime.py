@@ -38,12 +38,14 @@ class OnnxModel:
             ValueError: the file is no export of this package.
         """
         onnx = optional_package("onnx", extra="onnx")
-        broken = optional_package("google.protobuf.message", extra="onnx").DecodeError
+        undecodable = optional_package("google.protobuf.message", extra="onnx").DecodeError
+        # The last is of a graph whose weights lie in files outside of its folder.
+        broken = (undecodable, KeyError, onnx.checker.ValidationError)
         try:
             graph = onnx.load(file)
             said = {entry.key: entry.value for entry in graph.metadata_props}
             self.config = ReDiFuConfig.from_dict(json.loads(said[CONFIG]))
-        except (broken, KeyError) as error:
+        except broken as error:
             raise ValueError(f"{file}: not an exported ReDiFu model: {error}") from error
         self.device = torch.device("cpu")
         inputs = [each.name for each in graph.graph.input]
