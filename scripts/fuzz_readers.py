@@ -20,6 +20,7 @@ import wave
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -32,6 +33,8 @@ from redifu.data.schema import validate_conversation
 
 LONGEST_LINE = 1000  # characters of a complaint, beside the file's name
 RECORDING, RECORDING_SECONDS = "talk.wav", 60
+# A file is made in milliseconds, and damaged in microseconds.
+INPUTS_OF_A_FILE = 10
 
 WORDS = st.sampled_from(["Ana", "Bo", "You came!", "None", "007", "e\u0301", "a, b"])
 ODD_TEXTS = st.text(max_size=8) | st.sampled_from(["", " ", "nan", "\u202eAna", "\x1b[31m", "x" * 2000])
@@ -68,12 +71,14 @@ class Outcome:
     """What the inputs of one reader led to.
 
     Attributes:
+        inputs: how many there were.
         read: inputs that gave conversations.
         refused: inputs that gave one clear line.
         slowest: processor time of one input, in milliseconds.
         findings: the shortest input by what went wrong and where.
     """
 
+    inputs: int = 0
     read: int = 0
     refused: int = 0
     slowest: float = 0.0
@@ -85,8 +90,8 @@ class Outcome:
 
 
 def usually(fitting: st.SearchStrategy, odd: st.SearchStrategy = JSON_VALUES) -> st.SearchStrategy:
-    """A value that fits 19 times of 20."""
-    return st.integers(0, 19).flatmap(lambda die: fitting if die else odd)
+    """A value that fits 39 times of 40."""
+    return st.integers(0, 39).flatmap(lambda die: fitting if die else odd)
 
 
 def conversations() -> st.SearchStrategy[dict[str, Any]]:
@@ -188,23 +193,24 @@ def readers() -> dict[str, Reader]:
     }
 
 
-def inputs(reader: Reader) -> st.SearchStrategy[bytes]:
-    """Files as they should be, the same damaged, and raw bytes."""
-    tokens = st.sampled_from([token.encode() for token in reader.tokens]) | st.binary(max_size=4)
-    damage = st.tuples(st.integers(0, 10**6), st.integers(0, 12), st.booleans(), tokens)
-    damages = st.just([]) | st.lists(damage, min_size=1, max_size=3)
+def contents(reader: Reader) -> st.SearchStrategy[bytes]:
+    """Files as they should be but for odd values, and raw bytes."""
     encoding = usually(st.just("utf-8"), st.sampled_from(["utf-8-sig", "utf-16", "latin-1"]))
     whole = st.tuples(reader.files, encoding).map(lambda given: given[0].encode(given[1], "replace"))
-    altered = st.tuples(whole, damages).map(lambda given: damaged(*given))
-    return usually(altered, st.binary(max_size=100))
+    return usually(whole, st.binary(max_size=100))
 
 
-def damaged(content: bytes, damages: Iterable[tuple[int, int, bool, bytes]]) -> bytes:
-    """Cut a part out, or double it, and put a token in its place."""
-    for place, length, doubled, token in damages:
-        start = place % (len(content) + 1)
-        part = content[start : start + length]
-        content = content[:start] + part * (2 * doubled) + token + content[start + length :]
+def damaged(content: bytes, tokens: Sequence[str], random: Random) -> bytes:
+    """Cut parts out, or double them, and put tokens or random bytes in their place."""
+    for _ in range(random.choice([1, 1, 1, 2, 3])):
+        start = random.randint(0, len(content))
+        part = content[start : start + random.choice([0, 0, 1, 2, 12])]
+        token = (
+            random.choice(tokens).encode()
+            if random.random() < 0.7
+            else random.randbytes(random.randint(0, 4))
+        )
+        content = content[:start] + part * random.choice([0, 2]) + token + content[start + len(part) :]
     return content
 
 
@@ -222,6 +228,7 @@ def fault(error: ValueError, file: Path) -> str | None:
 def try_input(reader: Reader, content: bytes, file: Path, outcome: Outcome) -> None:
     """Read one input and count what it led to."""
     file.write_bytes(content)
+    outcome.inputs += 1
     begun = time.process_time()
     try:
         given = [validate_conversation(each, source=str(file)) for each in reader.read(file)]
@@ -245,22 +252,25 @@ def place_of(error: Exception) -> str:
 
 
 def fuzz(reader: Reader, *, examples: int, start: int, folder: Path) -> Outcome:
-    """Feed so many inputs to a reader, in a folder that may be in memory."""
+    """Feed about so many inputs to a reader, in a folder that may be in memory."""
     outcome = Outcome()
     file = folder / f"input{reader.ending}"
     write_recording(folder / RECORDING)
 
     @seed(start)
     @settings(
-        max_examples=examples,
+        max_examples=-(-examples // INPUTS_OF_A_FILE),
         database=None,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(inputs(reader))
-    def feed(content: bytes) -> None:
+    @given(contents(reader), st.integers(0, 2**32))
+    def feed(content: bytes, chance: int) -> None:
+        random = Random(chance)
         try_input(reader, content, file, outcome)
+        for _ in range(INPUTS_OF_A_FILE - 1):
+            try_input(reader, damaged(content, reader.tokens, random), file, outcome)
 
     feed()
     return outcome
@@ -288,7 +298,7 @@ def main() -> int:
         print(f"{name}: {counted}, slowest {found.slowest:.0f} ms", flush=True)
         for complaint, content in found.findings.items():
             print(f"  {complaint}\n    {content!r}", flush=True)
-        total, findings = total + options.examples, findings + len(found.findings)
+        total, findings = total + found.inputs, findings + len(found.findings)
     print(f"{total:,} inputs, {findings} findings")
     return 1 if findings else 0
 
