@@ -7,6 +7,7 @@ is loaded as one: as fast, but not as good.
 
     python scripts/benchmark_session.py
     python scripts/benchmark_session.py --model runs/mine --window 100 --utterances 500
+    python scripts/benchmark_session.py --memory 100000     # that of a long conversation only; Linux
 """
 
 import argparse
@@ -83,6 +84,18 @@ def measure_growth(
     return take_turns({"first": new.add, "last": old.add}, itertools.islice(stream, part))
 
 
+def measure_memory(model: Any, processor: Any, *, window: int, number: int) -> dict[int, int]:
+    """Bytes of this process when a session has heard a tenth of `number` utterances, and all of them."""
+    session = ConversationSession(model, processor, window=window)
+    memory = {}
+    for heard, utterance in enumerate(itertools.islice(utterances(seed=1), number), start=1):
+        session.add(utterance)
+        if heard in (number // 10, number):
+            status = Path("/proc/self/status").read_text("utf-8")
+            memory[heard] = 1024 * int(status.split("VmRSS:")[1].split()[0])
+    return memory
+
+
 def full_session(model: Any, processor: Any, seen: list[dict]) -> ConversationSession:
     session = ConversationSession(model, processor, window=len(seen))
     for utterance in seen:
@@ -107,6 +120,11 @@ def describe_growth(times: dict[str, np.ndarray], *, number: int) -> str:
     return f"{number:,} utterances, median (on the processor): {', '.join(said)}"
 
 
+def describe_memory(memory: dict[int, int]) -> str:
+    said = (f"{held / 1e6:.1f} MB after {heard:,} utterances" for heard, held in memory.items())
+    return f"memory of the process: {', '.join(said)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=str(MODEL), help="folder of a trained model")
@@ -114,6 +132,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=300, help="utterances timed on both sides")
     parser.add_argument("--long", type=int, default=2000, help="utterances of the long conversation")
     parser.add_argument("--part", type=int, default=200, help="utterances compared at its ends")
+    parser.add_argument("--memory", type=int, help="utterances of a conversation whose memory is measured")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -121,6 +140,9 @@ def main() -> None:
     model = AutoModelForSequenceClassification.from_pretrained(options.model, causal=True).eval()
     processor = AutoProcessor.from_pretrained(options.model)
     loaded, window = (model, processor), options.window
+    if options.memory is not None:
+        print(describe_memory(measure_memory(*loaded, window=window, number=options.memory)))
+        return
     times = measure_latency(*loaded, window=window, number=options.utterances)
     print("\n".join(describe_latency(times)), flush=True)
     growth = measure_growth(*loaded, window=window, number=options.long, part=options.part)

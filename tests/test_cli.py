@@ -429,6 +429,11 @@ def test_bad_recipes_get_one_line(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "\x1b[31mred\u202e.yaml"]) == 2
+    assert "\\x1b[31mred\\u202e.yaml: no such" in capsys.readouterr().err
+
+
 def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml: no such recipe" in refused(capsys, "train", "nowhere.yaml")
 

@@ -27,6 +27,16 @@ def test_links_and_recipes_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_contributing_names_tests_and_files_that_exist() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    names = re.findall(r"`(test_\w+)`", contributing)
+    assert names
+    assert [name for name in names if f"def {name}(" not in tests] == []
+    files = re.findall(r"`((?:tests|scripts|src|\.github)/[\w./-]*\.\w+)`", contributing)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_the_table_shown_is_what_predict_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -65,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(options: argparse.Namespace, mistake: object) -> None:
-    print(f"redifu {options.command}: error: {' '.join(str(mistake).split())}", file=sys.stderr, flush=True)
+    line = " ".join(str(mistake).split())
+    # A name in it may hold what a terminal would obey.
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    print(f"redifu {options.command}: error: {shown}", file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):

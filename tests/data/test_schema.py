@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from redifu.data.schema import FEATURES, STREAMS, validate_conversation
+from redifu.data.schema import FEATURES, STREAMS, shown_names, validate_conversation
 
 
 def conversation(**changes: Any) -> dict[str, Any]:
@@ -72,6 +72,7 @@ def test_a_missing_id_is_the_name_of_the_file_and_the_place_in_it(given_id: dict
         ({"start": math.nan}, "start: expected seconds from 0, got nan"),
         ({"end": math.inf}, "end: expected seconds from 0, got inf"),
         ({"end": "00:20:57"}, "end: expected seconds from 0, got '00:20:57'"),
+        ({"end": 10**400}, "end: expected seconds from 0, got 1000000000000"),
         ({"end": True}, "end: expected seconds from 0, got True"),
         ({"start": 2.0, "end": 2.0}, "end: expected a time after start 2.0, got 2.0"),
     ],
@@ -92,6 +93,10 @@ def test_a_mistake_is_named_with_file_dialogue_and_utterance(changes: dict, comp
         ({"id": "a"}, "talk.json: dialogue a: expected a list of at least one utterance, got None"),
         ({"utterances": []}, "talk.json: dialogue talk-2: expected a list of at least one utterance, got []"),
         ({"utterances": {}}, "talk.json: dialogue talk-2: expected a list of at least one utterance, got {}"),
+        (
+            {"id": "a\x1b[31m\nb"},
+            "talk.json: dialogue 'a\\x1b[31m\\nb': expected a list of at least one utterance, got None",
+        ),
         ({"utterances": ["Hi"]}, "talk.json: dialogue talk-2, utterance 0: expected an object, got 'Hi'"),
     ],
 )
@@ -105,3 +110,9 @@ def test_a_long_wrong_value_is_shown_in_short() -> None:
     with pytest.raises(ValueError) as error:
         validate_conversation(conversation(text_features=["x" * 1000] * 1000), source="talk.json")
     assert len(str(error.value)) < 300
+
+
+def test_of_many_or_long_names_some_are_shown() -> None:
+    assert shown_names(["a", "b c"]) == "a, b c"
+    assert shown_names(map(str, range(21))).endswith("18, 19, ...")
+    assert len(shown_names(["x" * 1000])) < 50

@@ -158,6 +158,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ),
         ("a.csv", "", "line 1: expected the columns start, end, speaker, got none"),
         ("a.csv", "begin;end;speaker", "line 1: expected the columns start, end, speaker, got begin;end"),
+        ("a.csv", "start,\x1b[31m", "line 1: expected the columns end, speaker, got start, '\\x1b[31m'"),
         ("a.csv", "start,end,speaker\n", "expected at least one turn, got none"),
         ("a.csv", "start,end,speaker\n0,1,Ana,hi", "line 2: expected 3 cells, got 4"),
         ("a.csv", "start,end,speaker\n0,1,", "line 2: expected the name of a speaker, got ''"),
@@ -188,7 +189,7 @@ def test_a_bad_file_gets_one_clear_line(
     with pytest.raises(ValueError) as error:
         read_turns(path)
     assert str(error.value).startswith(f"{path}: {complaint}")
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

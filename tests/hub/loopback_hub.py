@@ -84,7 +84,7 @@ class LoopbackHub:
         files = [
             {
                 "path": each["path"],
-                "uploadMode": "lfs" if each["path"].endswith(".safetensors") else "regular",
+                "uploadMode": "lfs" if each["path"].endswith((".safetensors", ".onnx")) else "regular",
                 "shouldIgnore": False,
             }
             for each in json.loads(body)["files"]

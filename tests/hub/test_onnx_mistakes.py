@@ -45,8 +45,7 @@ def test_a_folder_without_an_export_gets_one_line(folder: Path, capsys: pytest.C
     assert main(["predict", str(folder), talk, "--runtime", "onnx"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"redifu predict: error: {folder}/model.onnx: no such export: redifu export ")
-    assert err.count("\n") == 1
+    assert err == f"redifu predict: error: {folder}: holds no model.onnx, which `redifu export` writes\n"
 
 
 @pytest.mark.parametrize("content", [b"no graph", b""])
@@ -59,6 +58,18 @@ def test_a_file_that_is_no_export_is_refused(folder: Path, content: bytes) -> No
 def test_a_graph_of_something_else_is_refused(folder: Path) -> None:
     write_graph(folder / "model.onnx")
     with pytest.raises(ValueError, match="model.onnx: not an exported ReDiFu model"):
+        load_onnx(folder)
+
+
+def test_weights_outside_of_the_folder_are_not_read(folder: Path) -> None:
+    (folder.parent / "secret").write_bytes(bytes(4))
+    write_graph(folder / "model.onnx", **{CONFIG: json.dumps(tiny_config().to_dict())})
+    graph = onnx.load(folder / "model.onnx")
+    weights = graph.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../secret")
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=r"not an exported ReDiFu model: .*'\.\./secret' points outside"):
         load_onnx(folder)
 
 

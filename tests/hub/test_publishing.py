@@ -1,8 +1,10 @@
 """What is published is all that is needed and nothing else, whole or not at all."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from hub.toy_models import CONVERSATION, write_features_model, write_text_model
 from model.tiny_models import LABELS
 from redifu import ReDiFuForEmotionRecognition
 from redifu.cli import main
-from redifu.hub.publishing import files_to_publish
+from redifu.hub.publishing import files_to_publish, publish
 from redifu.training.checkpoints import load_pretrained
 
-SOURCE = Path(__file__).parents[2] / "src" / "redifu" / "model"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "redifu" / "model"
+CARD = ROOT / "model_cards" / "redifu-meld-text"
 CODE = {path.name for path in SOURCE.glob("*.py")} - {"__init__.py"}
 CHECKPOINT = {"config.json", "model.safetensors", "processor_config.json"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
@@ -82,9 +86,44 @@ def test_places_of_this_machine_are_left_out_of_the_recipe(text_model: Path) -> 
     assert recipe == "model:\n  text_backbone: ana/words\ndata:\n  train: train.csv\n  dev: $MELD/dev.csv\n"
 
 
-def test_a_card_in_the_folder_is_kept(features_model: Path) -> None:
-    (features_model / "README.md").write_text("written by hand", encoding="utf-8")
-    assert read(files_to_publish(features_model, "ana/mood"), "README.md") == "written by hand"
+def test_a_card_in_the_folder_is_kept_and_its_code_loads_the_repository(features_model: Path) -> None:
+    card = """\
+In runs/model or "runs/model".
+
+```python
+folder = "%s"
+code(folder, {"model": 'runs/model-2', "text": "model"})
+```
+"""
+    (features_model / "README.md").write_text(card % "runs/model", encoding="utf-8")
+    assert read(files_to_publish(features_model, "ana/mood"), "README.md") == card % "ana/mood"
+
+
+def test_the_code_of_a_card_by_hand_runs_once_it_is_published(hub: LoopbackHub) -> None:
+    publish(files_to_publish(CARD, "ana/mood"), "ana/mood")
+    repository = hub.repositories["ana/mood"]
+    card = repository.commits[repository.head]["README.md"].decode()
+    hub.requests.clear()
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL):
+        exec(code, names)
+    assert any("/ana/mood/resolve/" in request for request in hub.requests)
+    model, processor = load_pretrained(CARD)
+    with torch.no_grad():
+        expected = model(**processor(names["conversation"])).logits.softmax(-1)
+    assert torch.equal(names["probabilities"], expected)
+
+
+def test_an_export_is_published_unless_it_is_too_large(
+    features_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (features_model / "model.onnx").write_bytes(b"12345678")
+    (features_model / "other.onnx").write_bytes(b"12345678")
+    files = files_to_publish(features_model, "ana/mood")
+    assert {name for name in files if name.endswith(".onnx")} == {"model.onnx"}
+    monkeypatch.setattr("redifu.hub.publishing.LARGEST_EXPORT", 7)
+    with pytest.raises(ValueError, match=r"model\.onnx: expected at most 7 bytes, got 8"):
+        files_to_publish(features_model, "ana/mood")
 
 
 def test_a_dry_run_prints_what_is_uploaded_and_asks_nobody(

@@ -49,3 +49,14 @@ def test_the_ends_of_a_long_conversation_are_compared(benchmark: ModuleType) -> 
     report = benchmark.describe_growth(times, number=2000)
     assert report.startswith("2,000 utterances")
     assert "the first 3 1.0 ms (10.0), the last 3 2.0 ms (20.0)" in report
+
+
+def test_memory_is_that_of_a_tenth_and_of_the_whole(benchmark: ModuleType) -> None:
+    memory = benchmark.measure_memory(
+        text_model("bert"), text_processor(max_text_tokens=32), window=2, number=20
+    )
+    assert list(memory) == [2, 20]
+    # A process that has imported torch.
+    assert min(memory.values()) > 50e6
+    report = benchmark.describe_memory({10_000: 123_400_000, 100_000: 123_500_000})
+    assert "123.4 MB after 10,000 utterances, 123.5 MB after 100,000 utterances" in report

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
 
-from .schema import FEATURES, validate_conversation
+from .schema import FEATURES, shown, shown_names, validate_conversation
 
 MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
 
@@ -128,7 +128,7 @@ def conversations_from_dataset(
     """
     if isinstance(dataset, dict):
         if split not in dataset:
-            raise ValueError(f"{source}: expected a split, one of {', '.join(dataset)}, got {split!r}")
+            raise ValueError(f"{source}: expected a split, one of {shown_names(dataset)}, got {split!r}")
         dataset, split = dataset[split], None
     table = dataset.with_format("arrow")[:]
     for column, feature in dataset.features.items():
@@ -183,7 +183,7 @@ def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[An
         if each.get("split") == split:
             yield each if each.get("id") is not None else {**each, "id": f"{Path(source).stem}-{index}"}
     if split not in found:
-        one_of = f"one of {', '.join(found)}" if found else "but no conversation has any"
+        one_of = f"one of {shown_names(found)}" if found else "but no conversation has any"
         raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
 
 
@@ -283,14 +283,14 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
-            f"{source}: expected the columns {', '.join(missing)}, got {', '.join(names) or 'none'}"
+            f"{source}: expected the columns {', '.join(missing)}, got {shown_names(names) or 'none'}"
         )
     keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
     if split is not None:
         splits = keys["split"].dropna().astype(str)
         keys = keys.loc[splits.index[splits == split]]
         if keys.empty:
-            one_of = f"one of {', '.join(splits.unique())}" if len(splits) else "but the column is empty"
+            one_of = f"one of {shown_names(splits.unique())}" if len(splits) else "but the column is empty"
             raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
     given = keys.copy()
     if "turn" in keys:
@@ -299,7 +299,7 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
         if name in keys and keys[name].isna().any():
             row = keys.index[keys[name].isna()][0]
             kind = "a number" if name == "turn" else "a value"
-            got = "an empty cell" if pd.isna(given[name][row]) else repr(given[name][row])
+            got = "an empty cell" if pd.isna(given[name][row]) else shown(given[name][row])
             raise ValueError(f"{source}: row {row + 1}: {name}: expected {kind}, got {got}")
     return keys
 
@@ -315,7 +315,7 @@ def _cell(name: str, value: Any) -> Any:
     """A cell as JSON would hold it; one that cannot be is left for the check of the conversation to name."""
     if name in ("speaker", "text", "label"):
         return str(value)
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if name in ("start", "end"):
             return float(value)
         if name in FEATURES and isinstance(value, str):

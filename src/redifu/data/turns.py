@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .schema import shown, shown_names
+
 # Whoever speaks before the first mark of a subtitle file.
 UNKNOWN_SPEAKER = "unknown"
 
@@ -136,7 +138,8 @@ def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
             raise _LineError(number, f"expected SPEAKER and 7 to 9 more fields, got {line.strip()!r:.80}")
         recording = recording or fields[1]
         if fields[1] != recording:
-            raise _LineError(number, f"expected turns of one recording, got {recording!r} and {fields[1]!r}")
+            got = f"{shown(recording)} and {shown(fields[1])}"
+            raise _LineError(number, f"expected turns of one recording, got {got}")
         start, duration = (_seconds(field, line=number) for field in fields[3:5])
         yield Turn(start, start + duration, _name(fields[7], line=number), None, number)
 
@@ -148,7 +151,7 @@ def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
         missing = [name for name in ("start", "end", "speaker") if name not in header]
         if missing:
             raise _LineError(
-                1, f"expected the columns {', '.join(missing)}, got {', '.join(header) or 'none'}"
+                1, f"expected the columns {', '.join(missing)}, got {shown_names(header) or 'none'}"
             )
         line = rows.line_num + 1
         for row in rows:

@@ -68,8 +68,7 @@ def export_onnx(
         The largest difference of a logit from the model's.
 
     Raises:
-        ValueError: `output` has another ending, or lies in no folder; or the model's options do not export
-            for any number of utterances.
+        ValueError: `output` has another ending, or lies in no folder.
         ImportError: what the extra `onnx` installs is missing.
         ArithmeticError: in float32, a logit differs by more than `TOLERANCE`.
     """
@@ -83,9 +82,7 @@ def export_onnx(
     traced.config.name_or_path = ""  # a place on this machine is no part of an export
     with TemporaryDirectory(dir=output.parent) as folder:
         file = Path(folder, output.name)
-        translated = _translate(traced, features=features)
-        _refuse_fixed_sizes(translated)
-        onnx.save(translated, file)
+        onnx.save(_translate(traced, features=features), file)
         if int8:
             _quantize(file)
         difference = largest_difference(traced, file, features=features)
@@ -93,15 +90,6 @@ def export_onnx(
             raise ArithmeticError(f"the export's logits differ by {difference:.1e}, more than {TOLERANCE}")
         file.replace(output)
     return difference
-
-
-def _refuse_fixed_sizes(exported: Any) -> None:
-    """Refuse a graph that the tracing of some options has bound to the sizes of its sample."""
-    mask = next(each for each in exported.graph.input if each.name == "utterance_mask")
-    if any(size.dim_value for size in mask.type.tensor_type.shape.dim):
-        raise ValueError(
-            "expected options that export for any number of utterances: cross-modal relations do not"
-        )
 
 
 def largest_difference(model: ReDiFuForEmotionRecognition, file: Path, *, features: bool) -> float:

@@ -12,6 +12,7 @@ from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuProcessor
 from redifu.model.backbones import embed_by_length
 from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
 from redifu.model.optional_packages import optional_package
+from redifu.training.model_folder import model_folder
 
 # What an export calls the embeddings of texts, and the entry that holds the model's configuration.
 TEXT_EMBEDDINGS, CONFIG = "text_embeddings", "redifu_config"
@@ -37,12 +38,14 @@ class OnnxModel:
             ValueError: the file is no export of this package.
         """
         onnx = optional_package("onnx", extra="onnx")
-        broken = optional_package("google.protobuf.message", extra="onnx").DecodeError
+        undecodable = optional_package("google.protobuf.message", extra="onnx").DecodeError
+        # The last is of a graph whose weights lie in files outside of its folder.
+        broken = (undecodable, KeyError, onnx.checker.ValidationError)
         try:
             graph = onnx.load(file)
             said = {entry.key: entry.value for entry in graph.metadata_props}
             self.config = ReDiFuConfig.from_dict(json.loads(said[CONFIG]))
-        except (broken, KeyError) as error:
+        except broken as error:
             raise ValueError(f"{file}: not an exported ReDiFu model: {error}") from error
         self.device = torch.device("cpu")
         inputs = [each.name for each in graph.graph.input]
@@ -108,21 +111,25 @@ class OnnxModel:
         return torch.zeros(1, self.config.text_size or 1)
 
 
-def load_onnx(folder: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
+def load_onnx(name_or_path: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
     """Load the export `model.onnx` of a folder and the processor beside it, without PyTorch weights.
+
+    Args:
+        name_or_path: a folder, or a Hub id, of which only these are downloaded.
 
     Raises:
         FileNotFoundError: there is no such folder, or no export in it.
         ValueError: the export or the processor is broken, or they are of different labels.
     """
-    file = Path(folder, FILE)
+    folder = model_folder(name_or_path, weights=FILE)
+    file = folder / FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such export: redifu export {folder} --output {file}")
+        raise FileNotFoundError(f"{name_or_path}: holds no {FILE}, which `redifu export` writes")
     model = OnnxModel(file)
     try:
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, TypeError) as error:
-        raise ValueError(f"{folder}: no ReDiFu processor: {error}") from error
+        raise ValueError(f"{name_or_path}: no ReDiFu processor: {error}") from error
     if processor.labels != model.config.labels:
         raise ValueError(f"{file} has labels {model.config.labels}, its processor {processor.labels}")
     return model, processor

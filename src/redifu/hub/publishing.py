@@ -1,5 +1,6 @@
 """Uploading the folder of a model to the Hugging Face Hub, in one commit."""
 
+import re
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -8,20 +9,25 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from redifu.hub.card import RECIPE, FoundCardData, GivenCardData, render_card
+from redifu.hub.onnx_runtime import FILE
 from redifu.model.remote_code import remote_code
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.model_folder import is_hub_id
 
 CARD = "README.md"
 # The rest of a folder stays: the logs and the optimiser of a run, code, and what is pickled.
-_PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors")
+_PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors", FILE)
+# Bytes of an export: a single ONNX file holds no more.
+LARGEST_EXPORT = 2_000_000_000
+_PYTHON = re.compile(r"(?<=```python\n).*?(?=```)", re.DOTALL)
 
 
 def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes]:
     """Collect what belongs into the repository of a model, without network.
 
-    That is its weights, configuration, processor, metrics and recipe, the code of `redifu.model`, and the
-    card: the folder's own README.md, or one made of what the folder shows and `card.yaml` says.
+    That is its weights, its export `model.onnx`, configuration, processor, metrics and recipe, the code of
+    `redifu.model`, and the card: the folder's own README.md, whose Python code then names the repository
+    where it named the folder, or one made of what the folder shows and `card.yaml` says.
 
     Args:
         folder: the folder of a trained model.
@@ -32,7 +38,8 @@ def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no model that loads, or `repo_id` has another form.
+        ValueError: the folder holds no model that loads, `repo_id` has another form, or the export is larger
+            than `LARGEST_EXPORT`.
     """
     folder = Path(folder)
     if not is_hub_id(repo_id):
@@ -44,15 +51,18 @@ def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes
     files: dict[str, Path | bytes] = {
         path.name: path for path in found if path.is_file() and not path.name.startswith(".")
     }
+    if FILE in files and (size := size_of(files[FILE])) > LARGEST_EXPORT:
+        raise ValueError(f"{folder / FILE}: expected at most {LARGEST_EXPORT:,} bytes, got {size:,}")
     if RECIPE in files:
         files[RECIPE] = _without_places((folder / RECIPE).read_text(encoding="utf-8")).encode()
     configs = {path.name: path.read_bytes() for path in folder.glob("*config.json")}
     files |= remote_code(configs)
-    if CARD not in files:
-        given = GivenCardData.from_folder(folder)
-        card = render_card(repo_id, given, FoundCardData.from_folder(folder, model, processor))
-        files[CARD] = card.encode()
-    return dict(sorted(files.items()))
+    if CARD in files:
+        card = _naming_repository((folder / CARD).read_text(encoding="utf-8"), repo_id, folder=folder)
+    else:
+        found_data = FoundCardData.from_folder(folder, model, processor)
+        card = render_card(repo_id, GivenCardData.from_folder(folder), found_data)
+    return dict(sorted({**files, CARD: card.encode()}.items()))
 
 
 def size_of(content: Path | bytes) -> int:
@@ -95,6 +105,13 @@ def _refusal(error: HfHubHTTPError) -> str:
     if status in (401, 403):
         return f"the Hub refuses the token ({said}): log in with `hf auth login`, or set HF_TOKEN"
     return f"the Hub refuses the upload: {said}"
+
+
+def _naming_repository(card: str, repo_id: str, *, folder: Path) -> str:
+    """Put the repository in the place of each path, in the Python code of a card, that ends as the folder."""
+    # With a slash: a folder may have the name of a key or of a label.
+    path = re.compile(rf"""(["'])[^"'\n]*/{re.escape(folder.resolve().name)}/?\1""")
+    return _PYTHON.sub(lambda code: path.sub(f'"{repo_id}"', code[0]), card)
 
 
 def _without_places(recipe: str) -> str:

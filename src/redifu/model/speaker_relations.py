@@ -250,4 +250,6 @@ class CrossModalRelations(nn.Module):
         dim = 0 if sparse else 1
         states, mask = (torch.cat(list(each.values()), dim=dim) for each in (streams, here))
         states, weights = relate(self.graph, states, relations, mask, self.embedding.weight)
-        return dict(zip(streams, states.chunk(len(streams), dim=dim), strict=True)), weights
+        # Not chunk(): an export would hold for one number of utterances.
+        parts = states.unflatten(dim, (len(streams), -1)).unbind(dim)
+        return dict(zip(streams, parts, strict=True)), weights
