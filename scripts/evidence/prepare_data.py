@@ -81,7 +81,7 @@ def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]
         )
         table["audio"] = [f"{sounds}/{clip}.flac" for clip in table["audio_clip"]]
         table["visual_features"] = [units.loc[clip].tolist() for clip in table["visual_clip"]]
-        table = table[[*COLUMNS, "audio", "visual_features"]]
+        table = table[COLUMNS]
         yield from conversations_from_table(pa.Table.from_pandas(table, preserve_index=False), source="pairs")
 
 
