@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -192,9 +193,15 @@ def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured of an utterance's media, and why some cannot be used."""
     quality = {}
     for stream, measures in QUALITY.items():
-        if (values := utterance.get(f"{stream}_quality")) is not None:
-            known = {name: value for name, value in zip(measures, values, strict=True) if np.isfinite(value)}
-            quality[stream] = {name: _shortest(np.float32(value)) for name, value in known.items()}
+        values = utterance.get(f"{stream}_quality")
+        # Anything else under the key is somebody's own.
+        if isinstance(values, Sequence | np.ndarray) and len(values) == len(measures):
+            known = {
+                name: _shortest(np.float32(value))
+                for name, value in zip(measures, values, strict=True)
+                if isinstance(value, Real) and np.isfinite(value)
+            }
+            quality |= {stream: known} if known else {}
     reasons = utterance.get("missing") or {}
     return {"quality": quality, "missing": {name: reason for name, reason in reasons.items() if reason}}
 
