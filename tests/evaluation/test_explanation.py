@@ -179,7 +179,7 @@ def test_quality_and_reasons_are_told_as_far_as_they_are_known():
     (first, *others) = random_conversation(3, share=1)["utterances"]
     measured = {**first, "audio_quality": [12.5, 0.0, float("nan"), 1.5], "missing": {"visual": "no face"}}
     del measured["visual_features"]
-    others[0]["audio_quality"], others[1]["visual_quality"] = "good", [1.0, "far", None, 2.0]
+    others[0]["audio_quality"], others[1]["visual_quality"] = "good", [1.0, "far", 1e300, 2]
     explanations, _ = explain(tiny_model(), feature_processor(), conversation(measured, *others))
     assert explanations[0]["quality"] == {"audio": {"snr": 12.5, "clipping": 0.0, "duration": 1.5}}
     assert explanations[0]["missing"] == {"visual": "no face"}

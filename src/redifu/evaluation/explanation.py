@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from redifu.data.schema import LARGEST_FEATURE
 from redifu.model import MODALITIES
 from redifu.model.conversation_inputs import RAW_INPUTS, RAW_MASKS
 from redifu.model.emotion_probabilities import emotion_probabilities, probabilities_and_output
@@ -199,7 +199,7 @@ def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
             known = {
                 name: _shortest(np.float32(value))
                 for name, value in zip(measures, values, strict=True)
-                if isinstance(value, Real) and np.isfinite(value)
+                if isinstance(value, float | int | np.floating) and abs(value) <= LARGEST_FEATURE
             }
             quality |= {stream: known} if known else {}
     reasons = utterance.get("missing") or {}
