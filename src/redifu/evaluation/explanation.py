@@ -191,9 +191,9 @@ def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
 
 def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured of an utterance's media, and why some cannot be used."""
-    quality = {}
+    quality: dict[str, dict[str, float]] = {}
     for stream, measures in QUALITY.items():
-        values = utterance.get(f"{stream}_quality")
+        values: Any = utterance.get(f"{stream}_quality")
         # Anything else under the key is somebody's own.
         if isinstance(values, Sequence | np.ndarray) and len(values) == len(measures):
             known = {
