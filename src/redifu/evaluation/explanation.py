@@ -193,12 +193,13 @@ def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured of an utterance's media, and why some cannot be used."""
     quality: dict[str, dict[str, float]] = {}
     for stream, measures in QUALITY.items():
-        values: Any = utterance.get(f"{stream}_quality")
+        values = utterance.get(f"{stream}_quality")
         # Anything else under the key is somebody's own.
         if isinstance(values, Sequence | np.ndarray) and len(values) == len(measures):
+            measured: dict[str, Any] = dict(zip(measures, values, strict=True))
             known = {
                 name: _shortest(np.float32(value))
-                for name, value in zip(measures, values, strict=True)
+                for name, value in measured.items()
                 if isinstance(value, float | int | np.floating) and abs(value) <= LARGEST_FEATURE
             }
             quality |= {stream: known} if known else {}
