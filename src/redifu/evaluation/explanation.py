@@ -191,6 +191,7 @@ def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
 
 def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
     """What was measured of an utterance's media, and why some cannot be used."""
+    limit = LARGEST_FEATURE
     quality: dict[str, dict[str, float]] = {}
     for stream, measures in QUALITY.items():
         values = utterance.get(f"{stream}_quality")
@@ -200,7 +201,7 @@ def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
             known = {
                 name: _shortest(np.float32(value))
                 for name, value in measured.items()
-                if isinstance(value, float | int | np.floating) and abs(value) <= LARGEST_FEATURE
+                if isinstance(value, float | int | np.floating) and -limit <= value <= limit
             }
             quality |= {stream: known} if known else {}
     reasons = utterance.get("missing") or {}
