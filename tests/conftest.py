@@ -1,7 +1,10 @@
 """What every test stands on: no network, few threads, and the shared data where it is given."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +22,25 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"REDIFU_TEST_DATA names {folder}, which is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium as it is installed. Of a module only: playwright keeps an event loop running."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("Chromium is not installed: there is no `chromium` on the path")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: extra dev")
+    quiet = (
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-component-update",
+        "--disable-sync",
+    )
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=executable, args=[*quiet, "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()

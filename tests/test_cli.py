@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,41 @@ def test_predict_writes_rows_and_lines(
     assert [row["speaker"] for row in rows] == [
         one["speaker"] for each in given for one in each["utterances"]
     ]
+
+
+def test_predict_explains_in_lines_and_on_a_page(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(folder / "model"), str(folder / "test.jsonl")]
+    lines, page = tmp_path / "out.jsonl", tmp_path / "out.html"
+    assert main([*command, "--output", str(lines), "--explain", "--html", str(page)]) == 0
+    assert capsys.readouterr() == ("", "")
+    explained = lines_of(lines)
+    texts = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"))
+    for conversation, text in zip(explained, texts, strict=True):
+        shown = json.loads(text)
+        assert [each["scores"] for each in shown] == [each["scores"] for each in conversation["utterances"]]
+        assert [each["explanation"] for each in shown] == [
+            each.pop("explanation") for each in conversation["utterances"]
+        ]
+        assert shown[0]["explanation"]["contributions"].keys() >= {"text"}
+    # Without an explanation the same is predicted, and a page can stand beside rows.
+    assert main([*command, "--output", str(tmp_path / "plain.jsonl")]) == 0
+    for plain, other in zip(lines_of(tmp_path / "plain.jsonl"), explained, strict=True):
+        for one, same in zip(plain["utterances"], other["utterances"], strict=True):
+            assert one.pop("scores") == pytest.approx(same.pop("scores"), abs=1e-5)
+        assert plain == other
+    assert main([*command, "--output", str(tmp_path / "out.csv"), "--html", str(tmp_path / "two.html")]) == 0
+    assert (tmp_path / "two.html").read_bytes() == page.read_bytes()
+
+
+def test_predict_explains_lines_from_stdin(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(one_utterance()).encode())))
+    assert main(["predict", str(folder / "model"), "-", "--explain"]) == 0
+    (utterance,) = json.loads(capsys.readouterr().out)["utterances"]
+    assert utterance["explanation"]["contributions"] == {"text": None}
 
 
 def test_predict_shows_count_and_rate_on_a_terminal(
@@ -457,6 +493,29 @@ def test_bad_outputs_get_one_line(
 ) -> None:
     arguments = [str(folder / "model"), str(folder / "dev.jsonl"), "--output", str(tmp_path / output)]
     assert complaint in refused(capsys, command, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--explain"], "--explain writes JSON lines: expected --output FILE.jsonl, got a table"),
+        (["--explain", "--output", "out.csv"], "expected --output FILE.jsonl, got out.csv"),
+        (["--html", "out.htm"], "out.htm: expected a file name ending in .html"),
+        (["--html", "nowhere/out.html"], "nowhere/out.html: expected the folder nowhere to exist"),
+    ],
+)
+def test_explanations_that_can_not_be_written_get_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["predict", str(folder / "model"), str(folder / "dev.jsonl"), *options]
+    assert complaint in refused(capsys, *command)
     assert list(tmp_path.iterdir()) == []
 
 

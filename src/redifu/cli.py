@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     predict.add_argument(
+        "--explain", action="store_true", help="add what each emotion was recognised from, in JSON lines"
+    )
+    predict.add_argument("--html", metavar="FILE", help="write a page with the timeline, and explain")
+    predict.add_argument(
         "--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs MODEL/model.onnx"
     )
 
@@ -163,8 +168,11 @@ def _command(
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from redifu.data.writers import prediction_writer
-
+    ending = None if options.output is None else Path(options.output).suffix.lower()
+    as_lines = ending == ".jsonl" if ending is not None else options.conversations == "-"
+    if options.explain and not as_lines:
+        given = options.output or "a table on the screen"
+        raise ValueError(f"--explain writes JSON lines: expected --output FILE.jsonl, got {given}")
     model, processor = _load(options.model, runtime=options.runtime)
     refused: list[str] = []
 
@@ -173,13 +181,26 @@ def _predict(options: argparse.Namespace) -> int:
         refused.append(complaint)
 
     predictions, number = _predictions(options, model, processor, refuse=refuse)
-    if options.output is not None:
-        with prediction_writer(options.output, model.config.labels) as writer:
-            for conversation, probabilities in counted(predictions, number=number):
+    if options.output is None and options.html is None:
+        print_predictions(predictions, model.config.labels, as_lines=as_lines)
+        return 2 if refused else 0
+    with ExitStack() as files:
+        writers = [files.enter_context(writer) for writer in _writers(options, model.config)]
+        for conversation, probabilities in counted(predictions, number=number):
+            for writer in writers:
                 writer.write(conversation, probabilities)
-    else:
-        print_predictions(predictions, model.config.labels, as_lines=options.conversations == "-")
     return 2 if refused else 0
+
+
+def _writers(options: argparse.Namespace, config: Any) -> Iterator[Any]:
+    from redifu.data.writers import prediction_writer
+    from redifu.serving.html_report import report_writer
+
+    if options.output is not None:
+        yield prediction_writer(options.output, config.labels)
+    if options.html is not None:
+        name = Path(options.model).resolve().name
+        yield report_writer(options.html, config.labels, streams=config.modalities, model_name=name)
 
 
 def _predictions(
@@ -187,17 +208,21 @@ def _predictions(
 ) -> tuple[Iterator[tuple[dict, Any]], int | None]:
     """Predict what the options name; return the number of its utterances where it is known, too."""
     from redifu.data.readers import read_conversations
+    from redifu.evaluation.explanation import explain_conversations
     from redifu.evaluation.inference import predict_conversations
     from redifu.serving.lines import answer_lines
 
+    explained = options.explain or options.html is not None
+    predict = partial(explain_conversations if explained else predict_conversations, model, processor)
     if options.conversations == "-":
-        return answer_lines(model, processor, sys.stdin.buffer, source="stdin", refuse=refuse), None
+        lines = sys.stdin.buffer
+        return answer_lines(predict, lines, check=processor.check, source="stdin", refuse=refuse), None
     given = read_conversations(options.conversations, check=processor.check)
-    if options.output is None:
-        return predict_conversations(model, processor, given), None
+    if options.output is None and options.html is None:
+        return predict(given), None
     # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
     number = sum(len(conversation["utterances"]) for conversation in given)
-    return predict_conversations(model, processor, read_conversations(options.conversations)), number
+    return predict(read_conversations(options.conversations)), number
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ def with_predictions(
 class PredictionWriter:
     """Writes predicted conversations one after another; made by `prediction_writer`."""
 
-    def __init__(self, append: Callable[[dict[str, Any]], None], *, labels: Sequence[str]):
+    def __init__(self, append: Callable[[dict[str, Any]], object], *, labels: Sequence[str]):
         """Build the writer.
 
         Args:
@@ -91,7 +91,7 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Predi
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
-    with _replacing(path, _FORMATS) as file:
+    with replacing(path, _FORMATS) as file:
         yield PredictionWriter(_FORMATS[path.suffix.lower()](file, labels), labels=labels)
 
 
@@ -106,7 +106,7 @@ def write_conversations(path: str | Path, conversations: Iterable[dict[str, Any]
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
-    with _replacing(path, (".json", ".jsonl")) as file:
+    with replacing(path, (".json", ".jsonl")) as file:
         if path.suffix.lower() == ".jsonl":
             append = _append_lines(file, [])
             for conversation in conversations:
@@ -118,8 +118,19 @@ def write_conversations(path: str | Path, conversations: Iterable[dict[str, Any]
 
 
 @contextmanager
-def _replacing(path: Path, endings: Iterable[str]) -> Iterator[TextIO]:
-    """Open a file beside `path`, which takes its name only when the context ends well."""
+def replacing(path: Path, endings: Iterable[str]) -> Iterator[TextIO]:
+    """Open a file beside `path`, which takes its name only when the context ends well.
+
+    Args:
+        path: the file's name in the end.
+        endings: those that the name may have.
+
+    Yields:
+        The file.
+
+    Raises:
+        ValueError: another ending, or a folder that does not exist.
+    """
     if path.suffix.lower() not in endings:
         expected = " or ".join(sorted(endings))
         raise ValueError(f"{path}: expected a file name ending in {expected}, got {path.suffix!r}")

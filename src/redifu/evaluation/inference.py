@@ -1,6 +1,6 @@
 """Probabilities for any number of conversations, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,23 +29,67 @@ def predict_conversations(
         lookahead_utterances: a window is closed by the conversation that fills it; 1 answers each
             conversation before the next one is read.
 
-    Yields:
-        The conversation as it came in, and its probabilities, (utterances, labels) float32; a row is NaN
-        where the model can use no stream of the utterance.
+    Returns:
+        The conversations as they came in, each with its probabilities, (utterances, labels) float32; a row is
+        NaN where the model can use no stream of the utterance.
 
     Raises:
         ValueError: a limit is below 1, or the processor refuses a conversation.
         FloatingPointError: the model gave a logit that is not a number.
     """
-    for name, limit in (
-        ("batch_utterances", batch_utterances),
-        ("lookahead_utterances", lookahead_utterances),
-    ):
+
+    def predict(pieces: list[dict]) -> list[np.ndarray]:
+        inputs = processor(pieces, return_tensors="pt").to(model.device)
+        return list(emotion_probabilities(model, inputs, conversations=pieces).cpu().numpy())
+
+    answers = answer_in_batches(
+        conversations,
+        predict,
+        processor=processor,
+        batch_utterances=batch_utterances,
+        lookahead_utterances=lookahead_utterances,
+    )
+    return ((conversation, np.stack(rows)) for conversation, rows in answers)
+
+
+def answer_in_batches(
+    conversations: Iterable[dict],
+    answer: Callable[[list[dict]], Sequence[Any]],
+    *,
+    processor: Any,
+    batch_utterances: int,
+    lookahead_utterances: int,
+) -> Iterator[tuple[dict, list[Any]]]:
+    """Answer every utterance of conversations, lazily and in their order; see `predict_conversations`.
+
+    Args:
+        conversations: read only as far as the window needs.
+        answer: takes the conversations of a batch, pieces of long ones, and returns for each a sequence with
+            an item for each utterance, and maybe more beyond them.
+        processor: a ReDiFuProcessor; cuts long conversations.
+        batch_utterances: as of `predict_conversations`.
+        lookahead_utterances: as of `predict_conversations`.
+
+    Yields:
+        The conversation as it came in, and the items of its utterances.
+
+    Raises:
+        ValueError: a limit is below 1.
+    """
+    limits = {"batch_utterances": batch_utterances, "lookahead_utterances": lookahead_utterances}
+    for name, limit in limits.items():
         if limit < 1:
             raise ValueError(f"{name}: expected at least 1, got {limit}")
     for window in _windows(conversations, lookahead_utterances):
-        probabilities = _predict_window(model, processor, window, batch_utterances=batch_utterances)
-        yield from zip(window, probabilities, strict=True)
+        split = [processor.split_long(conversation) for conversation in window]
+        pieces = [piece for parts in split for piece, _ in parts]
+        items: dict[int, Any] = {}
+        lengths = [len(piece["utterances"]) for piece in pieces]
+        for batch in batches_by_length(lengths, batch_utterances=batch_utterances):
+            items.update(zip(batch, answer([pieces[index] for index in batch]), strict=True))
+        in_order = (items[index] for index in range(len(pieces)))
+        for conversation, parts in zip(window, split, strict=True):
+            yield conversation, [item for _, keep in parts for item in next(in_order)[keep]]
 
 
 def batches_by_length(lengths: Sequence[int], *, batch_utterances: int) -> list[list[int]]:
@@ -78,23 +122,3 @@ def _windows(conversations: Iterable[dict], lookahead_utterances: int) -> Iterat
             window, utterances = [], 0
     if window:
         yield window
-
-
-def _predict_window(
-    model: Any, processor: Any, window: list[dict], *, batch_utterances: int
-) -> list[np.ndarray]:
-    split = [processor.split_long(conversation) for conversation in window]
-    pieces = [piece for parts in split for piece, _ in parts]
-    predicted: dict[int, np.ndarray] = {}
-    lengths = [len(piece["utterances"]) for piece in pieces]
-    for batch in batches_by_length(lengths, batch_utterances=batch_utterances):
-        rows = _predict_batch(model, processor, [pieces[index] for index in batch])
-        predicted.update(zip(batch, rows, strict=True))
-    in_order = (predicted[index] for index in range(len(pieces)))
-    return [np.concatenate([next(in_order)[keep] for _, keep in parts]) for parts in split]
-
-
-def _predict_batch(model: Any, processor: Any, pieces: list[dict]) -> list[np.ndarray]:
-    batch = processor(pieces, return_tensors="pt").to(model.device)
-    rows = emotion_probabilities(model, batch, conversations=pieces).cpu().numpy()
-    return [rows[index, : len(piece["utterances"])] for index, piece in enumerate(pieces)]

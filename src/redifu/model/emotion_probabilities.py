@@ -23,17 +23,25 @@ def emotion_probabilities(
     Raises:
         FloatingPointError: the model gave a logit that is not a number.
     """
+    return probabilities_and_output(model, inputs, conversations=conversations)[0]
+
+
+def probabilities_and_output(
+    model: Any, inputs: Mapping[str, Any], *, conversations: Sequence[Mapping[str, Any]]
+) -> tuple[Tensor, Any]:
+    """Do as `emotion_probabilities`; return the model's output, too, None of a batch with nothing to read."""
     usable = inputs["modality_mask"].bool().any(-1)
     probabilities = torch.full((*usable.shape, len(model.config.labels)), torch.nan, device=usable.device)
+    output = None
     # A model refuses a batch with nothing to read, which in another batching is a part of one.
     if usable.any():
         # Set here and not once: whoever predicts now and then may train in between.
         model.eval()
         with torch.no_grad():
-            logits = model(**inputs).logits[usable].float()
-            probabilities[usable] = (logits / model.config.temperature).softmax(-1)
+            output = model(**inputs)
+        probabilities[usable] = (output.logits[usable].float() / model.config.temperature).softmax(-1)
     broken = usable & ~probabilities.isfinite().all(-1)
     if broken.any():
         name = conversations[int(broken.any(1).nonzero()[0])].get("id")
         raise FloatingPointError(f"dialogue {name}: the model gave logits that are not finite")
-    return probabilities
+    return probabilities, output

@@ -1,28 +1,31 @@
 """JSON lines answered one by one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
-from redifu.data.readers import conversation_from_line
-from redifu.evaluation.inference import predict_conversations
+from redifu.data.readers import Check, conversation_from_line
 
 
 def answer_lines(
-    model: Any, processor: Any, lines: Iterable[str | bytes], *, source: str, refuse: Callable[[str], None]
+    predict: Callable[[Iterable[dict]], Iterator[tuple[dict, np.ndarray]]],
+    lines: Iterable[str | bytes],
+    *,
+    check: Check,
+    source: str,
+    refuse: Callable[[str], None],
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Predict the conversation of each line before the next line is read.
 
     Args:
-        model: a ReDiFuForEmotionRecognition.
-        processor: its ReDiFuProcessor.
+        predict: `predict_conversations` or `explain_conversations` of a model and its processor.
         lines: one JSON object a line; blank lines are skipped.
+        check: as of `read_conversations`.
         source: where they come from, named in complaints and in the ids of conversations without one.
         refuse: called with what is wrong with a line, its number included; the line is skipped.
 
     Yields:
-        The conversation and its probabilities, as of `predict_conversations`.
+        The conversation and its probabilities, as of `predict`.
 
     Raises:
         ValueError: there is no line.
@@ -34,9 +37,9 @@ def answer_lines(
         index += 1
         try:
             conversation = conversation_from_line(
-                line, source=source, number=number, index=index, check=processor.check
+                line, source=source, number=number, index=index, check=check
             )
-            yield from predict_conversations(model, processor, [conversation])
+            yield from predict([conversation])
         except FloatingPointError as error:
             refuse(f"{source}: line {number}: {error}")
         except ValueError as error:

@@ -1,0 +1,220 @@
+"""What an emotion was recognised from: the share of each stream, and the utterances that were attended."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from redifu.data.schema import LARGEST_FEATURE
+from redifu.model import MODALITIES
+from redifu.model.conversation_inputs import RAW_INPUTS, RAW_MASKS
+from redifu.model.emotion_probabilities import emotion_probabilities, probabilities_and_output
+from redifu.model.media_quality import QUALITY
+
+from .inference import answer_in_batches
+
+# Earlier utterances that an explanation names.
+MOST_ATTENDED = 3
+
+
+def explain_conversations(
+    model: Any,
+    processor: Any,
+    conversations: Iterable[dict],
+    *,
+    batch_utterances: int = 256,
+    lookahead_utterances: int = 1024,
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Predict as `predict_conversations`, with an explanation of every utterance.
+
+    The model runs once more for each of its streams, which is then hidden in the whole conversation. An
+    utterance gets "explanation", None where the model can use none of its streams, else
+
+    - contributions: by stream that the utterance has, the probability of the emotion recognised from all
+      streams, less its probability without this one, from -1 to 1; None where nothing is left without it;
+    - emotion_without: by the same streams, the emotion that is recognised then, or None;
+    - reliability: by the same streams, how far the model trusted them, 0 to 1; None of a model that does
+      not estimate it;
+    - attended: up to three earlier utterances, {"turn", "weight"}, heaviest first: the share of the
+      attention of this utterance that went to them, from 0 to 1, averaged over heads and layers; the rest
+      went to others, later ones and itself. Of a fusion it is the attention of the text to all streams (of
+      the first stream, in a model without text), each as far as it is trusted; of a model whose fusion
+      attends nothing, that of the first stream's relation subgraphs. What a backbone read of earlier turns
+      is not in it. None where the model gives no weights:
+      of an attention with a window, of subgraphs as edges, and where there is nothing of the kind;
+    - quality: measures of `media_quality.QUALITY` by stream, as far as they are known;
+    - missing: by stream that has a medium and cannot be used, the reason.
+
+    Attention tells what a model looked at and not why it decided so, and contributions need not add up:
+    two streams that say the same have none, for each stands in for the other.
+
+    Args:
+        model: a ReDiFuForEmotionRecognition.
+        processor: its ReDiFuProcessor.
+        conversations: as of `predict_conversations`.
+        batch_utterances: as of `predict_conversations`.
+        lookahead_utterances: as of `predict_conversations`.
+
+    Yields:
+        A copy of the conversation with "explanation" in each utterance, and its probabilities.
+
+    Raises:
+        ValueError: as of `predict_conversations`, or the model is an export, which shows no attention.
+        FloatingPointError: the model gave a logit that is not a number.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError("an export to ONNX cannot be explained: use the model itself, --runtime torch")
+    answers = answer_in_batches(
+        conversations,
+        lambda pieces: _explain(model, processor, pieces),
+        processor=processor,
+        batch_utterances=batch_utterances,
+        lookahead_utterances=lookahead_utterances,
+    )
+    for conversation, explained in answers:
+        utterances = [
+            {**utterance, "explanation": explanation and _with_turns(explanation, turn)}
+            for turn, (utterance, (_, explanation)) in enumerate(
+                zip(conversation["utterances"], explained, strict=True)
+            )
+        ]
+        yield {**conversation, "utterances": utterances}, np.stack([row for row, _ in explained])
+
+
+def _explain(
+    model: Any, processor: Any, pieces: Sequence[dict]
+) -> list[list[tuple[np.ndarray, dict[str, Any] | None]]]:
+    """Predict and explain a batch; attended utterances are told by how far back they are."""
+    # Here and not by the processor: what is read once serves every pass, and quality is shown.
+    pieces = [processor.feature_extractor.read_media(piece) for piece in pieces]
+    inputs = processor(pieces, return_tensors="pt").to(model.device)
+    with _eager(model.config):
+        given, output = probabilities_and_output(
+            model, {**inputs, "output_attentions": True}, conversations=pieces
+        )
+    hidden = {
+        stream: emotion_probabilities(model, _hide(inputs, stream), conversations=pieces).cpu().numpy()
+        for stream in model.config.modalities
+    }
+    present = inputs["modality_mask"].bool()
+    probabilities, here = given.cpu().numpy(), present.cpu().numpy()
+    attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
+    explained: list[list[tuple[np.ndarray, dict[str, Any] | None]]] = []
+    for row, piece in enumerate(pieces):
+        explained.append(items := [])
+        for turn, utterance in enumerate(piece["utterances"]):
+            streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
+            without = {name: hidden[name][row, turn] for name in streams}
+            explanation = {
+                **_contributions(probabilities[row, turn], without, model.config.labels),
+                "reliability": None if trust is None else _reliability(trust[row, turn], streams),
+                "attended": None if attention is None else _most_attended(attention[row, turn, :turn]),
+                **_media(utterance),
+            }
+            items.append((probabilities[row, turn], explanation if streams else None))
+    return explained
+
+
+@contextmanager
+def _eager(config: Any) -> Iterator[None]:
+    """Let the model's own attentions, but not those of its backbones, give their weights."""
+    before = config._attn_implementation
+    config._attn_implementation = {"": "eager"}
+    try:
+        yield
+    finally:
+        config._attn_implementation = {"": before}
+
+
+def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
+    """Return the inputs as if no utterance had a stream."""
+    gone = {f"{stream}_features", RAW_INPUTS[stream], RAW_MASKS.get(stream)}
+    kept = {name: value for name, value in inputs.items() if name not in gone}
+    others = torch.tensor([name != stream for name in MODALITIES], device=inputs["modality_mask"].device)
+    return {**kept, "modality_mask": inputs["modality_mask"].bool() & others}
+
+
+def _attention_and_trust(
+    output: Any, config: Any, present: Tensor
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return (batch, utterances, utterances), what the first stream received, and (batch, utterances, 3)."""
+    first, maps, trust = config.modalities[0], output.attentions, output.reliability
+    fused = {name: f"{first}.{name}" for name in MODALITIES if f"{first}.{name}" in maps}
+    related = [maps[name] for name in (f"{first}_inter_speaker", f"{first}_intra_speaker") if name in maps]
+    received = None
+    if fused:
+        # A fusion without reliability adds up what it receives of each stream as it is.
+        shares = present.any(dim=1, keepdim=True).float() if trust is None else trust
+        shares = shares[..., [MODALITIES.index(name) for name in fused]]
+        by_stream = torch.stack([maps[key].mean(dim=1) for key in fused.values()], dim=-1)
+        total = shares.sum(dim=-1)[..., None]
+        received = (by_stream * shares[:, :, None]).sum(dim=-1) / total.where(total > 0, 1.0)
+    elif related:
+        received = torch.cat(related, dim=1).mean(dim=1)
+    if received is not None and trust is None:
+        # A stream that is missing receives nothing; only the text that is trusted has a stand-in then.
+        received = received * present[..., MODALITIES.index(first), None]
+    attention, reliability = (
+        None if value is None else value.float().cpu().numpy() for value in (received, trust)
+    )
+    return attention, reliability
+
+
+def _contributions(
+    probabilities: np.ndarray, without: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> dict[str, Any]:
+    emotion = int(probabilities.argmax())
+    left = {name: row for name, row in without.items() if not np.isnan(row).any()}
+    return {
+        "contributions": {
+            name: _shortest(probabilities[emotion] - left[name][emotion]) if name in left else None
+            for name in without
+        },
+        "emotion_without": {
+            name: labels[int(left[name].argmax())] if name in left else None for name in without
+        },
+    }
+
+
+def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
+    return {name: _shortest(trust[MODALITIES.index(name)]) for name in streams}
+
+
+def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
+    """How many turns back the heaviest of all earlier utterances are, and their weights."""
+    heaviest = np.argsort(-weights, kind="stable")[:MOST_ATTENDED]
+    return [(len(weights) - int(turn), _shortest(weights[turn])) for turn in heaviest if weights[turn] > 0]
+
+
+def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of an utterance's media, and why some cannot be used."""
+    limit = LARGEST_FEATURE
+    quality: dict[str, dict[str, float]] = {}
+    for stream, measures in QUALITY.items():
+        values = utterance.get(f"{stream}_quality")
+        # Anything else under the key is somebody's own.
+        if isinstance(values, Sequence | np.ndarray) and len(values) == len(measures):
+            measured: dict[str, Any] = dict(zip(measures, values, strict=True))
+            known = {
+                name: _shortest(np.float32(value))
+                for name, value in measured.items()
+                if isinstance(value, float | int | np.floating) and -limit <= value <= limit
+            }
+            quality |= {stream: known} if known else {}
+    reasons = utterance.get("missing") or {}
+    return {"quality": quality, "missing": {name: reason for name, reason in reasons.items() if reason}}
+
+
+def _with_turns(explanation: dict[str, Any], turn: int) -> dict[str, Any]:
+    attended = explanation["attended"]
+    if attended is not None:
+        attended = [{"turn": turn - back, "weight": weight} for back, weight in attended]
+    return {**explanation, "attended": attended}
+
+
+def _shortest(value: np.floating) -> float:
+    """Return the float of the shortest decimals that give back the same float32."""
+    return float(str(value))
