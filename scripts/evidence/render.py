@@ -1,6 +1,6 @@
 """Render the page of evidence, its tables and its pictures, from rows of results alone.
 
-    python scripts/evidence/render.py rows.csv more-rows.csv --output model_cards/evidence.md
+    python scripts/evidence/render.py rows.parquet more.parquet --output model_cards/evidence.md
 
 Rows are dataset, model, seed, condition, severity, metric and value. To make them, train each recipe with
 several seeds, `redifu train RECIPE.yaml training.seed=N training.output=runs/NAME-sN`, and score the runs by
@@ -8,6 +8,7 @@ several seeds, `redifu train RECIPE.yaml training.seed=N training.output=runs/NA
 """
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,14 +38,16 @@ utterances in 100 that model has right and this one wrong. ECE is from 0 to 1, N
 """
 
 
-def page(rows: pd.DataFrame, pictures: Path) -> Iterator[str]:
+def page(rows: pd.DataFrame, pictures: Path, *, findings: str = "") -> Iterator[str]:
     """Give the lines of the page; draw the pictures into a folder that exists.
 
     Args:
         rows: of any number of data sets, models and seeds.
+        findings: Markdown that says what they show.
         pictures: the folder, which stands beside the page.
     """
     yield INTRODUCTION
+    yield findings
     for dataset, of_dataset in rows.groupby("dataset", sort=False):
         seeds = of_dataset[of_dataset["seed"] != ALL_SEEDS].groupby("model", sort=False)["seed"].nunique()
         yield f"## {dataset}\n"
@@ -129,7 +132,7 @@ def draw(rows: pd.DataFrame, pictures: Path, dataset: str) -> Iterator[str]:
         wanted = options.get("metrics")
         if wanted and not rows["metric"].isin(wanted).any():
             continue
-        path = pictures / f"{dataset}-{kind}.png".replace(" ", "-")
+        path = pictures / f"{re.sub(r'[^a-z0-9]+', '-', dataset.lower()).strip('-')}-{kind}.png"
         plot(rows, path, **options)
         yield f"![{title}]({pictures.name}/{path.name})\n"
 
@@ -166,12 +169,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS.csv")
+    parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS")
     parser.add_argument("--output", type=Path, default=Path("model_cards/evidence.md"), metavar="PAGE.md")
+    parser.add_argument("--findings", type=Path, metavar="FILE.md", help="what the rows show, in words")
     options = parser.parse_args()
     pictures = options.output.with_suffix("")
     pictures.mkdir(exist_ok=True)
-    lines = page(read_rows(options.rows), pictures)
+    findings = options.findings.read_text(encoding="utf-8") if options.findings else ""
+    lines = page(read_rows(options.rows), pictures, findings=findings)
     options.output.write_text("\n".join(lines), encoding="utf-8")
 
 

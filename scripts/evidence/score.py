@@ -1,7 +1,7 @@
 """Score finished runs under every condition of a grid, one after another, and write all results as rows.
 
     python scripts/evidence/score.py runs/full-s* runs/plain-s* --text-only runs/text-s* \
-        --data test.jsonl --grid examples/recipes/robustness.yaml --output rows.csv
+        --data test.jsonl --grid examples/recipes/robustness.yaml --output rows.parquet
 
 A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model is the folder's name without
 "-sN". The text-only run of the same seed, on the clean data, is what gain and harm are measured against.
@@ -43,6 +43,7 @@ def score(
     data: Path,
     grid: Grid,
     cache: Path,
+    dataset: str,
     text_only: Sequence[Path] = (),
     split: str | None = None,
 ) -> list[Row]:
@@ -53,6 +54,7 @@ def score(
         data: labelled conversations.
         grid: the conditions.
         cache: a folder for the predictions.
+        dataset: what the rows call the data.
         text_only: runs of a text-only model, one of each seed; none takes each model's own text alone.
         split: the split to read of a file with several.
 
@@ -81,10 +83,10 @@ def score(
         }
         for seed, each in predictions.items():
             scored = robustness_rows(each, text_only=from_text[seed])
-            rows += tidy_rows(scored, dataset=data.stem, model=model, seed=seed)
+            rows += tidy_rows(scored, dataset=dataset, model=model, seed=seed)
         known = [each for each in from_text.values() if each is not None]
         pooled = pooled_rows(list(predictions.values()), known)
-        rows += tidy_rows(pooled, dataset=data.stem, model=model, seed=ALL_SEEDS)
+        rows += tidy_rows(pooled, dataset=dataset, model=model, seed=ALL_SEEDS)
     return rows
 
 
@@ -134,15 +136,17 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--text-only", nargs="+", type=Path, default=[], metavar="RUN")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="labelled conversations")
+    parser.add_argument("--dataset", metavar="NAME", help="what the page calls the data; default: its stem")
     parser.add_argument("--split", help="the split to read of a file with several")
     parser.add_argument("--grid", type=Path, required=True, metavar="GRID.yaml")
-    parser.add_argument("--output", type=Path, required=True, metavar="ROWS.csv")
+    parser.add_argument("--output", type=Path, required=True, metavar="ROWS", help=".csv or .parquet")
     options = parser.parse_args()
     rows = score(
         options.runs,
         data=options.data,
         grid=read_grid(options.grid),
         cache=options.output.with_suffix(".predictions"),
+        dataset=options.dataset or options.data.stem,
         text_only=options.text_only,
         split=options.split,
     )

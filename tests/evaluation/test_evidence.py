@@ -55,7 +55,8 @@ def value_of(rows, condition, metric):
 def test_rows_survive_a_file(tmp_path):
     rows = tidy_rows(robustness_rows(drawn_predictions(0)), dataset="test", model="NA", seed="")
     write_rows(tmp_path / "rows.csv", rows)
-    table = read_rows([tmp_path / "rows.csv", tmp_path / "rows.csv"])
+    write_rows(tmp_path / "rows.parquet", rows)
+    table = read_rows([tmp_path / "rows.csv", tmp_path / "rows.parquet"])
     assert list(table.columns) == COLUMNS
     assert table.to_dict("records") == rows + rows
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")

@@ -50,7 +50,7 @@ def value_of(rows, **fields) -> float:
 def test_the_gain_is_against_the_text_only_run_of_the_seed(
     score: ModuleType, folder: Path, tmp_path: Path
 ) -> None:
-    options = {"data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path}
+    options = {"dataset": "toy", "data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path}
     runs = [*runs_of(folder, "full"), *runs_of(folder, "text")]
     rows = score.score(runs, text_only=runs_of(folder, "text"), **options)
     point = {"condition": "noise", "severity": "1"}
@@ -67,7 +67,7 @@ def test_the_gain_is_against_the_text_only_run_of_the_seed(
         value_of(rows, metric=f"gain_over_text{end}", **pooled) for end in ("_low", "", "_high")
     )
     assert mean == pytest.approx(np.mean(gains)) and low < mean < high
-    assert {row["dataset"] for row in rows} == {"test"}
+    assert {row["dataset"] for row in rows} == {"toy"}
 
 
 def test_a_run_is_scored_again_only_where_its_weights_have_changed(
@@ -87,13 +87,14 @@ def test_a_run_is_scored_again_only_where_its_weights_have_changed(
         for path in (folder / run.name).iterdir():
             if path.is_file():
                 (run / path.name).write_bytes(path.read_bytes())
-    options = {"data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path / "cache"}
+    options = {"dataset": "toy", "data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path / "cache"}
     alone = score.score(runs[:1], **options)
     both = score.score(runs, **options)
     assert loaded == ["full-s1", "full-s2"]
     of_first = [row for row in both if row["seed"] == "1"]
     assert of_first == [row for row in alone if row["seed"] == "1"]
-    (runs[0] / "model.safetensors").write_bytes((runs[1] / "model.safetensors").read_bytes())
+    for name in ("model.safetensors", "config.json"):  # the temperature stands in the second
+        (runs[0] / name).write_bytes((runs[1] / name).read_bytes())
     again = score.score(runs, **options)
     assert loaded == ["full-s1", "full-s2", "full-s1"]
     for row in again:
@@ -103,7 +104,7 @@ def test_a_run_is_scored_again_only_where_its_weights_have_changed(
 
 
 def test_seeds_that_do_not_fit_are_refused(score: ModuleType, folder: Path, tmp_path: Path) -> None:
-    options = {"data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path}
+    options = {"dataset": "toy", "data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path}
     full, text = runs_of(folder, "full"), runs_of(folder, "text")
     with pytest.raises(ValueError, match="no text-only run of seed 2"):
         score.score(full, text_only=text[:1], **options)

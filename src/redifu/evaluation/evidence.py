@@ -75,19 +75,26 @@ def pooled_rows(
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write rows of `COLUMNS` as CSV."""
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+    """Write rows of `COLUMNS` as Parquet where the name ends so, else as CSV."""
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    if Path(path).suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
 
 
 def read_rows(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read rows from CSV files, all but the value as strings.
+    """Read rows from files of `write_rows`, all but the value as strings.
 
     Raises:
         ValueError: naming the file, for other columns.
     """
     frames = []
     for path in paths:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:-1], str), keep_default_na=False)
+        if Path(path).suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:-1], str), keep_default_na=False)
         if list(frame.columns) != COLUMNS:
             raise ValueError(
                 f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(frame.columns)}"
