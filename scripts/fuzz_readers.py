@@ -27,10 +27,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+import redifu
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording
 from redifu.data.schema import validate_conversation
 
+PACKAGE = Path(redifu.__file__).parent
 LONGEST_LINE = 1000  # characters of a complaint, beside the file's name
 RECORDING, RECORDING_SECONDS = "talk.wav", 60
 # A file is made in milliseconds, and damaged in microseconds.
@@ -247,7 +249,7 @@ def try_input(reader: Reader, content: bytes, file: Path, outcome: Outcome) -> N
 def place_of(error: Exception) -> str:
     """The last line of the package that an error went through."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "redifu" in Path(frame.filename).parts]
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else "outside"
 
 

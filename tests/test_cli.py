@@ -449,7 +449,7 @@ def test_a_folder_that_is_no_model_gets_one_line(
         (["training.sead=2"], "toy.yaml: unknown key training.sead; did you mean training.seed?"),
         (["model.hiden_size=2"], "toy.yaml: unknown key model.hiden_size; did you mean model.hidden_size?"),
         (["model.hidden_size=7"], "model: num_attention_heads must divide hidden_size 7"),
-        (["data.dev=null"], "toy.yaml: data.dev is missing"),
+        (["data.train=null"], "toy.yaml: data.train is missing"),
         (["training.learning_rate=1e30"], "the loss became nan after step"),
         (["data.train=nowhere.csv"], "nowhere.csv: no such file"),
         (["data.labels=[calm, glad]"], "label must be one of calm, glad, got 'cross'"),

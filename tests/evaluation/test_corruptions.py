@@ -226,7 +226,7 @@ def test_sounds_of_utterances_are_disturbed(name):
 
 
 def test_the_grid_of_the_examples_names_every_corruption():
-    grid = read_grid(ROOT / "examples/recipes/robustness.yaml")
+    grid = read_grid(ROOT / "examples/robustness.yaml")
     assert set(grid.conditions) == {"subsets", *CORRUPTIONS}
     points = list(grid.points(STREAMS))
     assert (points[0].name, points[0].severity, points[0].draws) == ("clean", "0", 1)

@@ -78,7 +78,7 @@ def test_a_misspelt_key_in_the_file_is_answered_too(tmp_path: Path) -> None:
         ("training.schedule=step", "expected one of .'linear', 'cosine', 'constant'.*, got step"),
         ("training.class_weights=balancd", "expected one of .'none', 'balanced'"),
         ("training.output=null", "training.output is missing"),
-        ("data.dev=null", "data.dev is missing"),
+        ("data.train=null", "data.train is missing"),
         ("data.dev={split: dev}", "dev must be a path or"),
         ("data.labels=[a, a]", "labels must name at least two different labels"),
         ("model={text_backbone: a, checkpoint: b}", "an override must be SECTION.KEY=VALUE"),
