@@ -85,6 +85,7 @@ LONG_OPTIONS: dict[str, dict[str, Any]] = {
     "graph dense": {"graph_implementation": "dense"},
     "attention_window 25": {"attention_window": 25},
     "causal, attention_window 25": {"causal": True, "attention_window": 25},
+    "text_diffusion": {"fusion": "text_diffusion"},
     "text_diffusion, attention_window 25": {"fusion": "text_diffusion", "attention_window": 25},
 }
 CUBE = 2048

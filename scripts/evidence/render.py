@@ -17,6 +17,8 @@ import pandas as pd
 from redifu.evaluation.evidence import ALL_SEEDS, read_rows
 from redifu.evaluation.plots import CONDITIONS, plot_calibration, plot_label_f1, plot_severity
 
+# More could not be told apart in a picture; then there are tables alone.
+MOST_DRAWN = 7
 DIGITS = {"nll": 3, "ece": 3, "weight": 2, "reliability": 2}
 CLEAN = {
     "weighted_f1": "weighted F1",
@@ -57,7 +59,8 @@ def page(rows: pd.DataFrame, pictures: Path, *, findings: str = "") -> Iterator[
         for condition in CONDITIONS:
             yield from condition_table(of_dataset, condition)
         yield from trust_table(of_dataset)
-        yield from draw(of_dataset, pictures, str(dataset))
+        if len(seeds) <= MOST_DRAWN:
+            yield from draw(of_dataset, pictures, str(dataset))
 
 
 def clean_table(rows: pd.DataFrame) -> Iterator[str]:
