@@ -139,3 +139,17 @@ def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> No
         for end in ("", "_low", "_high")
     )
     assert f"{gain:+.2f} [{low:+.2f}, {high:+.2f}] |" in said
+
+
+def test_the_page_is_what_its_rows_give(tmp_path: Path) -> None:
+    cards = SCRIPTS.parent / "model_cards"
+    pictures = tmp_path / "evidence"
+    pictures.mkdir()
+    names = ("paired", "paired-changes", "cmu-mosi", "meld-text")
+    assert {path.stem for path in (cards / "evidence").glob("*.parquet")} == set(names)
+    rows = read_rows(cards / "evidence" / f"{name}.parquet" for name in names)
+    findings = (SCRIPTS / "evidence" / "findings.md").read_text(encoding="utf-8")
+    lines = load_script("evidence/render").page(rows, pictures, findings=findings)
+    assert "\n".join(lines) == (cards / "evidence.md").read_text(encoding="utf-8")
+    drawn = {path.name for path in pictures.iterdir()}
+    assert drawn == {path.name for path in (cards / "evidence").glob("*.png")}
