@@ -1,10 +1,11 @@
 """Render the page of evidence, its tables and its pictures, from rows of results alone.
 
-    python scripts/evidence/render.py rows.parquet more.parquet --output model_cards/evidence.md
+    cd model_cards/evidence
+    python ../../scripts/evidence/render.py paired.parquet paired-changes.parquet cmu-mosi.parquet \\
+        meld-text.parquet --findings ../../scripts/evidence/findings.md --output ../evidence.md
 
-Rows are dataset, model, seed, condition, severity, metric and value. To make them, train each recipe with
-several seeds, `redifu train RECIPE.yaml training.seed=N training.output=runs/NAME-sN`, and score the runs by
-`scripts/evidence/score.py`. Pictures go into a folder of the page's name beside it.
+Rows are dataset, model, seed, condition, severity, metric and value: of runs that `scripts/evidence/train.py`
+trained and `scripts/evidence/score.py` scored. Pictures go into a folder of the page's name beside it.
 """
 
 import argparse
