@@ -1,6 +1,6 @@
 """Score finished runs under every condition of a grid, one after another, and write all results as rows.
 
-    python scripts/evidence/score.py runs/full-s* runs/plain-s* --text-only runs/text-s* \
+    python scripts/evidence/score.py runs/full-s* runs/plain-s* --text-only runs/text-s* \\
         --data test.jsonl --grid examples/robustness.yaml --output rows.parquet
 
 A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model is the folder's name without
