@@ -405,3 +405,11 @@ def test_a_trained_model_is_calibrated_on_dev_and_stays_so(trained: Path, folder
     assert min(scores, key=scores.__getitem__) == fitted
     metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["dev"]["nll"] == pytest.approx(scores[fitted])
+
+
+def test_a_checkpoint_that_is_trained_on_loses_its_temperature(trained: Path, folder: Path) -> None:
+    assert AutoModelForSequenceClassification.from_pretrained(trained).config.temperature != 1.0
+    values = toy_values(folder, data_dev=None)
+    values["model"] = {"checkpoint": str(trained)}
+    model, _ = build_model(Recipe.from_dict(values))
+    assert model.config.temperature == 1.0

@@ -190,6 +190,7 @@ def _from_checkpoint(
         values = model.config.to_dict() | fields
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
+    model.config.temperature = 1.0  # that of the checkpoint calibrates weights that are about to change
     reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
     reading["quality_size"] = model.config.quality_size
     extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
