@@ -89,8 +89,12 @@ def page(browser, address, request):
     assert (outside, errors) == ([], [])
 
 
-def timeline_of(page):
-    return page.frame_locator("iframe[title='Emotion timeline']")
+def timeline_of(page, sign="button.utterance"):
+    """The timeline that holds ``sign``, once its script, the last thing in it, answers clicks and keys."""
+    timeline = page.frame_locator("iframe[title='Emotion timeline']")
+    timeline.locator(sign).first.wait_for()
+    timeline.locator("button.utterance[tabindex='0']").wait_for()
+    return timeline
 
 
 def paste(page, text):
@@ -128,14 +132,13 @@ def test_paste_mute_and_download(page, model_and_processor):
     given = talk()
     paste(page, json.dumps(given))
     timeline = timeline_of(page)
-    timeline.locator("button.utterance").nth(2).wait_for()
     assert timeline.locator("h2").inner_text() == "dinner"
     assert timeline.locator(".stream .cell.missing").count() == 1
     (answered,) = download(page)
     assert [each["scores"] for each in answered["utterances"]] == expected_scores(model_and_processor, given)
 
     page.get_by_label("audio", exact=True).uncheck()
-    timeline.locator(".stream .cell.missing").nth(3).wait_for()
+    timeline = timeline_of(page, ".stream .cell.missing >> nth=3")
     assert timeline.get_by_text("no emotion").first.is_visible()
     # What is not used is still shown.
     assert timeline.locator(".transcript .what").nth(1).text_content() == "you came !"
@@ -154,7 +157,6 @@ def test_paste_mute_and_download(page, model_and_processor):
 def test_a_transcript_is_lines_of_speakers(page):
     paste(page, "Ana: hello\n\nBen: you came: yes!\n")
     timeline = timeline_of(page)
-    timeline.locator("button.utterance").nth(1).wait_for()
     assert timeline.locator(".transcript .what").all_text_contents() == ["hello", "you came: yes!"]
     timeline.locator("button.utterance[data-turn='1']").click()
     assert "Ben, utterance 2" in timeline.locator(".card").inner_text()
@@ -204,7 +206,6 @@ def test_a_recording_is_cut_by_its_turns(page, tmp_path):
     page.get_by_text("clip.srt").first.wait_for()
     page.get_by_role("button", name="Recognise the recording").click()
     timeline = timeline_of(page)
-    timeline.locator("button.utterance").nth(1).wait_for()
     assert timeline.locator(".transcript .who").all_text_contents() == ["Ana", "Ben"]
     assert timeline.locator(".stream").filter(has_text="audio").locator("span", has_text="dB").count() == 2
     timeline.locator("button.utterance[data-turn='1']").click()
