@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from redifu.evaluation.evidence import ALL_SEEDS, read_rows
+from redifu.evaluation.evidence import ALL_SEEDS, MAJORITY, read_rows
 from redifu.evaluation.plots import CONDITIONS, plot_calibration, plot_label_f1, plot_severity
 
 # More could not be told apart in a picture; then there are tables alone.
@@ -60,8 +60,10 @@ def page(rows: pd.DataFrame, pictures: Path, *, findings: str = "") -> Iterator[
         for condition in CONDITIONS:
             yield from condition_table(of_dataset, condition)
         yield from trust_table(of_dataset)
-        if len(seeds) <= MOST_DRAWN:
-            yield from draw(of_dataset, pictures, str(dataset))
+        # Far below all else, it would press the others together.
+        drawn = of_dataset[of_dataset["model"] != MAJORITY]
+        if drawn["model"].nunique() <= MOST_DRAWN:
+            yield from draw(drawn, pictures, str(dataset))
 
 
 def clean_table(rows: pd.DataFrame) -> Iterator[str]:

@@ -7,14 +7,15 @@ A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model i
 "-sN". The text-only run of the same seed, on the clean data, is what gain and harm are measured against.
 The probabilities of each run are kept in a folder beside the output. A second call reads them, and scores
 only runs that are new or whose weights, data or grid have changed.
-Rows: those of every run, and of all seeds of a model together; see `redifu.evaluation.evidence`.
+Rows: those of every run, of all seeds of a model together, and of the most frequent label; see
+`redifu.evaluation.evidence`.
 """
 
 import argparse
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import Grid, read_grid
 from redifu.evaluation.evidence import (
     ALL_SEEDS,
+    MAJORITY,
     load_predictions,
+    majority_predictions,
     pooled_rows,
     save_predictions,
     seed_of,
@@ -75,18 +78,24 @@ def score(
 
     clean = Grid(conditions={}, seed=grid.seed)
     rows: list[Row] = []
-    for model, seeds in models.items():
-        predictions = {seed: predicted(run, grid) for seed, run in seeds.items()}
+
+    def add(model: str, predictions: Mapping[str, RobustnessPredictions]) -> None:
         from_text = {
             seed: clean_text(predicted(references[seed], clean)) if text_only else each.text_only
             for seed, each in predictions.items()
         }
         for seed, each in predictions.items():
             scored = robustness_rows(each, text_only=from_text[seed])
-            rows += tidy_rows(scored, dataset=dataset, model=model, seed=seed)
+            rows.extend(tidy_rows(scored, dataset=dataset, model=model, seed=seed))
         known = [each for each in from_text.values() if each is not None]
         pooled = pooled_rows(list(predictions.values()), known)
-        rows += tidy_rows(pooled, dataset=dataset, model=model, seed=ALL_SEEDS)
+        rows.extend(tidy_rows(pooled, dataset=dataset, model=model, seed=ALL_SEEDS))
+
+    for model, seeds in models.items():
+        add(model, {seed: predicted(run, grid) for seed, run in seeds.items()})
+    # It is the same whatever the seed; what text alone is worth is not.
+    frequent = majority_predictions(predicted(runs[0], grid))
+    add(MAJORITY, dict.fromkeys(references or [seed_of(runs[0])], frequent))
     return rows
 
 

@@ -3,10 +3,11 @@
 A row is dataset, model, seed, condition, severity, metric, value; condition, severity and metric are those
 of `robustness`. Rows of the seed "all" are of all runs of a model together: weighted_f1 and gain_over_text,
 means over runs and draws, and the ends of their 95 % intervals, METRIC_low and METRIC_high, by a paired
-bootstrap over dialogues.
+bootstrap over dialogues. The model "majority" gives every utterance the most frequent label.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from redifu.evaluation.robustness import ConditionPredictions, RobustnessPredict
 
 COLUMNS = ["dataset", "model", "seed", "condition", "severity", "metric", "value"]
 ALL_SEEDS = "all"
+MAJORITY = "majority"
 RECIPE = "recipe.yaml"
 
 
@@ -72,6 +74,16 @@ def pooled_rows(
             for name, number in ((metric, mean), (f"{metric}_low", low), (f"{metric}_high", high)):
                 rows.append({"condition": condition, "severity": severity, "metric": name, "value": number})
     return rows
+
+
+def majority_predictions(known: RobustnessPredictions) -> RobustnessPredictions:
+    """Give every utterance of other predictions the shares of their true labels, on the clean data."""
+    shares = np.bincount(known.references, minlength=len(known.labels)) / len(known.references)
+    (clean, *_) = known.conditions
+    probabilities = np.tile(shares.astype(np.float32), (1, len(known.references), 1))
+    return replace(
+        known, conditions=[replace(clean, probabilities=probabilities, reliability={})], weights={}
+    )
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
