@@ -85,7 +85,9 @@ def test_a_waveform_gives_the_same_alone_and_beside_longer_ones(
     torch.testing.assert_close(together, alone(audio_backbone, values, mask), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", [name for name in WAVEFORM_FAMILIES if not takes_padding(AUDIO_CONFIGS[name])])
+@pytest.mark.parametrize(
+    "family", [name for name in WAVEFORM_FAMILIES if not takes_padding(AUDIO_CONFIGS[name])]
+)
 def test_other_lengths_beside_it_would_change_a_waveform(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

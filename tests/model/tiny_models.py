@@ -109,7 +109,8 @@ AUDIO_CONFIGS: dict[str, PreTrainedConfig] = {
         num_mel_bins=8,
         max_source_positions=10,  # a fifth of a second
         vocab_size=40,
-        pad_token_id=1,
+        begin_suppress_tokens=None,
+        **dict.fromkeys((f"{name}_token_id" for name in ("pad", "bos", "eos", "decoder_start")), 1),
         **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 16),

@@ -84,9 +84,9 @@ def _sums(backbone: Any, pieces: list[Tensor], length: int) -> Tensor:
     waveforms = torch.stack([pad(piece.float(), (0, length - len(piece))) for piece in pieces])
     spectrograms = log_mel_spectrogram(waveforms, backbone.config.num_mel_bins).to(backbone.dtype)
     states = backbone(input_features=spectrograms).last_hidden_state
-    return torch.stack([
-        heard[: _positions(len(piece))].sum(dim=0) for heard, piece in zip(states, pieces, strict=True)
-    ])
+    return torch.stack(
+        [heard[: _positions(len(piece))].sum(dim=0) for heard, piece in zip(states, pieces, strict=True)]
+    )
 
 
 def _positions(samples: Any) -> Any:
