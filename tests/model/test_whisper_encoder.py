@@ -16,7 +16,7 @@ from transformers import (
     WhisperModel,
 )
 
-from model.tiny_models import AUDIO_CONFIGS
+from model.tiny_models import AUDIO_CONFIGS, IMPLEMENTATIONS, tiny_model
 from redifu.model import ReDiFuForEmotionRecognition
 from redifu.model.backbones import build_backbone, encode_waveforms
 from redifu.model.whisper_encoder import log_mel_spectrogram
@@ -106,6 +106,17 @@ def test_spectrograms_are_made_in_single_precision(dtype: torch.dtype) -> None:
     expected = log_mel_spectrogram(values, 80)
     with torch.autocast("cpu", dtype=dtype):
         assert torch.equal(log_mel_spectrogram(values, 80), expected)
+
+
+def test_both_implementations_of_attention_hear_the_same() -> None:
+    values, mask = sounds(5000)
+    eager, sdpa = (
+        tiny_model(implementation=name, audio_config=AUDIO_CONFIGS["whisper"].to_dict()).redifu
+        for name in IMPLEMENTATIONS
+    )
+    assert eager.audio_backbone.config._attn_implementation == "eager"
+    expected = sdpa.embed("audio", values, mask)
+    torch.testing.assert_close(eager.embed("audio", values, mask), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [WhisperModel, WhisperForConditionalGeneration])

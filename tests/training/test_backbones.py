@@ -100,7 +100,7 @@ def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:
         (
             "audio",
             {"sampling_rate": 16000, "hop_length": 320},
-            r"must take 400 samples every 160, got \(400, 320\)",
+            r"take 400 samples every 160, got \(400, 320\)",
         ),
         ("visual", {"do_normalize": True}, "visual_backbone must name image_mean and image_std"),
         ("visual", None, "visual_backbone .*preprocessor_config.json"),
