@@ -15,6 +15,7 @@ from transformers import (
     ViTConfig,
     Wav2Vec2Config,
     WavLMConfig,
+    WhisperConfig,
 )
 
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
@@ -103,6 +104,17 @@ AUDIO_CONFIGS: dict[str, PreTrainedConfig] = {
     "hubert_layer": HubertConfig(feat_extract_norm="layer", **_WAVEFORM_SHAPE),
     "wavlm_layer": WavLMConfig(feat_extract_norm="layer", **_WAVEFORM_SHAPE),
     "data2vec": Data2VecAudioConfig(**_WAVEFORM_SHAPE),
+    "whisper": WhisperConfig(
+        d_model=12,
+        num_mel_bins=8,
+        max_source_positions=10,  # a fifth of a second
+        vocab_size=40,
+        begin_suppress_tokens=None,
+        **dict.fromkeys((f"{name}_token_id" for name in ("pad", "bos", "eos", "decoder_start")), 1),
+        **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
+        **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 16),
+    ),
 }
 _PICTURE_SHAPE: dict[str, Any] = {
     "hidden_size": 12,

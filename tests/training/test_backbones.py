@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor, ViTImageProcessor, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    ViTImageProcessor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from model.made_media import tone, write_sound
 from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
@@ -31,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     AutoModel.from_config(AUDIO_CONFIGS["hubert_group"]).save_pretrained(folder / "hearing")
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder / "hearing")
+    AutoModel.from_config(AUDIO_CONFIGS["whisper"]).save_pretrained(folder / "whisper")
+    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder / "whisper")
     AutoModel.from_config(VISION_CONFIGS["vit"]).save_pretrained(folder / "sight")
     normal = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     ViTImageProcessor(**normal).save_pretrained(folder / "sight")
@@ -51,20 +59,24 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_an_audio_backbone_learns_or_is_frozen(folder: Path, tmp_path: Path, freeze: bool) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "inside", "normalize"), [("hearing", "", True), ("whisper", "encoder.", False)]
+)
+def test_an_audio_backbone_learns_or_is_frozen(
+    folder: Path, tmp_path: Path, backbone: str, inside: str, normalize: bool, freeze: bool
+) -> None:
+    changes = {"model_audio_backbone": str(folder / backbone), "training_freeze_audio": freeze}
     output = str(tmp_path / "model")
-    done = train(
-        recipe(folder, training_output=output, training_freeze_audio=freeze, data_audio_backend="backbone")
-    )
-    given, prefix = load_file(folder / "hearing/model.safetensors"), "redifu.audio_backbone."
+    done = train(recipe(folder, training_output=output, data_audio_backend="backbone", **changes))
+    given, prefix = load_file(folder / backbone / "model.safetensors"), "redifu.audio_backbone."
     kept = [
-        torch.equal(value, given[name.removeprefix(prefix)])
+        torch.equal(value, given[inside + name.removeprefix(prefix)])
         for name, value in load_file(done / "model.safetensors").items()
         if name.startswith(prefix)
     ]
     assert len(kept) > 10 and all(kept) == freeze
     extractor = AutoProcessor.from_pretrained(done).feature_extractor
-    assert (extractor.audio_backend, extractor.normalize_waveform) == ("backbone", True)
+    assert (extractor.audio_backend, extractor.normalize_waveform) == ("backbone", normalize)
     model, processor = load_pretrained(done)
     talk = {"id": "d", "utterances": [{"speaker": "Ana", "audio": str(folder / f"{LABELS[0]}.wav")}]}
     ((_, scores),) = predict_conversations(model, processor, [talk])
@@ -85,6 +97,11 @@ def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:
     ("stream", "said", "message"),
     [
         ("audio", {"sampling_rate": 8000}, "audio_backbone must take 16000 samples a second, got 8000"),
+        (
+            "audio",
+            {"sampling_rate": 16000, "hop_length": 320},
+            r"take 400 samples every 160, got \(400, 320\)",
+        ),
         ("visual", {"do_normalize": True}, "visual_backbone must name image_mean and image_std"),
         ("visual", None, "visual_backbone .*preprocessor_config.json"),
     ],

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 
 from .configuration_redifu import BACKBONE_CONFIGS
+from .whisper_encoder import WhisperBackbone, encode_pieces
 
 # These bound the memory of a backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
 TEXT_CHUNK_TOKENS = 1024
@@ -23,9 +24,11 @@ _PADDED_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 def build_backbone(config: PreTrainedConfig) -> nn.Module:
     """Build an untrained backbone without the parts that nothing here would train.
 
-    Those are the pooler, as mean pooling reads the states, and SpecAugment, which fails on clips shorter than
-    its masks.
+    Those are the pooler, as mean pooling reads the states, SpecAugment, which fails on clips shorter than its
+    masks, and the decoder of a Whisper.
     """
+    if config.model_type == "whisper":
+        return WhisperBackbone(config)
     for field in ("mask_time_prob", "mask_feature_prob"):
         if hasattr(config, field):
             setattr(config, field, 0.0)
@@ -80,7 +83,8 @@ def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
         if place is None:
             continue
         backbone = model.get_submodule(f"{name}_backbone")
-        pretrained, report = AutoModel.from_pretrained(
+        loader = WhisperBackbone if isinstance(backbone, WhisperBackbone) else AutoModel
+        pretrained, report = loader.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
         try:
@@ -156,10 +160,11 @@ def encode_waveforms(
 
     A waveform gives the same alone and beside longer ones. So only backbones of which that is known are given
     waveforms of different lengths together; others, as all whose first norm runs over time
-    (feat_extract_norm "group"), take those of one length together.
+    (feat_extract_norm "group"), take those of one length together. Whisper takes pieces of 30 s; see
+    `encode_pieces`.
 
     Args:
-        backbone: a model that takes input_values and returns last_hidden_state.
+        backbone: a model that takes input_values and returns last_hidden_state, or a `WhisperBackbone`.
         audio_values: (audios, samples) float, whatever stands in the padding.
         mask: (audios, samples) bool, True for real samples, padding at the end.
         chunk_samples: at most so many samples, padding included, are encoded at once (a longer one alone).
@@ -174,6 +179,8 @@ def encode_waveforms(
     widths, least = mask.sum(dim=1), shortest_waveform(config)
     if (widths < least).any():
         raise ValueError(f"audio_values must hold at least {least} samples each, got {int(widths.min())}")
+    if isinstance(backbone, WhisperBackbone):
+        return encode_pieces(backbone, audio_values, mask, chunk_samples=chunk_samples)
     padded = takes_padding(config)
 
     def encode(rows: Tensor, width: int) -> Tensor:
@@ -208,7 +215,9 @@ def encode_pictures(
 
 
 def shortest_waveform(config: Any) -> int:
-    """Return the samples of one frame of a backbone on waveforms."""
+    """Return the samples of one frame of a backbone on waveforms; Whisper pads to whole ones itself."""
+    if config.model_type == "whisper":
+        return 1
     samples = 1
     for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1], strict=True):
         samples = (samples - 1) * stride + kernel

@@ -91,7 +91,8 @@ class ReDiFuConfig(PreTrainedConfig):
         stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
         temperature: what predictions divide the logits by, before the softmax; training fits it on dev.
         text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
-        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin.
+        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin, or the
+            encoder of whisper.
         vision_config: the same of a backbone on pictures: vit and its kin.
 
     Raises:
@@ -224,10 +225,11 @@ class ReDiFuConfig(PreTrainedConfig):
     def _check_backbone(field: str, config: PreTrainedConfig) -> None:
         """Refuse backbones that the model could not run."""
         family = config.model_type
-        # Whisper hears pictures of 30 s, however short the utterance, and has its encoder in a translator.
+        if field == "audio_config" and family == "whisper":
+            return  # of which only the encoder is built
         if field == "audio_config" and not hasattr(config, "conv_stride"):
             raise ValueError(
-                "audio_config must be of a backbone on waveforms, wav2vec2 for instance, "
+                "audio_config must be of a backbone on waveforms, wav2vec2 or whisper for instance, "
                 f"got {family}, which does not read samples"
             )
         if field == "audio_config" and getattr(config, "add_adapter", False):

@@ -281,7 +281,7 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
 
         Args:
             text: a folder or Hub id that AutoModel loads, or None for ready features of the stream.
-            audio: the same of a backbone on waveforms.
+            audio: the same of a backbone on waveforms; of a whole Whisper, its encoder is taken.
             visual: the same of a backbone on pictures.
             text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
             audio_config: the same for audio.

@@ -17,6 +17,7 @@ from redifu.model import (
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.feature_extraction_redifu import MEDIA
 from redifu.model.media_features import BACKBONE, SAMPLING_RATE
+from redifu.model.whisper_encoder import FRAME, HOP
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.model_folder import model_folder
 from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
@@ -160,6 +161,9 @@ def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any
         values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["audio"])
         if (rate := values.get("sampling_rate")) != SAMPLING_RATE:
             raise ValueError(f"audio_backbone must take {SAMPLING_RATE} samples a second, got {rate}")
+        frames = (values.get("n_fft", FRAME), values.get("hop_length", HOP))
+        if frames != (FRAME, HOP):
+            raise ValueError(f"audio_backbone must take {FRAME} samples every {HOP}, got {frames}")
         reading["normalize_waveform"] = bool(values.get("do_normalize"))
     if "visual" in folders:
         values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["visual"])

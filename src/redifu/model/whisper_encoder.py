@@ -1,0 +1,107 @@
+"""Whisper's encoder as a backbone on waveforms: spectrograms of 30 s, pooled where there is sound."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from .audio_features import SAMPLING_RATE
+
+FRAME, HOP = 400, 160  # samples: 25 ms, every 10 ms
+_POSITION = 2 * HOP  # samples between positions, as the second convolution takes every other frame
+_DEPTH = 8.0  # powers of ten below the loudest, where a spectrogram ends
+
+
+class WhisperBackbone(WhisperEncoder):
+    """The encoder of a Whisper, without the decoder that writes down what it hears."""
+
+    _keys_to_ignore_on_load_unexpected = [r"decoder\.", "proj_out", "projector", "classifier"]
+
+    def __init__(self, config: Any):
+        """Build from a WhisperConfig; touches no file."""
+        super().__init__(config)
+        # Sinusoids, never trained; but loaded weights forget that of a parameter.
+        positions = self.embed_positions.weight.detach()
+        del self.embed_positions.weight
+        self.embed_positions.register_buffer("weight", positions)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as every model of transformers, from the encoder's weights or those of a whole Whisper."""
+        return super().from_pretrained(*args, key_mapping={r"^(model\.)?encoder\.": ""}, **kwargs)
+
+
+def encode_pieces(backbone: Any, audio_values: Tensor, mask: Tensor, *, chunk_samples: int) -> Tensor:
+    """Embed waveforms by the mean of the encoder's states where there is sound.
+
+    Whisper was trained on nothing but 30 s: a shorter waveform is followed by silence, which is heard and not
+    pooled, and costs as much as 30 s; a longer one is cut into pieces, and the mean is that of all of them.
+
+    Args:
+        backbone: a `WhisperBackbone`.
+        audio_values: (audios, samples) float at 16 kHz, whatever stands in the padding.
+        mask: (audios, samples) bool, True for real samples, padding at the end.
+        chunk_samples: at most so many samples, silence included, are encoded at once (or a single piece).
+
+    Returns:
+        (audios, hidden).
+    """
+    widths, length = mask.sum(dim=1), _POSITION * backbone.config.max_source_positions
+    rows = [row[:width].split(length) for row, width in zip(audio_values, widths.tolist(), strict=True)]
+    pieces, at_once = [piece for row in rows for piece in row], max(1, chunk_samples // length)
+    sums = torch.cat(
+        [_sums(backbone, pieces[start : start + at_once], length) for start in range(0, len(pieces), at_once)]
+    )
+    totals = torch.stack([row.sum(dim=0) for row in sums.split([len(row) for row in rows])])
+    return totals / _positions(widths)[:, None]
+
+
+def log_mel_spectrogram(waveforms: Tensor, bins: int) -> Tensor:
+    """Return what Whisper hears: the powers of mel bands, log10, scaled to about -1 to 1.
+
+    Args:
+        waveforms: (waveforms, samples) float32 at 16 kHz.
+        bins: how many bands.
+
+    Returns:
+        (waveforms, bins, samples // 160) float32.
+    """
+    window = torch.hann_window(FRAME, device=waveforms.device)
+    filters = torch.from_numpy(_mel_filters(bins)).to(waveforms)
+    # Half precision has no room for quiet powers.
+    with torch.autocast(waveforms.device.type, enabled=False):
+        spectrum = torch.stft(waveforms, FRAME, HOP, window=window, return_complex=True)[..., :-1]
+        powers = (filters.T @ spectrum.abs().square()).clamp_min(1e-10).log10()
+    return (powers.maximum(powers.amax(dim=(1, 2), keepdim=True) - _DEPTH) + 4) / 4
+
+
+def _sums(backbone: Any, pieces: list[Tensor], length: int) -> Tensor:
+    """Encode pieces of at most `length` samples, and add up the states where there is sound."""
+    waveforms = torch.stack([pad(piece.float(), (0, length - len(piece))) for piece in pieces])
+    spectrograms = log_mel_spectrogram(waveforms, backbone.config.num_mel_bins).to(backbone.dtype)
+    states = backbone(input_features=spectrograms).last_hidden_state
+    return torch.stack(
+        [heard[: _positions(len(piece))].sum(dim=0) for heard, piece in zip(states, pieces, strict=True)]
+    )
+
+
+def _positions(samples: Any) -> Any:
+    """How many positions hear some of the first so many samples."""
+    return (samples + _POSITION - 1) // _POSITION
+
+
+@lru_cache
+def _mel_filters(bins: int) -> Any:
+    return mel_filter_bank(
+        num_frequency_bins=FRAME // 2 + 1,
+        num_mel_filters=bins,
+        min_frequency=0.0,
+        max_frequency=SAMPLING_RATE / 2,
+        sampling_rate=SAMPLING_RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
