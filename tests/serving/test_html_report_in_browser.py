@@ -69,6 +69,19 @@ def test_every_utterance_is_there_and_opens_on_a_click(opened, width, colour_sch
     assert page.locator("button.attended").get_attribute("data-turn") == "0"
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_measure_is_shown_whole_or_not_at_all(opened, width):
+    given, rows = dialogue(30)
+    for turn, utterance in enumerate(given["utterances"]):
+        utterance["end"] = utterance["start"] + 0.1 * (turn + 1)
+    page = opened(page_of((given, rows)), width=width)
+    shown = page.evaluate("""() => [...document.querySelectorAll(".cell span")]
+        .filter((each) => each.textContent === "17 dB" && each.offsetWidth)
+        .map((each) => each.offsetWidth + each.offsetLeft <= each.parentElement.clientWidth)""")
+    assert 5 < len(shown) < 29 and all(shown)
+    assert page.locator(".stream .name").all_inner_texts() == ["text", "audio, signal-to-noise ratio", "visual"]
+
+
 def test_the_keyboard_reaches_every_utterance(opened):
     page = opened(page_of(dialogue(5)))
     page.keyboard.press("Tab")
