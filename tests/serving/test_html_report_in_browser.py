@@ -79,7 +79,11 @@ def test_a_measure_is_shown_whole_or_not_at_all(opened, width):
         .filter((each) => each.textContent === "17 dB" && each.offsetWidth)
         .map((each) => each.offsetWidth + each.offsetLeft <= each.parentElement.clientWidth)""")
     assert 5 < len(shown) < 29 and all(shown)
-    assert page.locator(".stream .name").all_inner_texts() == ["text", "audio, signal-to-noise ratio", "visual"]
+    assert page.locator(".stream .name").all_inner_texts() == [
+        "text",
+        "audio, signal-to-noise ratio",
+        "visual",
+    ]
 
 
 def test_the_keyboard_reaches_every_utterance(opened):

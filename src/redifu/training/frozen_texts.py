@@ -33,7 +33,7 @@ class FrozenTexts:
         return batch
 
     def _row(self, tokens: Tensor) -> Tensor:
-        # By itself: padded among others, the last bits of a run that goes on would depend on where it stopped.
+        # By itself: padded among others, the last bits of a run would depend on where it was stopped.
         key = tuple(tokens.tolist())
         if key not in self._known:
             with torch.no_grad():
