@@ -1,7 +1,7 @@
 """Take the README's pictures of a page of `redifu predict --html`, in Chromium, on a desk and on a phone.
 
     redifu predict model_cards/redifu-meld-ravdess examples/moving-day/conversation.json --html emotions.html
-    python scripts/picture_report.py emotions.html --turn 8 --output examples/predict-html
+    python scripts/picture_report.py emotions.html --turn 6 --output examples/predict-html
 
 writes examples/predict-html.png, 1280 pixels wide, with the details of one utterance open, and
 examples/predict-html-phone.png, 390 pixels wide, where these would cover the rest.
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("page", type=Path, help="what `redifu predict --html` wrote")
-    parser.add_argument("--turn", type=int, default=8, help="the utterance to open, from 0")
+    parser.add_argument("--turn", type=int, required=True, help="the utterance to open, from 0")
     parser.add_argument("--output", type=Path, required=True, help="names of the pictures, without ending")
     arguments = parser.parse_args()
     take(arguments.page, arguments.output, turn=arguments.turn)
