@@ -54,7 +54,7 @@ def test_every_utterance_is_there_and_opens_on_a_click(opened, width, colour_sch
         assert said in card
     for said in (
         "trusted to 40 %",
-        "ratio 17.3 dB, silence 13 %",
+        "ratio 17.3\u00a0dB, silence 13\u00a0%",
         "visual is missing: no face",
         "25 % A: text 0",
     ):
