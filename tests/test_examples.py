@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from redifu.cli import main
 from redifu.data.readers import read_conversations
+from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
 from redifu.model.media_quality import QUALITY
+from redifu.model.visual_features import ACTION_UNITS, read_action_units
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "examples/fine-tuning/README.md"
@@ -55,6 +58,45 @@ def test_the_recorded_conversation_is_the_one_without_media() -> None:
         assert all(0 < path.stat().st_size < 500_000 for path in media)
         assert said.pop("label")
     assert recorded == plain
+
+
+def test_the_recorded_faces_have_action_units_as_openface_writes_them() -> None:
+    with RECORDED.with_name("recording.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert all(0 <= float(row[name]) <= 5 for name in ACTION_UNITS if name.endswith("_r"))
+        assert {row[name] for name in ACTION_UNITS if name.endswith("_c")} <= {"0", "1"}
+    means: dict[str, np.ndarray] = {}
+    for said in json.loads(RECORDED.read_text("utf-8"))["utterances"]:
+        path, span = RECORDED.parent / said["video"], {name: said[name] for name in ("start", "end")}
+        values, share = read_action_units(path.with_suffix(".csv"), **span)
+        assert share == 1
+        means[said["label"]] = values
+    # Each mood has a face of its own: the lips' corners rise in joy, they fall in sadness, the nose wrinkles.
+    for name, label in {"AU12_r": "joy", "AU15_r": "sadness", "AU09_r": "disgust", "AU20_r": "fear"}.items():
+        place = ACTION_UNITS.index(name)
+        assert max(means, key=lambda mood: means[mood][place]) == label
+
+
+def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
+    pytest.importorskip("librosa", reason="the extra media is not installed")
+    extractor = ReDiFuFeatureExtractor(audio_backend="log_mel", visual_backend="action_units")
+    (conversation,) = read_conversations(RECORDED)
+    read = extractor.read_media(conversation)
+    assert all(not said.get("missing") for said in read["utterances"])
+    inputs = extractor([read], return_tensors="pt")
+    assert inputs["modality_mask"][..., 1:].all()
+    config = ReDiFuConfig(
+        text_size=None,
+        hidden_size=16,
+        num_attention_heads=2,
+        relation_modalities=["audio", "visual"],
+        id2label={0: "calm", 1: "glad"},
+        **{f"{name}_size": size for name, size in extractor.sizes.items()},
+    )
+    with torch.no_grad():
+        logits = ReDiFuForEmotionRecognition(config).eval()(**inputs).logits
+    assert logits.shape == (1, len(conversation["utterances"]), 2) and logits.isfinite().all()
 
 
 @pytest.mark.slow

@@ -4,25 +4,28 @@
 
 It plays ../conversation.json, whose times stay. Who speaks is in the picture; brows, eyes and mouth show the
 emotion, and the mouth opens with the voice. The same conversation with its emotions and this recording is
-written as conversation.json.
+written as conversation.json. The action units of the faces go to recording.csv, as OpenFace would write
+them; they follow from how a face is drawn, and were not measured in the picture.
 """
 
+import csv
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
 import numpy as np
 
 from redifu.model.media_decoding import Span, read_sound
+from redifu.model.visual_features import ACTION_UNITS
 
 FOLDER = Path(__file__).resolve().parent
-RECORDING = "recording.webm"
+RECORDING, UNITS = "recording.webm", "recording.csv"
 FRAMES_PER_SECOND = 10
 SAMPLING_RATE = 16000
 SIDE = 240  # pixels of a picture, drawn twice as large
@@ -51,7 +54,8 @@ class Mood:
 
     How far the brows rise, and their inner ends beyond that; how open the eyes are; how far the corners of
     the mouth rise, and its half width and gape: all in hundredths of the face's width. What is added to the
-    words a minute, and to the pitch.
+    words a minute, and to the pitch. Last, the action units of such a face: by number, their intensity on
+    OpenFace's scale of 0 to 5.
     """
 
     brows: int = 0
@@ -62,6 +66,16 @@ class Mood:
     gape: int = 0
     speed: int = 0
     pitch: int = 0
+    units: dict[int, float] = field(default_factory=dict)
+
+
+class Moment(NamedTuple):
+    """What a picture shows: at so many seconds the face of `said`, its mouth open by 0 to 1."""
+
+    time: float
+    said: dict[str, Any]
+    opening: float
+    blink: bool
 
 
 PEOPLE = {
@@ -93,13 +107,64 @@ PEOPLE = {
         long_hair=True,
     ),
 }
+# A blink, and a mouth that is wide open in speech.
+BLINK = {45: 1.5}
+SPEECH = {25: 2.0, 26: 1.5}
+PRESENT = 0.3
 MOODS = {
     "neutral": Mood(),
-    "joy": Mood(brows=2, eyes=5, corners=8, width=24, gape=2, speed=20, pitch=15),
-    "surprise": Mood(brows=6, eyes=10, corners=0, width=14, gape=5, speed=15, pitch=20),
-    "sadness": Mood(brows=1, inner=6, eyes=5, corners=-6, width=18, speed=-25, pitch=-12),
-    "disgust": Mood(brows=-2, inner=-3, eyes=4, corners=-5, width=22, gape=1, speed=-5, pitch=-5),
-    "fear": Mood(brows=5, inner=4, eyes=10, corners=-3, width=23, gape=3, speed=30, pitch=25),
+    "joy": Mood(
+        brows=2,
+        eyes=5,
+        corners=8,
+        width=24,
+        gape=2,
+        speed=20,
+        pitch=15,
+        units={6: 1.5, 7: 1.5, 12: 2.2, 25: 0.5},
+    ),
+    "surprise": Mood(
+        brows=6,
+        eyes=10,
+        corners=0,
+        width=14,
+        gape=5,
+        speed=15,
+        pitch=20,
+        units={1: 1.0, 2: 0.5, 5: 0.3, 25: 0.8, 26: 0.8},
+    ),
+    "sadness": Mood(
+        brows=1,
+        inner=6,
+        eyes=5,
+        corners=-6,
+        width=18,
+        speed=-25,
+        pitch=-12,
+        units={1: 0.8, 4: 1.0, 15: 0.4, 17: 0.8},
+    ),
+    "disgust": Mood(
+        brows=-2,
+        inner=-3,
+        eyes=4,
+        corners=-5,
+        width=22,
+        gape=1,
+        speed=-5,
+        pitch=-5,
+        units={4: 1.8, 7: 2.0, 9: 0.4, 10: 1.6, 15: 0.2},
+    ),
+    "fear": Mood(
+        brows=5,
+        inner=4,
+        eyes=10,
+        corners=-3,
+        width=23,
+        gape=3,
+        speed=30,
+        pitch=25,
+        units={1: 1.2, 2: 0.4, 4: 0.8, 5: 0.3, 20: 0.5, 25: 0.5},
+    ),
 }
 
 
@@ -226,20 +291,50 @@ def speech(utterances: list[dict[str, Any]]) -> np.ndarray:
     return track
 
 
-def pictures(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[np.ndarray]:
-    """Who speaks, or spoke last, at every time of the recording."""
+def moments(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[Moment]:
+    """Who speaks, or spoke last, in every picture of the recording."""
     step = SAMPLING_RATE // FRAMES_PER_SECOND
     loudness = np.sqrt((track[: len(track) // step * step].reshape(-1, step) ** 2).mean(axis=1))
     for number, opening in enumerate(loudness / loudness.max()):
         time = number / FRAMES_PER_SECOND
         said = [one for one in utterances if one["start"] <= time or one is utterances[0]][-1]
+        yield Moment(time, said, float(opening), number % 37 == 30)
+
+
+def pictures(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[np.ndarray]:
+    """Draw every picture."""
+    for time, said, opening, blink in moments(utterances, track):
         yield draw(
             PEOPLE[said["speaker"]],
             MOODS[said["label"]],
-            opening=float(opening),
-            blink=number % 37 == 30,
+            opening=opening,
+            blink=blink,
             middle=(2.5 * np.sin(1.3 * time), 6 + 1.5 * np.sin(2.1 * time)),
         )
+
+
+def write_action_units(path: Path, utterances: list[dict[str, Any]], track: np.ndarray) -> None:
+    """Write the action units of every picture; those of PRESENT or more are present."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["frame", "timestamp", "confidence", "success", *ACTION_UNITS])
+        for number, moment in enumerate(moments(utterances, track), start=1):
+            units = action_units(moment)
+            values = [
+                round(units[name[:4]], 2) if name.endswith("_r") else int(units[name[:4]] >= PRESENT)
+                for name in ACTION_UNITS
+            ]
+            table.writerow([number, moment.time, 1, 1, *(f"{value:g}" for value in values)])
+
+
+def action_units(moment: Moment) -> dict[str, float]:
+    """Add up what mood, speech and blink do to a face: intensities, by names as AU01."""
+    units = {name[:4]: 0.0 for name in ACTION_UNITS}
+    parts = [(MOODS[moment.said["label"]].units, 1.0), (SPEECH, moment.opening), (BLINK, moment.blink)]
+    for part, share in parts:
+        for unit, intensity in part.items():
+            units[f"AU{unit:02}"] += share * intensity
+    return units
 
 
 def write(path: Path, track: np.ndarray, frames: Iterator[np.ndarray]) -> None:
@@ -278,6 +373,7 @@ def main() -> None:
     )
     track = speech(utterances)
     write(FOLDER / RECORDING, track, pictures(utterances, track))
+    write_action_units(FOLDER / UNITS, utterances, track)
 
 
 if __name__ == "__main__":

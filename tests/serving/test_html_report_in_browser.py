@@ -54,7 +54,7 @@ def test_every_utterance_is_there_and_opens_on_a_click(opened, width, colour_sch
         assert said in card
     for said in (
         "trusted to 40 %",
-        "ratio 17.3 dB, silence 13 %",
+        "ratio 17.3\u00a0dB, silence 13\u00a0%",
         "visual is missing: no face",
         "25 % A: text 0",
     ):
@@ -67,6 +67,23 @@ def test_every_utterance_is_there_and_opens_on_a_click(opened, width, colour_sch
     page.locator(".transcript li[data-turn='2'] .what").click()
     assert page.locator("button.chosen").get_attribute("data-turn") == "2"
     assert page.locator("button.attended").get_attribute("data-turn") == "0"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_measure_is_shown_whole_or_not_at_all(opened, width):
+    given, rows = dialogue(30)
+    for turn, utterance in enumerate(given["utterances"]):
+        utterance["end"] = utterance["start"] + 0.1 * (turn + 1)
+    page = opened(page_of((given, rows)), width=width)
+    shown = page.evaluate("""() => [...document.querySelectorAll(".cell span")]
+        .filter((each) => each.textContent === "17 dB" && each.offsetWidth)
+        .map((each) => each.offsetWidth + each.offsetLeft <= each.parentElement.clientWidth)""")
+    assert 5 < len(shown) < 29 and all(shown)
+    assert page.locator(".stream .name").all_inner_texts() == [
+        "text",
+        "audio, signal-to-noise ratio",
+        "visual",
+    ]
 
 
 def test_the_keyboard_reaches_every_utterance(opened):

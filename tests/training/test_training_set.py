@@ -57,6 +57,36 @@ def test_what_is_hidden_follows_from_seed_epoch_and_place() -> None:
     assert [second[place, True] for place in range(len(second))] != shown
 
 
+class ReadsSounds(CutInTwos):
+    """Takes files in place of features of audio."""
+
+    feature_extractor = ReDiFuFeatureExtractor(text_size=4, audio_backend="log_mel")
+
+
+def test_a_stream_is_hidden_with_the_file_it_was_read_from() -> None:
+    extracted = {"audio": "a.wav", "audio_features": [1.0]}
+    failed = {"audio": "b.wav", "missing": {"audio": "silent"}}
+    streams = [extracted, failed, {"audio": "c.wav"}] * 20
+    utterances = [
+        {"speaker": "Ana", "label": "calm", "text_features": [1.0], **each, "turn": turn}
+        for turn, each in enumerate(streams)
+    ]
+    cut = TrainingDialogues(
+        [{"id": "a", "utterances": utterances}], processor=ReadsSounds(), modality_dropout=0.5, seed=0
+    )
+    shown = [one for place in range(len(cut)) for one in cut[place, True]["utterances"]]
+    for one in shown:
+        given = [one.get(key) is not None for key in ("text_features", "audio_features", "audio")]
+        assert given[1:] != [True, True]  # a file beside its features would be read where these are hidden
+        assert any(given) and (one["turn"] % 3 != 1 or given == [True, False, False])
+    # Features and files alike are hidden at times.
+    assert {one["turn"] % 3 for one in shown if not one.get("audio_features") and not one["audio"]} == {
+        0,
+        1,
+        2,
+    }
+
+
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
 def test_the_shares_of_the_processes_are_the_batches(num_processes: int) -> None:
     batches = LengthGroupedBatchSampler(range(1, 12), batch_size=3, seed=0)

@@ -31,8 +31,11 @@ _EXPECTED = {
 }
 # What the page needs to know of an utterance; features would fill it.
 _SHOWN = ("speaker", "text", "start", "end", "label", "emotion", "scores", "explanation")
-# The measure that stands for all in a row of the timeline.
-_MAIN_MEASURE = {"audio": "snr", "visual": "face_share"}
+# The measure that stands for all in a row of the timeline, and what the row calls it.
+_MAIN_MEASURE = {
+    "audio": ("snr", "signal-to-noise ratio"),
+    "visual": ("face_share", "frames with a face"),
+}
 
 _LABEL_PIXELS = 96  # of an emotion's name with its probability
 _MOST_PIXELS = 170  # an utterance on average, however short the shortest ones are
@@ -80,7 +83,7 @@ def report_writer(
     Raises:
         ValueError: another ending, or a folder that does not exist.
     """
-    template = _template(labels, streams)
+    template = _template(labels)
     with replacing(Path(path), (".html",)) as file:
         file.write(template.head(model_name))
         section = partial(_section, labels=labels, streams=streams)
@@ -96,7 +99,7 @@ def render_report(
     model_name: str,
 ) -> str:
     """Return the page of conversations that hold predictions and explanations; see `report_writer`."""
-    template = _template(labels, streams)
+    template = _template(labels)
     sections = [template.section(_section(each, labels, streams)) for each in conversations]
     return "".join([template.head(model_name), *sections, template.foot()])
 
@@ -111,14 +114,15 @@ def emotion_colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: colours[label] for label in labels}
 
 
-def _template(labels: Sequence[str], streams: Sequence[str]) -> Any:
+def _template(labels: Sequence[str]) -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.filters["clock"] = _clock
     source = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return source.make_module({"colours": emotion_colours(labels), "streams": list(streams)})
+    measures = {name: said for name, (_, said) in _MAIN_MEASURE.items()}
+    return source.make_module({"colours": emotion_colours(labels), "measures": measures})
 
 
 def _section(conversation: dict[str, Any], labels: Sequence[str], streams: Sequence[str]) -> dict[str, Any]:
@@ -197,8 +201,8 @@ def _cell(stream: str, turn: int, utterance: dict[str, Any], scale: _Scale) -> d
     trust = 1.0 if explanation["reliability"] is None else explanation["reliability"].get(stream, 0.0)
     start, end = scale.spans[turn]
     left = scale.place(start)
-    measure = explanation["quality"].get(stream, {}).get(_MAIN_MEASURE.get(stream))
-    said = "" if measure is None else f"{measure:.0f} dB" if stream == "audio" else f"face {measure:.0%}"
+    measure = explanation["quality"].get(stream, {}).get(_MAIN_MEASURE.get(stream, ("", ""))[0])
+    said = "" if measure is None else f"{measure:.0f} dB" if stream == "audio" else f"{measure:.0%}"
     return {"left": left, "width": scale.place(end) - left, "here": here, "trust": trust, "said": said}
 
 

@@ -143,7 +143,7 @@ class TrainingSection:
         text_learning_rate: of the text backbone.
         audio_learning_rate: of the audio backbone.
         visual_learning_rate: of the visual backbone.
-        freeze_text: whether the text backbone stays as it is.
+        freeze_text: whether the text backbone stays as it is; a text is then embedded only once.
         freeze_audio: the same of the audio backbone.
         freeze_visual: the same of the visual backbone.
         weight_decay: of AdamW; biases, norms and embeddings have none.

@@ -29,6 +29,7 @@ from redifu.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from redifu.training.frozen_texts import FrozenTexts
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, expand, load_recipe
 from redifu.training.run_log import Report, RunLog
@@ -181,6 +182,7 @@ class TrainingRun:
             if getattr(model.config, field) is None:
                 raise ValueError(f"training.freeze_{name}: this model has no {name} backbone")
             self.frozen.append(model.redifu.get_submodule(f"{name}_backbone").requires_grad_(False))
+        self.texts = FrozenTexts(model) if self.settings.freeze_text else lambda batch: batch
         if self.settings.activation_checkpointing:
             model.activation_checkpointing_enable()
         weights = class_weights(self.settings.class_weights, self.data["train"], self.processor.labels)
@@ -210,7 +212,7 @@ class TrainingRun:
             module.eval()
         for batch in self.loader:
             rates = {f"{group['name']}_learning_rate": group["lr"] for group in self.optimizer.param_groups}
-            loss, norm = self._step(batch.to(self.accelerator.device))
+            loss, norm = self._step(self.texts(batch.to(self.accelerator.device)))
             self.progress.step += 1
             place = {"event": "step", "epoch": epoch, "step": self.progress.step, "steps": self.num_steps}
             write(place | {"loss": loss, "gradient_norm": norm} | rates)

@@ -8,14 +8,13 @@ from torch.utils.data import Dataset, Sampler
 
 from redifu.data.hidden_streams import hide_streams
 from redifu.model.conversation_inputs import has_content
+from redifu.model.feature_extraction_redifu import medium_of
 
 
 def readable_keys(processor: Any) -> list[str]:
-    """Return the keys of an utterance that a ReDiFuProcessor reads, one for each stream."""
+    """Return the keys of an utterance that a ReDiFuProcessor reads: text, ready features and media."""
     extractor = processor.feature_extractor
-    keys = [f"{name}_features" for name in extractor.sizes] + [
-        extractor.media[name] for name in extractor.raw
-    ]
+    keys = [*(f"{name}_features" for name in extractor.sizes), *extractor.media.values()]
     return keys if processor.tokenizer is None else ["text", *keys]
 
 
@@ -36,7 +35,9 @@ class TrainingDialogues(Dataset):
     ):
         """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from."""
         self.keys = readable_keys(processor)
-        cut = [_cut_labels(*part) for each in conversations for part in processor.split_long(each)]
+        media = processor.feature_extractor.media
+        each_stream_once = (_without_read_media(each, media) for each in conversations)
+        cut = [_cut_labels(*part) for each in each_stream_once for part in processor.split_long(each)]
         self.dialogues = [each for each in cut if any(map(self._counts, each["utterances"]))]
         self.modality_dropout = modality_dropout
         self.seed = seed
@@ -102,3 +103,15 @@ def _cut_labels(conversation: Mapping[str, Any], keep: slice) -> Mapping[str, An
         return conversation
     cut = [one if turn in kept else {**one, "label": None} for turn, one in enumerate(utterances)]
     return {**conversation, "utterances": cut}
+
+
+def _without_read_media(conversation: Mapping[str, Any], media: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the conversation without the media that are not to be read: a stream has one key at most.
+
+    Beside features that are hidden, their file would be read in their place.
+    """
+    utterances = []
+    for utterance in conversation["utterances"]:
+        read = [key for name, key in media.items() if medium_of(conversation, utterance, name) is None]
+        utterances.append({**utterance, **dict.fromkeys([*read, "missing"])})
+    return {**conversation, "utterances": utterances}
