@@ -1,5 +1,6 @@
 """The card says what the folder shows and what its user gave, and nothing else."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_a_bare_folder_gets_a_card_without_what_nobody_knows(tmp_path: Path) -> 
         assert absent not in card
     for name, size in (("text", 6), ("audio", 5), ("visual", 4)):
         assert f'"{name}_features": [0.0] * {size}' in card
+
+
+def test_a_calibrated_model_is_said_to_be(tmp_path: Path) -> None:
+    folder = write_text_model(tmp_path / "model")
+    configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(configuration | {"temperature": 1.25}), encoding="utf-8")
+    assert "by a temperature of 1.250" in card_of(folder) and "not calibrated" not in card_of(folder)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class FoundCardData:
         num_parameters: weights of the model, those of a text backbone included.
         utterance: Python source of the items of an utterance that the model can read.
         causal: whether no utterance sees a later one.
+        temperature: of its probabilities; 1 if they were not calibrated.
         base_model: Hub id of the text backbone, by the recipe.
         has_recipe: whether there is a recipe of the training.
         results: metrics by split, "dev" and "test", as `redifu train` wrote them.
@@ -87,6 +88,7 @@ class FoundCardData:
     num_parameters: int
     utterance: str
     causal: bool = False
+    temperature: float = 1.0
     base_model: str | None = None
     has_recipe: bool = False
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class FoundCardData:
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             utterance=", ".join(text + features),
             causal=model.config.causal,
+            temperature=model.config.temperature,
             base_model=backbone if is_hub_id(backbone) and not Path(backbone).exists() else None,
             has_recipe=recipe.exists(),
             results={split: measured[split] for split in _SPLITS if split in measured},
