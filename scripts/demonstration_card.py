@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import SUBSETS, Grid, Severities
+from redifu.evaluation.evidence import majority_predictions
 from redifu.evaluation.metrics import (
     bootstrap_sums,
     dialogue_confusions,
@@ -63,9 +64,8 @@ def score(folder: Path, data: Path) -> dict[str, Any]:
         dialogues=predictions.dialogues.tolist(),
         resamples=RESAMPLES,
     )
-    counts = np.bincount(predictions.references, minlength=len(predictions.labels))
-    shares = np.tile(counts / counts.sum(), (len(predictions.references), 1))
-    results["most_frequent"] = metrics_of(predictions, shares)
+    majority = majority_predictions(predictions)
+    results["most_frequent"] = metrics_of(predictions, majority.conditions[0].probabilities[0])
     return results
 
 
