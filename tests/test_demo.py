@@ -209,4 +209,4 @@ def test_a_recording_is_cut_by_its_turns(page, tmp_path):
     assert timeline.locator(".transcript .who").all_text_contents() == ["Ana", "Ben"]
     assert timeline.locator(".stream").filter(has_text="audio").locator("span", has_text="dB").count() == 2
     timeline.locator("button.utterance[data-turn='1']").click()
-    assert "duration 1.50 s" in timeline.locator(".card").inner_text()
+    assert "duration 1.50\u00a0s" in timeline.locator(".card").inner_text()
