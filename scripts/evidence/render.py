@@ -1,8 +1,9 @@
 """Render the page of evidence, its tables and its pictures, from rows of results alone.
 
     cd model_cards/evidence
-    python ../../scripts/evidence/render.py paired.parquet paired-changes.parquet cmu-mosi.parquet \\
-        meld-text.parquet --findings ../../scripts/evidence/findings.md --output ../evidence.md
+    python ../../scripts/evidence/render.py paired.parquet paired-changes.parquet paired-sounds.parquet \\
+        cmu-mosi.parquet meld-text.parquet --findings ../../scripts/evidence/findings.md \\
+        --output ../evidence.md
 
 Rows are dataset, model, seed, condition, severity, metric and value: of runs that `scripts/evidence/train.py`
 trained and `scripts/evidence/score.py` scored. Pictures go into a folder of the page's name beside it.

@@ -170,7 +170,7 @@ def test_the_page_is_what_its_rows_give(tmp_path: Path) -> None:
     cards = SCRIPTS.parent / "model_cards"
     pictures = tmp_path / "evidence"
     pictures.mkdir()
-    names = ("paired", "paired-changes", "cmu-mosi", "meld-text")
+    names = ("paired", "paired-changes", "paired-sounds", "cmu-mosi", "meld-text")
     assert {path.stem for path in (cards / "evidence").glob("*.parquet")} == set(names)
     rows = read_rows(cards / "evidence" / f"{name}.parquet" for name in names)
     findings = (SCRIPTS / "evidence" / "findings.md").read_text(encoding="utf-8")
