@@ -187,6 +187,28 @@ def test_quality_and_reasons_are_told_as_far_as_they_are_known():
     assert explanations[2]["quality"] == {"visual": {"face_share": 1.0, "brightness": 2.0}}
 
 
+def test_a_stream_that_is_not_the_speakers_is_missing():
+    model, given = tiny_model(**VARIANTS["consistent"]), random_conversation(30, share=0.8)
+    processor = feature_processor()
+    explanations, _ = explain(model, processor, given)
+    with torch.no_grad():
+        likely = model(**processor(given)).consistency[0]
+    told = set()
+    for row, explanation, each in zip(likely, explanations, given["utterances"], strict=True):
+        there = [name for name in MODALITIES if f"{name}_features" in each]
+        unlike = [
+            name for name, value in zip(MODALITIES[1:], row, strict=True) if value < 0.5 and name in there
+        ]
+        if not there:
+            continue
+        expected = unlike if len(unlike) < len(there) else []
+        assert list(explanation["missing"]) == expected
+        told.update(explanation["missing"].values())
+        for name in expected:
+            assert explanation["reliability"][name] == 0
+    assert len(told) == 2 and all("the speaker's other utterances" in reason for reason in told)
+
+
 def test_media_are_read_once(monkeypatch):
     from redifu.model.feature_extraction_redifu import ReDiFuFeatureExtractor
     from redifu.model.media_features import AUDIO_BACKENDS, StreamReading

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALLER = {"relation_modalities": ["text"], "graph_implementation": "sparse"}
 
 
-@pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed", "whole"])
+@pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed", "whole", "consistent"])
 def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> None:
     model = tiny_model(**{**VARIANTS[variant], **SMALLER})
     # Compared at five shapes as it is written.

@@ -19,6 +19,7 @@ OPTIONS: dict[str, list[Any]] = {
     "attention_window": [None, 2],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
+COMBINATIONS += [{"consistency_size": 3, "fusion": fusion} for fusion in OPTIONS["fusion"]]
 
 
 def one_dialogue_many_times() -> dict[str, torch.Tensor]:

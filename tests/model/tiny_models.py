@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learned_modality_weights": True,
     },
     "windowed": {"attention_window": 2, "fusion": "text_diffusion"},
+    "consistent": {"consistency_size": 3, "fusion": "text_diffusion"},
     "sparse": {
         "graph_implementation": "sparse",
         "relation_modalities": ["text", "visual"],
@@ -152,6 +153,9 @@ def tiny_model(*, implementation: str = "sdpa", seed: int = 0, **fields: Any) ->
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
+        if model.config.consistency_size is not None:
+            for buffer in model.redifu.consistency.buffers():
+                buffer.normal_()  # so that some streams are dropped
     return model
 
 

@@ -18,6 +18,10 @@ from .inference import answer_in_batches
 
 # Earlier utterances that an explanation names.
 MOST_ATTENDED = 3
+UNLIKE = {
+    "audio": "does not sound like the speaker's other utterances",
+    "visual": "does not look like the speaker's other utterances",
+}
 
 
 def explain_conversations(
@@ -46,7 +50,7 @@ def explain_conversations(
       is not in it. None where the model gives no weights:
       of an attention with a window, of subgraphs as edges, and where there is nothing of the kind;
     - quality: measures of `media_quality.QUALITY` by stream, as far as they are known;
-    - missing: by stream that has a medium and cannot be used, the reason.
+    - missing: by stream that has a medium and cannot be used, or does not fit the speaker, the reason.
 
     Attention tells what a model looked at and not why it decided so, and contributions need not add up:
     two streams that say the same have none, for each stands in for the other.
@@ -100,6 +104,9 @@ def _explain(
         for stream in model.config.modalities
     }
     present = inputs["modality_mask"].bool()
+    unlike = (
+        None if output is None or output.consistency is None else (output.consistency < 0.5).cpu().numpy()
+    )
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
     attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
     explained: list[list[tuple[np.ndarray, dict[str, Any] | None]]] = []
@@ -108,11 +115,14 @@ def _explain(
         for turn, utterance in enumerate(piece["utterances"]):
             streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
             without = {name: hidden[name][row, turn] for name in streams}
+            media = _media(utterance)
+            if unlike is not None:
+                media["missing"] |= _unlike(unlike[row, turn], streams, modalities=model.config.modalities)
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
                 "reliability": None if trust is None else _reliability(trust[row, turn], streams),
                 "attended": None if attention is None else _most_attended(attention[row, turn, :turn]),
-                **_media(utterance),
+                **media,
             }
             items.append((probabilities[row, turn], explanation if streams else None))
     return explained
@@ -181,6 +191,14 @@ def _contributions(
 
 def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
     return {name: _shortest(trust[MODALITIES.index(name)]) for name in streams}
+
+
+def _unlike(unlike: np.ndarray, streams: Sequence[str], *, modalities: Sequence[str]) -> dict[str, str]:
+    """Say of which streams of an utterance the model made nothing, as they are not the speaker's."""
+    compared = [name for name in modalities if name != "text"]
+    dropped = {name: UNLIKE[name] for name, odd in zip(compared, unlike, strict=True) if odd}
+    dropped = {name: reason for name, reason in dropped.items() if name in streams}
+    return dropped if len(dropped) < len(streams) else {}
 
 
 def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:

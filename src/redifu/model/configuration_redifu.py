@@ -84,6 +84,8 @@ class ReDiFuConfig(PreTrainedConfig):
         diffusion_steps: steps of "text_diffusion".
         quality_size: measures of the quality of an utterance's sound, and of its picture, that
             "text_diffusion" reads; None for none.
+        consistency_size: size of the vectors by which an utterance's sound and picture are compared with the
+            same speaker's other ones; what does not fit counts as missing. None compares nothing.
         head_activation: "relu" or "leaky_relu" before the heads.
         head_residual: whether the heads also read the streams as they were before the fusion.
         modality_weights: factors of the text, audio and visual logits in their sum.
@@ -128,6 +130,7 @@ class ReDiFuConfig(PreTrainedConfig):
     fusion: str = "mutual_attention"
     diffusion_steps: int = 2
     quality_size: int | None = None
+    consistency_size: int | None = None
     head_activation: str = "relu"
     head_residual: bool = False
     modality_weights: list[float | int] | tuple[float | int, ...] = (3.0, 1.0, 0.3)
@@ -251,6 +254,8 @@ class ReDiFuConfig(PreTrainedConfig):
             raise ValueError("fusion text_diffusion diffuses into the text, and text_size is None")
         if self.quality_size is not None and self.fusion != "text_diffusion":
             raise ValueError(f"quality_size is read by fusion text_diffusion only, got {self.fusion}")
+        if self.consistency_size is not None and self.modalities == ("text",):
+            raise ValueError("consistency_size is of sounds and pictures, and there are none")
         if self.learned_modality_weights and (self.fusion == "concat" or not all(self.modality_weights)):
             raise ValueError(
                 "learned_modality_weights need a head per stream and modality_weights above 0, got fusion "
@@ -264,7 +269,8 @@ class ReDiFuConfig(PreTrainedConfig):
             heads.append("fusion_num_attention_heads")
         sizes = ["hidden_size", "num_speakers", "relation_embedding_size", *heads]
         sizes += [f"{name}_size" for name in self.modalities] + ["diffusion_steps"]
-        sizes += ["quality_size"] if self.quality_size is not None else []
+        optional = ("quality_size", "consistency_size")
+        sizes += [field for field in optional if getattr(self, field) is not None]
         windows = ["relation_window"] + ["attention_window"] * (self.attention_window is not None)
         for field, least in [*((size, 1) for size in sizes), *((window, 0) for window in windows)]:
             if getattr(self, field) < least:

@@ -27,6 +27,7 @@ from .losses import IGNORED_LABEL, emotion_loss
 from .model_outputs import ReDiFuEmotionRecognitionOutput, ReDiFuModelOutput
 from .relation_subgraphs import conversation_graph
 from .remote_code import CarriesCode
+from .speaker_consistency import SpeakerConsistency
 from .speaker_relations import CrossModalRelations, SpeakerRelations
 from .text_guided_fusion import build_fusion
 
@@ -81,6 +82,8 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         if encoded:
             self.speaker_embedding = nn.Embedding(config.num_speakers + 1, config.hidden_size)
         self.fusion = build_fusion(config)
+        if config.consistency_size is not None:
+            self.consistency = SpeakerConsistency(config)
         self.post_init()
 
     @can_return_tuple
@@ -149,6 +152,10 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
                 features[name] = self._encode_raw(name, values, raw_masks.get(name), present[name])
         speaker_ids = torch.zeros_like(real, dtype=torch.long) if speaker_ids is None else speaker_ids
         check_ids("speaker_ids", speaker_ids, counted=real)
+        consistency = None
+        if config.consistency_size is not None:
+            consistency = self.consistency(features, speaker_ids, present)
+            present = self.consistency.kept(consistency, present)
         positions = (real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1])
         streams, states, attentions = self._encode_streams(
             features, speaker_ids.masked_fill(~real, 0), positions, present
@@ -168,6 +175,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             last_hidden_state=torch.cat([fused[name] for name in config.modalities], dim=-1),
             present=torch.stack([fusion.present[name] for name in config.modalities], dim=-1),
             reliability=fusion.reliability,
+            consistency=None if consistency is None else consistency.sigmoid(),
             hidden_states=states if want_states else None,
             attentions={name: w for name, w in attentions.items() if w is not None}
             if want_attentions
@@ -362,33 +370,21 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         logits, stream_logits = self.classifier(base.last_hidden_state, base.present)
         loss = None
         if labels is not None:
-            loss = self._loss(
-                logits, stream_logits, labels=labels, present=base.present, class_weights=class_weights
+            check_labels(labels, class_weights, shape=tuple(logits.shape[:2]), num_labels=logits.shape[2])
+            loss = emotion_loss(
+                logits,
+                labels.masked_fill(~base.present.any(dim=-1), IGNORED_LABEL),
+                stream_logits=stream_logits,
+                present=dict(zip(self.config.modalities, base.present.unbind(-1), strict=True)),
+                stream_weight=self.config.stream_loss_weight,
+                class_weights=class_weights,
             )
         return ReDiFuEmotionRecognitionOutput(
             loss=loss,
             logits=logits,
             **{f"{name}_logits": value for name, value in stream_logits.items()},
             reliability=base.reliability,
+            consistency=base.consistency,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-        )
-
-    def _loss(
-        self,
-        logits: Tensor,
-        stream_logits: Mapping[str, Tensor],
-        *,
-        labels: Tensor,
-        present: Tensor,
-        class_weights: Tensor | None,
-    ) -> Tensor:
-        check_labels(labels, class_weights, shape=tuple(logits.shape[:2]), num_labels=logits.shape[2])
-        return emotion_loss(
-            logits,
-            labels.masked_fill(~present.any(dim=-1), IGNORED_LABEL),
-            stream_logits=stream_logits,
-            present=dict(zip(self.config.modalities, present.unbind(-1), strict=True)),
-            stream_weight=self.config.stream_loss_weight,
-            class_weights=class_weights,
         )

@@ -29,6 +29,7 @@ from redifu.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from redifu.training.consistency_fit import fit_consistency
 from redifu.training.frozen_texts import FrozenTexts
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, expand, load_recipe
@@ -139,10 +140,12 @@ class TrainingRun:
             self._save()
 
     def save_final(self) -> None:
-        """Write the calibrated model of the best epoch; the only place where the test set is scored."""
+        """Write the best epoch, able to compare speakers and calibrated; only here is the test set scored."""
         best = self.folder / CHECKPOINTS / f"epoch-{self.progress.best_epoch}"
         model, processor = load_pretrained(best)
         model.to(self.accelerator.device)
+        if model.config.consistency_size is not None:
+            fit_consistency(model, processor, self.data["train"], seed=self.settings.seed)
         metrics: dict[str, Any] = {"best_epoch": self.progress.best_epoch, "epochs": self.progress.epoch}
         if "dev" in self.data:
             calibrate(model, processor, self.data["dev"])
