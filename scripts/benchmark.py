@@ -75,6 +75,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         f"fusion text_diffusion, {steps} steps": {"fusion": "text_diffusion", "diffusion_steps": steps}
         for steps in (1, 2, 4)
     },
+    "consistency_size 16": {"consistency_size": 16},
     "learned_modality_weights": {"learned_modality_weights": True},
     "causal": {"causal": True},
     "attention_window 10": {"attention_window": 10},

@@ -17,7 +17,7 @@ TEXT = MODALITIES.index("text")
 
 
 def embed_texts(
-    model: Any, inputs: Mapping[str, Tensor], *, known: Mapping[tuple[int, ...], Tensor]
+    model: Any, inputs: Mapping[str, Tensor], *, known: Mapping[tuple[int, ...], Tensor], alone: bool = False
 ) -> tuple[Tensor, dict[tuple[int, ...], Tensor]]:
     """Embed the texts of a batch by the model's text backbone, none of them twice.
 
@@ -25,6 +25,7 @@ def embed_texts(
         model: a ReDiFuForEmotionRecognition.
         inputs: what its processor made, with input_ids, on its device.
         known: embeddings, (size,), by the tokens of their text; these are not made again.
+        alone: whether each is embedded by itself. It takes longer, and no bit depends on the other texts.
 
     Returns:
         text_features (batch, utterances, size) in place of input_ids, zero where there is no text, and the
@@ -34,16 +35,41 @@ def embed_texts(
     keys = [tuple(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
     rows = {key: known[key] for key in keys if key in known}
     if new := {key: row for row, key in enumerate(keys) if key not in rows}:
-        places = list(new.values())
-        model.eval()
+        model.redifu.text_backbone.eval()
+        groups = [[place] for place in new.values()] if alone else [list(new.values())]
         with torch.no_grad():
-            embedded = model.redifu.embed("text", inputs["input_ids"][places], masks[places])
-        rows |= dict(zip(new, embedded, strict=True))
+            embedded = [
+                model.redifu.embed("text", inputs["input_ids"][places], masks[places]) for places in groups
+            ]
+        rows |= dict(zip(new, torch.cat(embedded), strict=True))
     embeddings = torch.stack([rows[key] for key in keys])
     written = inputs["modality_mask"][..., TEXT].bool()
     grid = embeddings.new_zeros(*written.shape, embeddings.shape[-1])
     grid[written] = embeddings
     return grid, rows
+
+
+class EmbeddedTexts:
+    """Puts text_features, as a model's text backbone makes them, in place of tokens; each is made once."""
+
+    def __init__(self, model: Any, *, alone: bool = False):
+        """Embed for a ReDiFuForEmotionRecognition whose text backbone stays as it is.
+
+        Args:
+            model: the model.
+            alone: as of `embed_texts`.
+        """
+        self.model = model
+        self.alone = alone
+        self._known: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, batch: Any) -> Any:
+        """Replace input_ids and attention_mask of a batch on the model's device, if it has any."""
+        if "input_ids" in batch:
+            batch["text_features"], rows = embed_texts(self.model, batch, known=self._known, alone=self.alone)
+            self._known |= rows
+            del batch["input_ids"], batch["attention_mask"]
+        return batch
 
 
 class PreparedStreams:
@@ -59,7 +85,7 @@ class PreparedStreams:
         self.extractor = processor.feature_extractor
         self._processor = copy(processor)
         self._processor.feature_extractor = self._of_features(processor.feature_extractor)
-        self._embeddings: dict[tuple[int, ...], Tensor] = {}
+        self._embedded_texts = EmbeddedTexts(model)
         reads_text = processor.tokenizer is not None
         self.keys = {
             name: "text" if name == "text" and reads_text else f"{name}_features" for name in MODALITIES
@@ -68,12 +94,7 @@ class PreparedStreams:
     def __call__(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> Any:
         """Return the model's inputs, with text_features in place of input_ids."""
         batch = self._processor(conversations, return_tensors=return_tensors)
-        if "input_ids" in batch:
-            inputs = batch.to(self.model.device)
-            batch["text_features"], rows = embed_texts(self.model, inputs, known=self._embeddings)
-            self._embeddings |= rows
-            del batch["input_ids"], batch["attention_mask"]
-        return batch
+        return self._embedded_texts(batch.to(self.model.device))
 
     def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:
         """Cut a dialogue as the model's own processor does."""

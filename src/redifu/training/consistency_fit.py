@@ -70,7 +70,7 @@ def _dialogues(
     for conversation in conversations:
         mute = [{**each, "text": None, "text_features": None} for each in conversation["utterances"]]
         read = prepared.read({**conversation, "utterances": mute})
-        dialogues += [prepared([piece]) for piece, _ in prepared.split_long(read)]
+        dialogues += [prepared([piece]).to("cpu") for piece, _ in prepared.split_long(read)]
     return [each for each in dialogues if each["modality_mask"].any()]
 
 
@@ -93,7 +93,7 @@ def _batches(
             if (size := next((row.shape[-1] for row in rows if row is not None), None)) is not None:
                 empty = speakers.new_zeros(1, longest, size, dtype=torch.float32)
                 features[name] = torch.cat(
-                    [empty if row is None else _padded(row.cpu().float(), longest) for row in rows]
+                    [empty if row is None else _padded(row.float(), longest) for row in rows]
                 )
         yield features, speakers, present
 

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
+from redifu.evaluation.prepared_streams import EmbeddedTexts
 from redifu.evaluation.protocol import calibrate, evaluate_conversations
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.losses import IGNORED_LABEL
@@ -30,7 +31,6 @@ from redifu.training.checkpoints import (
     save_checkpoint,
 )
 from redifu.training.consistency_fit import fit_consistency
-from redifu.training.frozen_texts import FrozenTexts
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, expand, load_recipe
 from redifu.training.run_log import Report, RunLog
@@ -185,7 +185,8 @@ class TrainingRun:
             if getattr(model.config, field) is None:
                 raise ValueError(f"training.freeze_{name}: this model has no {name} backbone")
             self.frozen.append(model.redifu.get_submodule(f"{name}_backbone").requires_grad_(False))
-        self.texts = FrozenTexts(model) if self.settings.freeze_text else lambda batch: batch
+        # Alone: padded among others, the last bits of a run would depend on where it was stopped.
+        self.texts = EmbeddedTexts(model, alone=True) if self.settings.freeze_text else lambda batch: batch
         if self.settings.activation_checkpointing:
             model.activation_checkpointing_enable()
         weights = class_weights(self.settings.class_weights, self.data["train"], self.processor.labels)
