@@ -22,7 +22,7 @@ def embed_texts(
     """Embed the texts of a batch by the model's text backbone, none of them twice.
 
     Args:
-        model: a ReDiFuForEmotionRecognition.
+        model: a ReDiFuForEmotionRecognition whose text backbone is in evaluation mode.
         inputs: what its processor made, with input_ids, on its device.
         known: embeddings, (size,), by the tokens of their text; these are not made again.
         alone: whether each is embedded by itself. It takes longer, and no bit depends on the other texts.
@@ -35,7 +35,6 @@ def embed_texts(
     keys = [tuple(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
     rows = {key: known[key] for key in keys if key in known}
     if new := {key: row for row, key in enumerate(keys) if key not in rows}:
-        model.redifu.text_backbone.eval()
         groups = [[place] for place in new.values()] if alone else [list(new.values())]
         with torch.no_grad():
             embedded = [
@@ -94,6 +93,7 @@ class PreparedStreams:
     def __call__(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> Any:
         """Return the model's inputs, with text_features in place of input_ids."""
         batch = self._processor(conversations, return_tensors=return_tensors)
+        self.model.eval()
         return self._embedded_texts(batch.to(self.model.device))
 
     def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:

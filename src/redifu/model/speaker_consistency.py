@@ -72,8 +72,8 @@ class SpeakerConsistency(nn.Module):
         stay = dict(present)
         for index, name in enumerate(self.streams):
             stay[name] = present[name] & (log_odds[..., index] >= 0)
-        left = torch.stack(list(stay.values())).any(dim=0)
-        return {name: here.where(left, present[name]) for name, here in stay.items()}
+        nothing = ~torch.stack(list(stay.values())).any(dim=0)
+        return {name: here | (nothing & present[name]) for name, here in stay.items()}
 
     def _compared(self, vectors: Tensor, groups: Tensor) -> list[Tensor]:
         """Return `MEASURES` numbers of each utterance, (batch, utterances) each."""

@@ -127,5 +127,6 @@ class ConversationSession:
             inputs[name] = torch.cat([turn.features.get(name, missing) for turn in turns], dim=1)
         embeddings: dict[tuple[int, ...], Tensor] = {}
         if "input_ids" in spoken:
+            self.model.eval()
             inputs["text_features"], embeddings = embed_texts(self.model, spoken, known=self._embeddings)
         return inputs, embeddings
