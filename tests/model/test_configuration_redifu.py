@@ -116,6 +116,8 @@ def test_a_key_near_to_none_is_refused_too() -> None:
         {"num_speakers": 0},
         {"relation_window": -1},
         {"relation_embedding_size": 0},
+        {"consistency_size": 0},
+        {"consistency_size": 4, "audio_size": None, "visual_size": None},
         {"audio_size": 0},
         {"text_size": None, "audio_size": None, "visual_size": None},
         {"dropout": 1.0},

@@ -13,8 +13,9 @@ from redifu.model import ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, Re
 from redifu.training import consistency_fit
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.consistency_fit import fit_consistency
+from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
-from training.toy import toy_recipe, write_toy_data
+from training.toy import toy_recipe, toy_values, write_toy_data
 
 SIZES = {"text": 4, "audio": 20, "visual": 20}
 KEYS = {name: f"{name}_features" for name in SIZES}
@@ -44,7 +45,9 @@ def fitted(training: list[dict], *, seed: int = 1, **fields: Any) -> tuple[Any, 
     sizes = {f"{name}_size": size for name, size in SIZES.items()}
     model = ReDiFuForEmotionRecognition(tiny_config(consistency_size=4, **sizes, **fields)).eval()
     processor = ReDiFuProcessor(ReDiFuFeatureExtractor(**sizes).fit(training), None, labels=LABELS)
+    before = torch.random.get_rng_state()
     fit_consistency(model, processor, training, seed=seed)
+    assert torch.equal(torch.random.get_rng_state(), before)
     return model, processor
 
 
@@ -80,12 +83,10 @@ def test_streams_of_others_are_dropped_and_the_speakers_own_are_not(
 def test_the_fit_follows_from_its_seed_and_leaves_all_else_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consistency_fit, "STEPS", 20)
     training = dialogues(9, seed=0)
-    before = torch.random.get_rng_state()
     torch.manual_seed(0)
     sizes = {f"{name}_size": size for name, size in SIZES.items()}
     untouched = ReDiFuForEmotionRecognition(tiny_config(consistency_size=4, **sizes)).state_dict()
     first, again, other = (fitted(training, seed=seed)[0].state_dict() for seed in (1, 1, 2))
-    torch.random.set_rng_state(before)
     for name, value in first.items():
         assert torch.equal(value, again[name]), name
         if "consistency" in name:
@@ -125,3 +126,18 @@ def test_training_with_and_without_it_trains_the_same_weights(
     assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
     new = {name for name in weights if name not in plain.state_dict()}
     assert new and all("consistency" in name and weights[name].any() for name in new)
+
+
+@pytest.mark.parametrize("size", [None, 3])
+def test_a_checkpoint_goes_on_with_another_comparison_or_none(
+    size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consistency_fit, "STEPS", 5)
+    write_toy_data(tmp_path)
+    first = train(toy_recipe(tmp_path, model_consistency_size=4, training_epochs=1))
+    values = toy_values(tmp_path, training_epochs=1, training_output=str(tmp_path / "second"))
+    values["model"] = {"checkpoint": str(first), "consistency_size": size}
+    model, _ = load_pretrained(train(Recipe.from_dict(values)))
+    assert model.config.consistency_size == size
+    compared = {name: value.shape[0] for name, value in model.state_dict().items() if "consistency" in name}
+    assert compared.get("redifu.consistency.audio") == size

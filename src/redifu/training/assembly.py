@@ -205,12 +205,12 @@ def _from_checkpoint(
 def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:
     """Move trained weights into a model of another configuration, as far as labels and streams agree."""
     model = ReDiFuForEmotionRecognition(config)
-    untrained: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ("redifu.consistency.",)  # the end of training sets it, for any streams
     if config.labels != trained.config.labels:
-        untrained = ("classifier.output",)
+        untrained += ("classifier.output",)
         logger.warning("the labels are not those of the checkpoint: the output layers start untrained")
     if config.modalities != trained.config.modalities:
-        untrained = ("classifier.",)
+        untrained += ("classifier.",)
         streams = ", ".join(config.modalities)
         logger.warning(f"the streams are not those of the checkpoint: the head on {streams} starts untrained")
     weights = {name: value for name, value in trained.state_dict().items() if not name.startswith(untrained)}
