@@ -104,9 +104,7 @@ def _explain(
         for stream in model.config.modalities
     }
     present = inputs["modality_mask"].bool()
-    unlike = (
-        None if output is None or output.consistency is None else (output.consistency < 0.5).cpu().numpy()
-    )
+    kept = _kept(model, output, present)
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
     attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
     explained: list[list[tuple[np.ndarray, dict[str, Any] | None]]] = []
@@ -116,8 +114,7 @@ def _explain(
             streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
             without = {name: hidden[name][row, turn] for name in streams}
             media = _media(utterance)
-            if unlike is not None:
-                media["missing"] |= _unlike(unlike[row, turn], streams, modalities=model.config.modalities)
+            media["missing"] |= {name: UNLIKE[name] for name in streams if not kept[name][row, turn]}
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
                 "reliability": None if trust is None else _reliability(trust[row, turn], streams),
@@ -145,6 +142,14 @@ def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
     kept = {name: value for name, value in inputs.items() if name not in gone}
     others = torch.tensor([name != stream for name in MODALITIES], device=inputs["modality_mask"].device)
     return {**kept, "modality_mask": inputs["modality_mask"].bool() & others}
+
+
+def _kept(model: Any, output: Any, present: Tensor) -> dict[str, np.ndarray]:
+    """Return by stream, (batch, utterances), whether the model read what it was given."""
+    given = {name: present[..., MODALITIES.index(name)] for name in model.config.modalities}
+    if output is not None and output.consistency is not None:
+        given = model.redifu.consistency.kept(output.consistency, given)
+    return {name: here.cpu().numpy() for name, here in given.items()}
 
 
 def _attention_and_trust(
@@ -191,14 +196,6 @@ def _contributions(
 
 def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
     return {name: _shortest(trust[MODALITIES.index(name)]) for name in streams}
-
-
-def _unlike(unlike: np.ndarray, streams: Sequence[str], *, modalities: Sequence[str]) -> dict[str, str]:
-    """Say of which streams of an utterance the model made nothing, as they are not the speaker's."""
-    compared = [name for name in modalities if name != "text"]
-    dropped = {name: UNLIKE[name] for name, odd in zip(compared, unlike, strict=True) if odd}
-    dropped = {name: reason for name, reason in dropped.items() if name in streams}
-    return dropped if len(dropped) < len(streams) else {}
 
 
 def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:

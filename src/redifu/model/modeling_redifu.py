@@ -154,7 +154,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         check_ids("speaker_ids", speaker_ids, counted=real)
         consistency = None
         if config.consistency_size is not None:
-            consistency = self.consistency(features, speaker_ids, present)
+            consistency = self.consistency(features, speaker_ids, present).sigmoid()
             present = self.consistency.kept(consistency, present)
         positions = (real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1])
         streams, states, attentions = self._encode_streams(
@@ -175,7 +175,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             last_hidden_state=torch.cat([fused[name] for name in config.modalities], dim=-1),
             present=torch.stack([fusion.present[name] for name in config.modalities], dim=-1),
             reliability=fusion.reliability,
-            consistency=None if consistency is None else consistency.sigmoid(),
+            consistency=consistency,
             hidden_states=states if want_states else None,
             attentions={name: w for name, w in attentions.items() if w is not None}
             if want_attentions

@@ -67,11 +67,16 @@ class SpeakerConsistency(nn.Module):
             measures += self._compared(vectors, groups)
         return F.linear(torch.stack(measures, dim=-1), self.weight.float(), self.bias.float())
 
-    def kept(self, log_odds: Tensor, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return which streams stay, (batch, utterances) bool by stream: never none of those there are."""
+    def kept(self, likely: Tensor, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return which streams stay, (batch, utterances) bool by stream: never none of those there are.
+
+        Args:
+            likely: (batch, utterances, streams), the probability that a stream is the speaker's.
+            present: (batch, utterances) bool by stream of the model.
+        """
         stay = dict(present)
         for index, name in enumerate(self.streams):
-            stay[name] = present[name] & (log_odds[..., index] >= 0)
+            stay[name] = present[name] & (likely[..., index] >= 0.5)
         nothing = ~torch.stack(list(stay.values())).any(dim=0)
         return {name: here | (nothing & present[name]) for name, here in stay.items()}
 
