@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from redifu.evaluation.sound_noise import add_noise, babble_noise, white_noise
+from redifu.data.sound_noise import add_noise, babble_noise, white_noise
 from redifu.model.audio_features import SAMPLING_RATE, log_mel_features, opensmile_features
 from redifu.model.media_decoding import Span, read_sound
 from redifu.model.media_features import AUDIO_BACKENDS

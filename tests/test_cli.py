@@ -332,6 +332,24 @@ def test_extract_reads_what_it_can_and_counts_the_rest(
     assert len(conversation["utterances"][0]["audio_features"]) == 291
 
 
+def test_add_noise_makes_copies_that_extract_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk, copies = tmp_path / "talk.json", tmp_path / "noisy"
+    clip = str(write_sound(tmp_path / "clip.wav", tone(0.5)))
+    talk.write_text(json.dumps({"split": "train", "utterances": [{"speaker": "Ana", "audio": clip}]}))
+    command = ["add-noise", str(talk), "--output", str(copies), "--snr", "-5", "20", "--split", "train"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{copies / 'conversations.jsonl'}\n"
+    features = tmp_path / "features"
+    assert main(["extract", str(copies / "conversations.jsonl"), "--output", str(features)]) == 0
+    (conversation,) = read_conversations(features, split="train")
+    assert len(conversation["utterances"][0]["audio_features"]) == 291
+    capsys.readouterr()
+    complaint = refused(capsys, "add-noise", str(talk), "--output", str(copies), "--snr", "20", "-5")
+    assert complaint.endswith("the lower first, got 20 -5\n")
+
+
 def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
     assert {"audio": tuple(AUDIO_BACKENDS), "visual": tuple(VISUAL_BACKENDS)} == _BACKENDS
     assert tuple(ENGINES) == _ENGINES

@@ -39,9 +39,11 @@ def test_the_fine_tuning_guide(
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLIPS", "runs/clips")
-    extract, train, evaluate, predict = commands(GUIDE)
+    extract, train, *in_noise, train_noisy, evaluate, predict = commands(GUIDE)
     assert main(extract) == 0
     assert main([*train, "training.epochs=6"]) == 0
+    assert [main(command) for command in in_noise] == [0, 0]
+    assert main([*train_noisy, "training.epochs=1"]) == 0
     assert main(evaluate) == 0
     found = re.search(r"weighted_f1\D*([\d.]+)", capsys.readouterr().out)
     assert found is not None and float(found[1]) > 60  # the most frequent mood alone has 39

@@ -149,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
+    noise = _command(commands, "add-noise", _add_noise, "copy conversations with noise in their sounds")
+    noise.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
+    noise.add_argument("--output", metavar="DIR", required=True, help="folder to write")
+    noise.add_argument("--split", help="the split to read of a file with several")
+    decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
+    noise.add_argument("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
+    noise.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (%(default)s)")
+
     serve = _command(commands, "serve", _serve, "answer over HTTP")
     serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     serve.add_argument("--host", default="127.0.0.1", help="beyond loopback, REDIFU_API_KEY holds a key")
@@ -344,6 +352,14 @@ def _prepare(options: argparse.Namespace) -> None:
     write_conversations(options.output, conversations)
     for note in notes:
         print(note, file=sys.stderr)
+
+
+def _add_noise(options: argparse.Namespace) -> None:
+    from redifu.data.noisy_copies import write_noisy_copies
+    from redifu.data.readers import read_conversations
+
+    given = read_conversations(options.conversations, split=options.split)
+    print(write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed))
 
 
 def _serve(options: argparse.Namespace) -> None:

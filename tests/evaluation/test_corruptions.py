@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from redifu.data.sound_noise import add_noise, babble_noise, white_noise
 from redifu.evaluation.corruptions import CORRUPTIONS, Condition, corrupt, read_grid, subsets_of
-from redifu.evaluation.sound_noise import add_noise, babble_noise, white_noise
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ("text", "audio", "visual")

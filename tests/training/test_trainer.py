@@ -23,7 +23,15 @@ from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionR
 from redifu.training.assembly import build_model
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.trainer import train
-from training.toy import LABELS, toy_recipe, toy_values, write_text_backbone, write_toy_data
+from training.toy import (
+    LABELS,
+    toy_conversations,
+    toy_recipe,
+    toy_values,
+    write_conversations,
+    write_text_backbone,
+    write_toy_data,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -177,6 +185,20 @@ def test_seeds_decide(trained: Path, recipe: Recipe, tmp_path: Path) -> None:
     values = with_output(recipe, tmp_path / "other").to_dict()
     values["training"]["seed"] = 2
     assert differing(trained, train(Recipe.from_dict(values)))
+
+
+def test_copies_in_noise_change_nothing_but_what_is_in_noise(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    options = {"training_modality_dropout": 0.2, "training_output": str(tmp_path / "copies")}
+    copies = train(toy_recipe(folder, data_train_noisy=str(folder / "train.jsonl"), **options))
+    assert differing(copies, trained) == []
+    deaf = toy_conversations(20, seed=0)
+    for one in (one for each in deaf for one in each["utterances"]):
+        one["audio_features"] = None
+    path = write_conversations(tmp_path / "deaf.jsonl", deaf)
+    options["training_output"] = str(tmp_path / "deaf")
+    assert differing(train(toy_recipe(folder, data_train_noisy=str(path), **options)), trained)
 
 
 def test_a_finished_run_is_not_run_again(trained: Path, recipe: Recipe) -> None:

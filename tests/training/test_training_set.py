@@ -57,6 +57,46 @@ def test_what_is_hidden_follows_from_seed_epoch_and_place() -> None:
     assert [second[place, True] for place in range(len(second))] != shown
 
 
+def in_noise(conversations: list[dict]) -> list[dict]:
+    """The same with other audio features, everywhere."""
+    return [
+        {**each, "utterances": [{**one, "audio_features": [9.0, 9.0, 9.0]} for one in each["utterances"]]}
+        for each in conversations
+    ]
+
+
+def test_half_of_the_dialogues_are_in_noise_drawn_anew_in_every_epoch() -> None:
+    given = toy_conversations(60, seed=0)
+    options = {"processor": CutInTwos(), "modality_dropout": 0.0, "seed": 3}
+    clean, mixed = (
+        TrainingDialogues(given, **options),
+        TrainingDialogues(given, noisy=in_noise(given), **options),
+    )
+    drawn = []
+    for epoch in range(2):
+        mixed.epoch = epoch
+        shown = [mixed[place, True] for place in range(len(mixed))]
+        drawn.append([each != clean[place, True] for place, each in enumerate(shown)])
+        for place, each in enumerate(shown):
+            expected = clean[place, True]
+            assert each in (expected, *in_noise([expected]))
+        assert 0.35 < sum(drawn[-1]) / len(mixed) < 0.65
+    assert drawn[0] != drawn[1]
+
+
+def test_copies_of_other_dialogues_are_refused() -> None:
+    given = toy_conversations(3, seed=0)
+    renamed = [*given[:2], {**given[2], "id": "other"}]
+    shorter = [given[0], {**given[1], "utterances": given[1]["utterances"][1:]}, given[2]]
+    for noisy, got in (
+        (renamed, "dialogue other of"),
+        (shorter, "dialogue toy-1 of"),
+        (given[:2], "no more"),
+    ):
+        with pytest.raises(ValueError, match=f"data.train_noisy must hold .* expected dialogue .*got {got}"):
+            TrainingDialogues(given, noisy=noisy, processor=CutInTwos(), modality_dropout=0.0, seed=0)
+
+
 class ReadsSounds(CutInTwos):
     """Takes files in place of features of audio."""
 

@@ -15,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from redifu.model import ReDiFuFeatureExtractor
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, medium_of, utterance_span, with_reading
+from redifu.model.feature_extraction_redifu import MEDIA, medium_of, utterance_span, with_reading
 from redifu.model.media_decoding import Span
 from redifu.model.media_features import BACKBONE, StreamReading, action_units_file
 from redifu.model.media_quality import QUALITY
 
 from .engines import ENGINES
 from .readers import MANIFEST
-from .recordings import relative_path
+from .recordings import relocated
 
 REPORT, CACHE = "report.jsonl", "cache"
 # To be raised when what a backend gives for the same file changes: readings of another version are not used.
@@ -103,7 +103,7 @@ def extract_conversations(
                 if reading.missing is not None:
                     place = {"dialogue": conversation["id"], "turn": turn, "stream": stream, "path": path}
                     missing.append({**place, "reason": reading.missing, "failed": reading.failed})
-            rows.append({**row, **_relocated(conversation, utterance, output)})
+            rows.append({**row, **relocated(conversation, utterance, output)})
     _write_shards(rows, output, extractor)
     _replace(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
     return sum(line["failed"] for line in missing)
@@ -164,13 +164,6 @@ def _to_cache(path: Path, readings: Sequence[StreamReading]) -> None:
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     save_file(tensors, str(unfinished), metadata={"readings": json.dumps(kept)})
     unfinished.replace(path)
-
-
-def _relocated(conversation: dict[str, Any], utterance: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """An utterance whose paths begin in another folder."""
-    begin = Path(conversation.get(FOLDER, ""))
-    paths = {key: utterance[key] for key in MEDIA.values() if utterance.get(key) is not None}
-    return utterance | {key: relative_path(begin / path, folder) for key, path in paths.items()}
 
 
 def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiFuFeatureExtractor) -> None:

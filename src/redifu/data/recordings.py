@@ -1,10 +1,11 @@
 """Conversations from a recording and a file of its turns."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
 from redifu.model.media_decoding import streams_of
 
 from .schema import validate_conversation
@@ -82,6 +83,13 @@ def probe_recording(path: str | Path) -> Recording:
 def relative_path(path: Path, folder: Path) -> str:
     """Return `path` as a conversation file in `folder` names it, with slashes everywhere."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def relocated(conversation: Mapping[str, Any], utterance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return an utterance of a conversation whose paths begin in `folder`."""
+    begin = Path(conversation.get(FOLDER, ""))
+    paths = {key: utterance[key] for key in MEDIA.values() if utterance.get(key) is not None}
+    return {**utterance, **{key: relative_path(begin / path, folder) for key, path in paths.items()}}
 
 
 def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> list[Turn]:

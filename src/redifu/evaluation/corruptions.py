@@ -16,14 +16,13 @@ import numpy as np
 import yaml
 
 from redifu.data.hidden_streams import hide_streams
-from redifu.evaluation.sound_noise import add_noise, babble_noise, white_noise
+from redifu.data.sound_noise import babble_noise, record_in_noise, white_noise
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.conversation_inputs import has_content
 
 SIDE_STREAMS = ("audio", "visual")
 # One burst starts in so many utterances, on average.
 UTTERANCES_OF_A_BURST = 16
-LOUDEST = 0.99  # of full scale 1
 CLEAN, SUBSETS = "clean", "subsets"
 
 Conversations = Sequence[Mapping[str, Any]]
@@ -252,9 +251,7 @@ def disturb_sounds(
     for number, (place, sound) in enumerate(zip(places, sounds, strict=True)):
         generator = np.random.default_rng((*seed, place))
         noise = make(sounds, number, length=len(sound), generator=generator)
-        mixed = add_noise(sound, noise, level=level)
-        # A recorder turns down what is louder than full scale, which would count as clipped.
-        heard = mixed / max(1.0, np.abs(mixed).max() / LOUDEST)
+        heard = record_in_noise(sound, noise, level=level)
         utterances[place] = {**utterances[place], "audio": {**utterances[place]["audio"], "array": heard}}
     return _with_utterances(conversations, utterances)
 

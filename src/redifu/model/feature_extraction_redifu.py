@@ -144,7 +144,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         for name, key in self.media.items():
             if name not in streams:
                 continue
-            for medium, turns in _by_medium(conversation, name):
+            for medium, turns in turns_by_medium(conversation, name):
                 spans = [utterance_span(utterances[turn]) for turn in turns]
                 try:
                     readings = self.read_medium(name, medium, spans)
@@ -349,7 +349,7 @@ def with_reading(
     return new
 
 
-def _by_medium(conversation: Mapping[str, Any], name: str) -> list[tuple[Any, list[int]]]:
+def turns_by_medium(conversation: Mapping[str, Any], name: str) -> list[tuple[Any, list[int]]]:
     """Group the turns that share a medium: a path by its name, anything else by being the same object."""
     groups: dict[Any, tuple[Any, list[int]]] = {}
     for turn, utterance in enumerate(conversation["utterances"]):

@@ -20,7 +20,7 @@ from redifu.model.media_features import BACKBONE, SAMPLING_RATE
 from redifu.model.whisper_encoder import FRAME, HOP
 from redifu.training.checkpoints import load_pretrained
 from redifu.training.model_folder import model_folder
-from redifu.training.recipe import DataSection, ModelSection, Recipe, expand
+from redifu.training.recipe import SOURCES, DataSection, ModelSection, Recipe, expand
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +49,14 @@ def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProc
 
 
 def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict[str, Any]]]:
-    """Read the data sets of a recipe: "train", "dev" and, where given, "test".
+    """Read the data sets of a recipe: "train" and, where given, "train_noisy", "dev" and "test".
 
     Raises:
         FileNotFoundError: a file is not there.
         ValueError: naming the file, for what the processor refuses and for a data set without any label.
     """
     data = {}
-    for name in ("train", "dev", "test"):
+    for name in SOURCES:
         if (source := recipe.data.source(name)) is None:
             continue
         path = expand(source.path)

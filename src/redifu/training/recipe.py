@@ -20,6 +20,9 @@ from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {*BACKBONE_CONFIGS.values(), "sub_configs_defaults"}
 
 
+SOURCES = ("train", "train_noisy", "dev", "test")
+
+
 class DataSource(NamedTuple):
     """A data file or folder and, of a file with several splits, the one to read."""
 
@@ -78,7 +81,9 @@ class DataSection:
 
     Attributes:
         train: a path, or {path, split}; environment variables in it are expanded.
-        dev: the same; the epoch is chosen on it. Without one, None, the last epoch is taken.
+        train_noisy: the same dialogues in noise, as of `redifu add-noise`, in the same order; None for none.
+            In every epoch half of the dialogues, drawn anew, are taken from there.
+        dev: the same as train; the epoch is chosen on it. Without one, None, the last epoch is taken.
         test: the same, or None; scored once, at the end.
         labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
         speaker_in_text: as of `ReDiFuProcessor`, like all that follow; None is the processor's own default.
@@ -92,6 +97,7 @@ class DataSection:
     """
 
     train: str | dict
+    train_noisy: str | dict | None = None
     dev: str | dict | None = None
     test: str | dict | None = None
     labels: list[str] | None = None
@@ -105,7 +111,7 @@ class DataSection:
 
     def validate_sources(self) -> None:
         """Refuse a source without path, or with keys that mean nothing."""
-        for name in ("train", "dev", "test"):
+        for name in SOURCES:
             value = getattr(self, name)
             if isinstance(value, dict):
                 _refuse_unknown(value, known=DataSource._fields, where=f"{name}.")
@@ -124,7 +130,7 @@ class DataSection:
         )
 
     def source(self, name: str) -> DataSource | None:
-        """Return the source "train", "dev" or "test"; None for one that is not given."""
+        """Return one of `SOURCES`; None for one that is not given."""
         value = getattr(self, name)
         return DataSource(value) if isinstance(value, str) else value and DataSource(**value)
 

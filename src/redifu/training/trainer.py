@@ -161,6 +161,7 @@ class TrainingRun:
         """Cut and group the training data; each process loads its share of every batch."""
         self.dialogues = TrainingDialogues(
             self.data["train"],
+            noisy=self.data.get("train_noisy"),
             processor=self.processor,
             modality_dropout=self.settings.modality_dropout,
             seed=self.settings.seed,

@@ -1,6 +1,7 @@
-"""The dialogues of an epoch: cut, with streams hidden, shared among processes."""
+"""The dialogues of an epoch: cut, some in noise, with streams hidden, shared among processes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,41 @@ def readable_keys(processor: Any) -> list[str]:
 class TrainingDialogues(Dataset):
     """Labelled dialogues, cut to the length the processor allows, the context of a cut without labels.
 
-    An item is asked for as (index, counted); one that is not counted comes without labels. What is hidden
-    follows from seed, epoch and index, so it is the same for any number of processes and after a restart.
+    An item is asked for as (index, counted); one that is not counted comes without labels. What is in noise
+    and what is hidden follows from seed, epoch and index, so it is the same for any number of processes and
+    after a restart.
     """
 
     def __init__(
         self,
-        conversations: Iterable[Mapping[str, Any]],
+        conversations: Sequence[Mapping[str, Any]],
         *,
         processor: Any,
         modality_dropout: float,
         seed: int,
+        noisy: Sequence[Mapping[str, Any]] | None = None,
     ):
-        """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from."""
+        """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from.
+
+        Args:
+            conversations: to train on.
+            processor: of the model.
+            modality_dropout: probability to hide each stream of an utterance.
+            seed: of all that is drawn.
+            noisy: the same conversations with noise in them; each is taken from there half of the time.
+
+        Raises:
+            ValueError: `noisy` has other dialogues.
+        """
         self.keys = readable_keys(processor)
-        media = processor.feature_extractor.media
-        each_stream_once = (_without_read_media(each, media) for each in conversations)
-        cut = [_cut_labels(*part) for each in each_stream_once for part in processor.split_long(each)]
-        self.dialogues = [each for each in cut if any(map(self._counts, each["utterances"]))]
+        cut = [_cut(each, processor) for each in conversations]
+        self.dialogues = [part for parts in cut for part in parts if self._teaches(part)]
+        self.noisy = None
+        if noisy is not None:
+            _refuse_others(noisy, conversations)
+            copies = [_cut(each, processor) for each in noisy]
+            pairs = zip(chain.from_iterable(cut), chain.from_iterable(copies), strict=True)
+            self.noisy = [copy for part, copy in pairs if self._teaches(part)]
         self.modality_dropout = modality_dropout
         self.seed = seed
         self.epoch = 0
@@ -56,6 +74,8 @@ class TrainingDialogues(Dataset):
         """Return a dialogue of this epoch."""
         index, counted = item
         dialogue = self.dialogues[index]
+        if self.noisy is not None and np.random.default_rng((self.seed, self.epoch, index, 1)).random() < 0.5:
+            dialogue = self.noisy[index]
         if self.modality_dropout > 0:
             dialogue = hide_streams(
                 dialogue,
@@ -65,8 +85,11 @@ class TrainingDialogues(Dataset):
             )
         return dialogue if counted else _cut_labels(dialogue, slice(0))
 
-    def _counts(self, utterance: Mapping[str, Any]) -> bool:
-        return utterance.get("label") is not None and any(has_content(utterance, key) for key in self.keys)
+    def _teaches(self, dialogue: Mapping[str, Any]) -> bool:
+        return any(
+            one.get("label") is not None and any(has_content(one, key) for key in self.keys)
+            for one in dialogue["utterances"]
+        )
 
 
 class ProcessShare(Sampler):
@@ -93,6 +116,25 @@ class ProcessShare(Sampler):
             # Every n-th, not a run: batches are ordered by length, so shares of a run would differ in size.
             share = batch[self.process :: self.num_processes]
             yield [(index, True) for index in share] or [(batch[0], False)]
+
+
+def _refuse_others(noisy: Sequence[Mapping[str, Any]], conversations: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse copies that are not of these conversations."""
+    said = [
+        [f"dialogue {each['id']} of {len(each['utterances'])} utterances" for each in given]
+        for given in (noisy, conversations)
+    ]
+    for got, expected in zip_longest(*said, fillvalue="no more"):
+        if got != expected:
+            raise ValueError(
+                f"data.train_noisy must hold the dialogues of data.train: expected {expected}, got {got}"
+            )
+
+
+def _cut(conversation: Mapping[str, Any], processor: Any) -> list[Mapping[str, Any]]:
+    """Cut a conversation to the length the processor allows, each stream of an utterance under one key."""
+    read_once = _without_read_media(conversation, processor.feature_extractor.media)
+    return [_cut_labels(*part) for part in processor.split_long(read_once)]
 
 
 def _cut_labels(conversation: Mapping[str, Any], keep: slice) -> Mapping[str, Any]:

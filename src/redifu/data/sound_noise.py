@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 BABBLE_VOICES = 8
+LOUDEST = 0.99  # of full scale 1
 
 
 def white_noise(
@@ -59,3 +60,12 @@ def add_noise(sound: np.ndarray, noise: np.ndarray, *, level: float) -> np.ndarr
     """
     scale = np.sqrt(np.square(sound).mean() / np.square(noise).mean()) * 10 ** (-level / 20)
     return (sound + scale * noise).astype(np.float32)
+
+
+def record_in_noise(sound: np.ndarray, noise: np.ndarray, *, level: float) -> np.ndarray:
+    """Add noise as `add_noise` does, and turn down what is then louder than full scale, as a recorder would.
+
+    Else it would count as clipped.
+    """
+    mixed = add_noise(sound, noise, level=level)
+    return mixed / max(1.0, np.abs(mixed).max() / LOUDEST)

@@ -1,0 +1,129 @@
+"""Copies of conversations with noise in their sound, to train on."""
+
+import logging
+import wave
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.audio_features import SAMPLING_RATE
+from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, turns_by_medium, utterance_span
+from redifu.model.media_features import BACKBONE
+
+from .recordings import relative_path, relocated
+from .sound_noise import BABBLE_VOICES, babble_noise, record_in_noise, white_noise
+from .writers import write_conversations
+
+logger = logging.getLogger(__name__)
+
+CONVERSATIONS, SOUNDS = "conversations.jsonl", "sounds"
+# A babble is of voices of so many utterances before, and so many seconds of each.
+VOICES, VOICE_SECONDS = 64, 30
+
+
+def write_noisy_copies(
+    conversations: Iterable[Mapping[str, Any]],
+    output: str | Path,
+    *,
+    snr: tuple[float, float],
+    seed: int = 0,
+) -> Path:
+    """Write copies of conversations with noise added to their sounds.
+
+    A dialogue gets one kind of noise, white or a babble of the voices of utterances before (white where
+    there are too few yet), and one signal-to-noise ratio, both drawn evenly. OUTPUT then has
+    conversations.jsonl and sounds/: for each sound file of a dialogue a WAV file of 16 kHz and 16 bits, in
+    which an utterance has its old start and end, and which is silent between utterances. Ready audio
+    features are left out; all else stays as it is.
+
+    Args:
+        conversations: as of `read_conversations`.
+        output: a folder, made where it does not exist.
+        snr: the lowest and the highest ratio in dB, of the powers over an utterance.
+        seed: of what is drawn.
+
+    Returns:
+        The file of conversations. A sound that cannot be read stays as it is, with a warning.
+
+    Raises:
+        ImportError: PyAV is not installed (extra `media`).
+        OSError: the output cannot be written.
+        ValueError: `snr` is no range from -100 to 100 dB, or there is no sound that can be read.
+    """
+    low, high = snr
+    if not -100 <= low <= high <= 100:
+        raise ValueError(f"snr must be two ratios from -100 to 100 dB, the lower first, got {low:g} {high:g}")
+    output = Path(output)
+    (output / SOUNDS).mkdir(parents=True, exist_ok=True)
+    copies = _noisy_copies(conversations, output, snr=snr, seed=seed)
+    write_conversations(output / CONVERSATIONS, copies)
+    return output / CONVERSATIONS
+
+
+def _noisy_copies(
+    conversations: Iterable[Mapping[str, Any]], output: Path, *, snr: tuple[float, float], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Write the sounds of one conversation after the other, and give its copy."""
+    voices: deque[np.ndarray] = deque(maxlen=VOICES)
+    written = 0
+    for number, conversation in enumerate(conversations):
+        generator = np.random.default_rng((seed, zlib.crc32(str(conversation.get("id")).encode())))
+        make = (white_noise, babble_noise)[generator.integers(2)]
+        level = generator.uniform(*snr)
+        utterances = [relocated(conversation, one, output) for one in conversation["utterances"]]
+        for place, sounds in enumerate(_sounds_of(conversation)):
+            path = output / SOUNDS / f"{number:06}-{place:03}.wav"
+            noisy = []
+            for turn, start, sound in sounds:
+                kind = make if len(voices) >= BABBLE_VOICES else white_noise
+                noise = kind([sound, *voices], 0, length=len(sound), generator=generator)
+                noisy.append((start, record_in_noise(sound, noise, level=level)))
+                utterances[turn] = {**_unread(utterances[turn]), MEDIA["audio"]: relative_path(path, output)}
+                if (voice := sound[: VOICE_SECONDS * SAMPLING_RATE]).any():
+                    voices.append(voice)
+            _write_wave(path, noisy)
+            written += 1
+        kept = {key: value for key, value in conversation.items() if key != FOLDER}
+        yield {**kept, "utterances": utterances}
+    if not written:
+        raise ValueError("expected an utterance with a sound that can be read, got none")
+
+
+def _sounds_of(conversation: Mapping[str, Any]) -> Iterator[list[tuple[int, int, np.ndarray]]]:
+    """Give turn, first sample and waveform of what can be read, by sound file."""
+    listener = ReDiFuFeatureExtractor(audio_backend=BACKBONE)
+    unread = {**conversation, "utterances": [_unread(one) for one in conversation["utterances"]]}
+    for medium, turns in turns_by_medium(unread, "audio"):
+        spans = [utterance_span(conversation["utterances"][turn]) for turn in turns]
+        sounds = []
+        for turn, span, reading in zip(
+            turns, spans, listener.read_medium("audio", medium, spans), strict=True
+        ):
+            if reading.features is None:
+                where = f"dialogue {conversation.get('id')}, utterance {turn}"
+                logger.warning(f"{where}: audio stays as it is: {medium}: {reading.missing}")
+            else:
+                sounds.append((turn, round(span.start * SAMPLING_RATE), reading.features))
+        if sounds:
+            yield sounds
+
+
+def _unread(utterance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an utterance without what was read of its sound."""
+    return {key: value for key, value in utterance.items() if key not in ("audio_features", "audio_quality")}
+
+
+def _write_wave(path: Path, parts: Sequence[tuple[int, np.ndarray]]) -> None:
+    samples = np.zeros(max(start + len(part) for start, part in parts), dtype="<i2")
+    for start, part in parts:
+        samples[start : start + len(part)] = np.round(part * np.iinfo(np.int16).max)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(samples.itemsize)
+        file.setframerate(SAMPLING_RATE)
+        file.writeframes(samples.tobytes())
