@@ -6,6 +6,8 @@ then holds
 
     paired/           features, an utterance a row: text 384, audio 291, visual 35, and the sound's quality
     paired-raw.jsonl  the same conversations with their texts and the paths of their sounds
+    noisy/            those to train on, with noise in their sounds
+    paired-noisy/     the features of these
     mosi.parquet      CMU-MOSI with its own features, its labels named
 
     python scripts/evidence/prepare_data.py path/to/data --output path/to/evidence --num-proc 2
@@ -23,6 +25,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from redifu.data.extraction import extract_conversations
+from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import conversations_from_table, read_conversations
 from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuFeatureExtractor
@@ -33,6 +36,7 @@ from redifu.training.assembly import backbone_folder
 SPLITS = ("train", "dev", "test")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS_AT_ONCE = 64
+TRAINING_SNR = (-5, 20)  # dB
 # Whether a clip follows the label is for analysis, and no input.
 COLUMNS = [
     "Dialogue_ID",
@@ -57,12 +61,15 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     raw = options.output / "paired-raw.jsonl"
     write_conversations(raw, paired_conversations(options.data, folder=options.output))
-    extract_conversations(
-        with_text_features(list(read_conversations(raw))),
-        options.output / "paired",
-        extractor=ReDiFuFeatureExtractor(audio_backend="log_mel"),
-        num_processes=options.num_proc,
-    )
+    training = read_conversations(raw, split="train")
+    noisy = write_noisy_copies(training, options.output / "noisy", snr=TRAINING_SNR)
+    for name, source in {"paired": raw, "paired-noisy": noisy}.items():
+        extract_conversations(
+            with_text_features(list(read_conversations(source))),
+            options.output / name,
+            extractor=ReDiFuFeatureExtractor(audio_backend="log_mel"),
+            num_processes=options.num_proc,
+        )
     write_mosi(options.data / "mosi" / "utterances.parquet", options.output / "mosi.parquet")
 
 

@@ -150,6 +150,13 @@ def test_without_any_sound_nothing_is_written(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_the_conversations_are_not_overwritten(tmp_path: Path) -> None:
+    source = write_talk(tmp_path / "in").rename(tmp_path / "in" / "conversations.json")
+    with pytest.raises(ValueError, match="expected another folder than that of the conversations"):
+        write_noisy_copies(read_conversations(source), tmp_path / "in", snr=(5, 5))
+    assert sorted(path.name for path in (tmp_path / "in").glob("conv*")) == ["conversations.json"]
+
+
 @pytest.mark.parametrize("snr", [(5, 4), (float("nan"), 5), (-200, 5)])
 def test_ratios_that_are_no_range_are_refused(snr: tuple[float, float], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="snr must be two ratios from -100 to 100 dB, the lower first, got"):

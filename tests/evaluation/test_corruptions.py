@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redifu.data.sound_noise import add_noise, babble_noise, white_noise
+from redifu.data.sound_noise import add_noise, babble_noise, pink_noise, white_noise
 from redifu.evaluation.corruptions import CORRUPTIONS, Condition, corrupt, read_grid, subsets_of
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_permuted_features_are_the_same_ones_elsewhere():
             assert one["audio_quality"] == quality[tuple(one["audio_features"])]
 
 
-@pytest.mark.parametrize("make", [white_noise, babble_noise])
+@pytest.mark.parametrize("make", [white_noise, pink_noise, babble_noise])
 @pytest.mark.parametrize("level", [20, 0, -5])
 def test_noise_in_the_sound_has_the_asked_ratio(make, level):
     generator = np.random.default_rng(0)
@@ -195,6 +195,13 @@ def test_noise_in_the_sound_has_the_asked_ratio(make, level):
     assert ratio == pytest.approx(level, abs=0.01)
 
 
+def test_pink_noise_has_as_much_power_in_every_octave():
+    noise = pink_noise([], 0, length=1 << 16, generator=np.random.default_rng(0))
+    power = np.square(np.abs(np.fft.rfft(noise)))
+    octaves = [power[1 << place : 1 << place + 1].sum() for place in range(6, 15)]
+    np.testing.assert_allclose(octaves, np.mean(octaves), rtol=0.3)
+
+
 def test_babble_is_of_other_sounds():
     silence, voice = np.zeros(50), np.full(70, 2.0)
     noise = babble_noise([voice, voice, silence], 0, length=200, generator=np.random.default_rng(0))
@@ -203,7 +210,7 @@ def test_babble_is_of_other_sounds():
         babble_noise([voice, silence], 0, length=200, generator=np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("name", ["white_noise", "babble_noise"])
+@pytest.mark.parametrize("name", ["white_noise", "pink_noise", "babble_noise"])
 def test_sounds_of_utterances_are_disturbed(name):
     generator = np.random.default_rng(0)
     utterances = [

@@ -14,7 +14,9 @@ from script_modules import SCRIPTS, load_script
 from training.toy import toy_values, write_toy_data
 
 EVIDENCE = SCRIPTS / "evidence"
-COMPARISONS = {name: yaml.safe_load((EVIDENCE / f"{name}.yaml").read_text()) for name in ("paired", "mosi")}
+COMPARISONS = {
+    name: yaml.safe_load((EVIDENCE / f"{name}.yaml").read_text()) for name in ("paired", "sounds", "mosi")
+}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_models_of_a_comparison_differ() -> None:
         assert all(changes.count(each) == 1 for each in changes)
 
 
-@pytest.mark.parametrize("name", ["grid", "grid-factors"])
+@pytest.mark.parametrize("name", ["grid", "grid-factors", "grid-sounds"])
 def test_the_grids_are_read(name: str) -> None:
     assert "permuted" in read_grid(EVIDENCE / f"{name}.yaml").conditions
 

@@ -53,7 +53,8 @@ def write_noisy_copies(
     Raises:
         ImportError: PyAV is not installed (extra `media`).
         OSError: the output cannot be written.
-        ValueError: `snr` is no range from -100 to 100 dB, or there is no sound that can be read.
+        ValueError: `snr` is no range from -100 to 100 dB, the conversations are in OUTPUT, where they would be
+            overwritten, or there is no sound that can be read.
     """
     low, high = snr
     if not -100 <= low <= high <= 100:
@@ -72,6 +73,8 @@ def _noisy_copies(
     voices: deque[np.ndarray] = deque(maxlen=VOICES)
     written = 0
     for number, conversation in enumerate(conversations):
+        if FOLDER in conversation and Path(conversation[FOLDER]).resolve() == output.resolve():
+            raise ValueError(f"{output}: expected another folder than that of the conversations")
         generator = np.random.default_rng((seed, zlib.crc32(str(conversation.get("id")).encode())))
         make = (white_noise, babble_noise)[generator.integers(2)]
         level = generator.uniform(*snr)

@@ -15,6 +15,14 @@ def white_noise(
     return generator.standard_normal(length)
 
 
+def pink_noise(
+    sounds: Sequence[np.ndarray], place: int, *, length: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw (length,) samples of pink noise, as much power in every octave; arguments as of `white_noise`."""
+    spectrum = np.fft.rfft(generator.standard_normal(length))
+    return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), n=length)
+
+
 def babble_noise(
     sounds: Sequence[np.ndarray], place: int, *, length: int, generator: np.random.Generator
 ) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from redifu.data.hidden_streams import hide_streams
-from redifu.data.sound_noise import babble_noise, record_in_noise, white_noise
+from redifu.data.sound_noise import babble_noise, pink_noise, record_in_noise, white_noise
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.conversation_inputs import has_content
 
@@ -243,7 +243,7 @@ def disturb_sounds(
         level: in dB.
         seed: with the place of an utterance, fixes its noise.
         keys: not read.
-        make: `white_noise` or `babble_noise`.
+        make: `white_noise`, `pink_noise` or `babble_noise`.
     """
     utterances = _utterances(conversations)
     places = [place for place, one in enumerate(utterances) if isinstance(one.get("audio"), Mapping)]
@@ -284,12 +284,12 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise_audio": Corruption(apply=partial(add_feature_noise, streams=["audio"]), least=0.0),
     "noise_visual": Corruption(apply=partial(add_feature_noise, streams=["visual"]), least=0.0),
     "permuted": Corruption(apply=permute_features),
-    "white_noise": Corruption(
-        apply=partial(disturb_sounds, make=white_noise), least=-100.0, most=100.0, of_sounds=True
-    ),
-    "babble_noise": Corruption(
-        apply=partial(disturb_sounds, make=babble_noise), least=-100.0, most=100.0, of_sounds=True
-    ),
+    **{
+        make.__name__: Corruption(
+            apply=partial(disturb_sounds, make=make), least=-100.0, most=100.0, of_sounds=True
+        )
+        for make in (white_noise, pink_noise, babble_noise)
+    },
 }
 
 

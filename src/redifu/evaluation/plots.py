@@ -76,11 +76,12 @@ CONDITIONS = {
     "noise_visual": ("noise on visual features", "noise (standard deviations of a feature)"),
     "permuted": ("audio and visual of other utterances", "features"),
     "white_noise": ("white noise in the sound", "signal-to-noise ratio (dB)"),
+    "pink_noise": ("pink noise in the sound", "signal-to-noise ratio (dB)"),
     "babble_noise": ("other voices in the sound", "signal-to-noise ratio (dB)"),
 }
 SUBSETS = subsets_of(MODALITIES)
 WITHOUT_DEGREES = ("subsets", "permuted")
-DECIBELS = ("white_noise", "babble_noise")
+DECIBELS = ("white_noise", "pink_noise", "babble_noise")
 METRICS = {
     "weighted_f1": "weighted F1 (0 to 100)",
     "gain_over_text": "gain over text only (points)",
