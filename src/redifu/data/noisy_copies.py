@@ -53,8 +53,8 @@ def write_noisy_copies(
     Raises:
         ImportError: PyAV is not installed (extra `media`).
         OSError: the output cannot be written.
-        ValueError: `snr` is no range from -100 to 100 dB, the conversations are in OUTPUT, where they would be
-            overwritten, or there is no sound that can be read.
+        ValueError: `snr` is no range from -100 to 100 dB, there is no sound that can be read, or the
+            conversations are in OUTPUT, where they might be overwritten.
     """
     low, high = snr
     if not -100 <= low <= high <= 100:
