@@ -151,9 +151,10 @@ def cell(rows: pd.DataFrame, metric: str) -> str:
     if values.empty:
         return ""
     digits = DIGITS.get(metric.split("_")[0], 2)
-    low, high = (rows.loc[rows["metric"] == f"{metric}_{end}", "value"] for end in ("low", "high"))
-    if metric == "gain_over_text" and len(low) and len(high):
-        return f"{values.mean():+.2f} [{low.item():+.2f}, {high.item():+.2f}]"
+    if metric == "gain_over_text":
+        low, high = (rows.loc[rows["metric"] == f"{metric}_{end}", "value"] for end in ("low", "high"))
+        if len(low) and len(high):
+            return f"{values.mean():+.2f} [{low.item():+.2f}, {high.item():+.2f}]"
     spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread}"
 
