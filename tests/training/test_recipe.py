@@ -80,6 +80,7 @@ def test_a_misspelt_key_in_the_file_is_answered_too(tmp_path: Path) -> None:
         ("training.output=null", "training.output is missing"),
         ("data.train=null", "data.train is missing"),
         ("data.dev={split: dev}", "dev must be a path or"),
+        ("data.train_noisy={split: train}", "train_noisy must be a path or"),
         ("data.labels=[a, a]", "labels must name at least two different labels"),
         ("model={text_backbone: a, checkpoint: b}", "an override must be SECTION.KEY=VALUE"),
         ("model.text_backbone=3", "'text_backbone'.* expected str"),

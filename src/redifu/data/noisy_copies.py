@@ -60,7 +60,7 @@ def write_noisy_copies(
     if not -100 <= low <= high <= 100:
         raise ValueError(f"snr must be two ratios from -100 to 100 dB, the lower first, got {low:g} {high:g}")
     output = Path(output)
-    (output / SOUNDS).mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     copies = _noisy_copies(conversations, output, snr=snr, seed=seed)
     write_conversations(output / CONVERSATIONS, copies)
     return output / CONVERSATIONS
@@ -125,6 +125,7 @@ def _write_wave(path: Path, parts: Sequence[tuple[int, np.ndarray]]) -> None:
     samples = np.zeros(max(start + len(part) for start, part in parts), dtype="<i2")
     for start, part in parts:
         samples[start : start + len(part)] = np.round(part * np.iinfo(np.int16).max)
+    path.parent.mkdir(exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(samples.itemsize)

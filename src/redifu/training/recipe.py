@@ -18,8 +18,6 @@ from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
 # The backbone has its own key, and the number of labels follows from data.labels.
 CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {*BACKBONE_CONFIGS.values(), "sub_configs_defaults"}
-
-
 SOURCES = ("train", "train_noisy", "dev", "test")
 
 

@@ -11,6 +11,8 @@ from redifu.data.hidden_streams import hide_streams
 from redifu.model.conversation_inputs import has_content
 from redifu.model.feature_extraction_redifu import medium_of
 
+NOISY_SHARE = 0.5  # of the dialogues of an epoch, where there are copies in noise
+
 
 def readable_keys(processor: Any) -> list[str]:
     """Return the keys of an utterance that a ReDiFuProcessor reads: text, ready features and media."""
@@ -43,7 +45,7 @@ class TrainingDialogues(Dataset):
             processor: of the model.
             modality_dropout: probability to hide each stream of an utterance.
             seed: of all that is drawn.
-            noisy: the same conversations with noise in them; each is taken from there half of the time.
+            noisy: the same conversations with noise in them; `NOISY_SHARE` of an epoch are taken from there.
 
         Raises:
             ValueError: `noisy` has other dialogues.
@@ -74,8 +76,9 @@ class TrainingDialogues(Dataset):
         """Return a dialogue of this epoch."""
         index, counted = item
         dialogue = self.dialogues[index]
-        if self.noisy is not None and np.random.default_rng((self.seed, self.epoch, index, 1)).random() < 0.5:
-            dialogue = self.noisy[index]
+        if self.noisy is not None:
+            draw = np.random.default_rng((self.seed, self.epoch, index, 1)).random()
+            dialogue = self.noisy[index] if draw < NOISY_SHARE else dialogue
         if self.modality_dropout > 0:
             dialogue = hide_streams(
                 dialogue,
