@@ -6,7 +6,7 @@ then holds
 
     paired/           features, an utterance a row: text 384, audio 291, visual 35, and the sound's quality
     paired-raw.jsonl  the same conversations with their texts and the paths of their sounds
-    noisy/            those to train on, with noise in their sounds
+    noisy/            those to train on, with noise in their sounds: 1.1 GB
     paired-noisy/     the features of these
     mosi.parquet      CMU-MOSI with its own features, its labels named
 
