@@ -25,10 +25,10 @@ from redifu.data.readers import parse_json, read_conversations
 from redifu.data.recordings import prepare_recording
 from redifu.data.schema import validate_conversation
 from redifu.data.writers import with_predictions, write_conversations
-from redifu.evaluation.explanation import explain_conversations
+from redifu.inference.explanation import explain_conversations
+from redifu.inference.loading import load_pretrained
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
-from redifu.serving.html_report import render_report
-from redifu.training.checkpoints import load_pretrained
+from redifu.reports.html_report import render_report
 
 DEFAULT_MODEL = str(Path(__file__).resolve().parents[1] / "model_cards" / "redifu-meld-text")
 EXAMPLE = """\

@@ -23,10 +23,10 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 from transformers.utils import logging
 
 from redifu.data.readers import read_conversations
-from redifu.evaluation.inference import predict_conversations
-from redifu.evaluation.protocol import evaluate_conversations
+from redifu.evaluation.scoring import evaluate_conversations
 from redifu.hub.onnx_export import export_onnx
-from redifu.hub.onnx_runtime import OnnxModel
+from redifu.inference.onnx_runtime import OnnxModel
+from redifu.inference.predictions import predict_conversations
 
 DIALOGUES = 8
 

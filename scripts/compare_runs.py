@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from redifu.data.readers import read_conversations
-from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.metrics import paired_bootstrap, score_predictions
-from redifu.evaluation.protocol import reference_ids
+from redifu.evaluation.scoring import reference_ids
+from redifu.inference.loading import load_pretrained
+from redifu.inference.predictions import predict_conversations
 from redifu.model.losses import IGNORED_LABEL
-from redifu.training.checkpoints import load_pretrained
 
 DIGITS = {"weighted_f1": 2, "macro_f1": 2, "accuracy": 2, "nll": 3, "ece": 3}
 HEADER = ["system", "seeds", "weighted F1", "macro F1", "accuracy", "NLL", "ECE", "difference", "p"]

@@ -29,8 +29,8 @@ from redifu.evaluation.metrics import (
     score_predictions,
 )
 from redifu.evaluation.robustness import RobustnessPredictions, predict_robustness
+from redifu.inference.loading import load_pretrained
 from redifu.model.configuration_redifu import MODALITIES
-from redifu.training.checkpoints import load_pretrained
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 SPLITS = ("dev", "test")

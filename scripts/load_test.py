@@ -25,9 +25,9 @@ from benchmark_session import MODEL, utterances
 from transformers.utils import logging
 
 from redifu.data.writers import with_predictions
-from redifu.evaluation.inference import predict_conversations
-from redifu.serving.limits import Limits
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
+from redifu.inference.predictions import predict_conversations
+from redifu.serving.service_limits import Limits
 
 TOLERANCE = 1e-4
 ROUNDS = 3

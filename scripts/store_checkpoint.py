@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
 
 
 def store(run: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from model.made_media import tone, write_sound
 from redifu.cli import _BACKENDS, _ENGINES, main
-from redifu.data.engines import ENGINES
+from redifu.data.executors import ENGINES
 from redifu.data.readers import read_conversations
 from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe

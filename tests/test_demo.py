@@ -14,7 +14,7 @@ import pytest
 from model.made_media import tone, write_sound
 from model.tiny_models import LABELS, text_model
 from model.tiny_processors import tokenizer
-from redifu.evaluation.inference import predict_conversations
+from redifu.inference.predictions import predict_conversations
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 from redifu.model.media_features import AUDIO_BACKENDS
 

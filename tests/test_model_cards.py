@@ -13,8 +13,8 @@ import redifu  # noqa: F401  registers the model
 from redifu.cli import main
 from redifu.data.readers import read_conversations
 from redifu.data.writers import write_conversations
-from redifu.evaluation.protocol import evaluate_conversations
-from redifu.training.checkpoints import load_pretrained
+from redifu.evaluation.scoring import evaluate_conversations
+from redifu.inference.loading import load_pretrained
 from script_modules import load_script
 
 ROOT = Path(__file__).parents[1]

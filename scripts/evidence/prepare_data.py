@@ -31,7 +31,7 @@ from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.backbones import encode_texts
 from redifu.model.visual_features import ACTION_UNITS
-from redifu.training.assembly import backbone_folder
+from redifu.training.build import backbone_folder
 
 SPLITS = ("train", "dev", "test")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

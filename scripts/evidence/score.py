@@ -34,7 +34,7 @@ from redifu.evaluation.evidence import (
     write_rows,
 )
 from redifu.evaluation.robustness import RobustnessPredictions, Row, predict_robustness, robustness_rows
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
 
 # What a prediction follows from, of a run's folder.
 READ = ("model*.safetensors", "config.json", "processor_config.json")

@@ -9,6 +9,8 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from redifu.inference.pipeline import TASK, ConversationEmotionRecognitionPipeline
+from redifu.inference.session import ConversationSession
 from redifu.model import (
     ReDiFuConfig,
     ReDiFuFeatureExtractor,
@@ -16,8 +18,6 @@ from redifu.model import (
     ReDiFuModel,
     ReDiFuProcessor,
 )
-from redifu.model.pipeline_redifu import TASK, ConversationEmotionRecognitionPipeline
-from redifu.serving.session import ConversationSession
 
 __version__ = "0.1.0"
 

@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from redifu.serving.limits import Limits
-from redifu.terminal import (
+from redifu.console import (
     counted,
     extraction_progress,
     print_metrics,
@@ -22,6 +21,7 @@ from redifu.terminal import (
     print_robustness,
     training_progress,
 )
+from redifu.serving.service_limits import Limits
 
 # What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
 # Numbers that overflow come of features or learning rates out of all proportion.
@@ -202,7 +202,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _writers(options: argparse.Namespace, config: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
-    from redifu.serving.html_report import report_writer
+    from redifu.reports.html_report import report_writer
 
     if options.output is not None:
         yield prediction_writer(options.output, config.labels)
@@ -216,9 +216,9 @@ def _predictions(
 ) -> tuple[Iterator[tuple[dict, Any]], int | None]:
     """Predict what the options name; return the number of its utterances where it is known, too."""
     from redifu.data.readers import read_conversations
-    from redifu.evaluation.explanation import explain_conversations
-    from redifu.evaluation.inference import predict_conversations
-    from redifu.serving.lines import answer_lines
+    from redifu.inference.explanation import explain_conversations
+    from redifu.inference.predictions import predict_conversations
+    from redifu.inference.stdin_predictions import answer_lines
 
     explained = options.explain or options.html is not None
     predict = partial(explain_conversations if explained else predict_conversations, model, processor)
@@ -252,7 +252,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from redifu.data.readers import read_conversations
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.plots import plot_confusion
-    from redifu.evaluation.protocol import evaluate_conversations
+    from redifu.evaluation.scoring import evaluate_conversations
 
     output = None if options.output is None else Path(options.output)
     # Before the work and not after it.
@@ -375,10 +375,10 @@ def _serve(options: argparse.Namespace) -> None:
 def _load(name_or_path: str, *, runtime: str = "torch") -> tuple[Any, Any]:
     _be_quiet()
     if runtime == "onnx":
-        from redifu.hub.onnx_runtime import load_onnx
+        from redifu.inference.onnx_runtime import load_onnx
 
         return load_onnx(name_or_path)
-    from redifu.training.checkpoints import load_pretrained
+    from redifu.inference.loading import load_pretrained
 
     return load_pretrained(name_or_path)
 

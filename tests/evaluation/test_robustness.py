@@ -6,9 +6,9 @@ import pytest
 from model.tiny_models import LABELS, SIZES, TEXT_CONFIGS, raw_model, tiny_model
 from model.tiny_processors import WORDS, feature_processor, text_processor, tokenizer
 from redifu.evaluation.corruptions import Grid, Severities, corrupt
-from redifu.evaluation.inference import predict_conversations
-from redifu.evaluation.protocol import evaluate_conversations
 from redifu.evaluation.robustness import evaluate_robustness, predict_robustness, robustness_rows
+from redifu.evaluation.scoring import evaluate_conversations
+from redifu.inference.predictions import predict_conversations
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 GRID = Grid(

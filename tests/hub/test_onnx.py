@@ -17,7 +17,6 @@ from hub.toy_models import CONVERSATION, write_text_model
 from model.tiny_models import TEXT_CONFIGS, VARIANTS, text_model, tiny_batch, tiny_model
 from redifu import ConversationSession
 from redifu.cli import main
-from redifu.evaluation.inference import predict_conversations
 from redifu.hub import onnx_export
 from redifu.hub.onnx_export import (
     CHECKED_SHAPES,
@@ -26,8 +25,9 @@ from redifu.hub.onnx_export import (
     largest_difference,
     sample_inputs,
 )
-from redifu.hub.onnx_runtime import FILE, OnnxModel, load_onnx
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
+from redifu.inference.onnx_runtime import FILE, OnnxModel, load_onnx
+from redifu.inference.predictions import predict_conversations
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from hub.toy_models import CONVERSATION, write_features_model
 from model.tiny_models import tiny_config, tiny_model
 from redifu.cli import main
 from redifu.hub.onnx_export import export_onnx
-from redifu.hub.onnx_runtime import CONFIG, load_onnx
+from redifu.inference.onnx_runtime import CONFIG, load_onnx
 from redifu.model.optional_packages import optional_package
 
 

@@ -15,7 +15,7 @@ from model.tiny_models import LABELS
 from redifu import ReDiFuForEmotionRecognition
 from redifu.cli import main
 from redifu.hub.publishing import files_to_publish, publish
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "redifu" / "model"

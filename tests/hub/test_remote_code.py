@@ -20,9 +20,9 @@ from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_features_model, write_text_model
 from model.tiny_models import LABELS
 from redifu.hub.publishing import files_to_publish, publish
+from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuModel, ReDiFuProcessor
 from redifu.model.remote_code import remote_code
-from redifu.training.checkpoints import load_pretrained
 
 MODEL = Path(__file__).parents[2] / "src" / "redifu" / "model"
 # What the card says is needed, and what these two bring.

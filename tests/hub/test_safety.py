@@ -13,7 +13,7 @@ from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_features_model, write_text_model
 from redifu import ReDiFuForEmotionRecognition
 from redifu.cli import main
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.loading import load_pretrained
 from training.toy import write_text_backbone
 
 ROOT = Path(__file__).parents[2]

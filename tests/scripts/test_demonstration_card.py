@@ -9,8 +9,8 @@ import pytest
 from hub.toy_models import SIZES, write_features_model
 from model.tiny_models import LABELS
 from redifu.data.readers import read_conversations
-from redifu.evaluation.protocol import evaluate_conversations
-from redifu.training.checkpoints import load_pretrained
+from redifu.evaluation.scoring import evaluate_conversations
+from redifu.inference.loading import load_pretrained
 from script_modules import load_script
 
 demonstration_card = load_script("demonstration_card")

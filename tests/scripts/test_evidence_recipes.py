@@ -9,7 +9,7 @@ import yaml
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import read_grid
-from redifu.training.assembly import build_model
+from redifu.training.build import build_model
 from script_modules import SCRIPTS, load_script
 from training.toy import toy_values, write_toy_data
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.tiny_models import text_model
 from model.tiny_processors import text_processor
-from redifu.serving.limits import Limits
+from redifu.serving.service_limits import Limits
 from script_modules import load_script
 
 http_service = pytest.importorskip("redifu.serving.http_service", reason="serving needs the extra `serve`")

@@ -9,7 +9,7 @@ import pytest
 
 from model.tiny_models import tiny_model
 from model.tiny_processors import conversation, feature_processor, utterance
-from redifu.evaluation.inference import predict_conversations
+from redifu.inference.predictions import predict_conversations
 from redifu.serving.batching import ModelThread, TooManyWaitingError
 
 GIVEN = [conversation(*[utterance(text_features=[0.1 * n] * 6)] * (n + 1), name=f"d{n}") for n in range(5)]

@@ -24,8 +24,8 @@ from model.tiny_processors import conversation, text_processor, utterance
 from redifu import ConversationSession
 from redifu.cli import main
 from redifu.data.writers import with_predictions
-from redifu.evaluation.inference import predict_conversations
-from redifu.serving.limits import Limits
+from redifu.inference.predictions import predict_conversations
+from redifu.serving.service_limits import Limits
 
 http_service = pytest.importorskip("redifu.serving.http_service", reason="serving needs the extra `serve`")
 testclient = pytest.importorskip("fastapi.testclient")

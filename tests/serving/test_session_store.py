@@ -4,7 +4,7 @@ import pytest
 
 from model.tiny_models import tiny_model
 from model.tiny_processors import feature_processor
-from redifu.serving.session import ConversationSession
+from redifu.inference.session import ConversationSession
 from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
 
 

@@ -18,10 +18,10 @@ from transformers import (
 
 from model.made_media import tone, write_sound
 from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
-from redifu.evaluation.inference import predict_conversations
+from redifu.inference.loading import load_pretrained
+from redifu.inference.predictions import predict_conversations
 from redifu.model import ReDiFuFeatureExtractor
-from redifu.training.assembly import build_model
-from redifu.training.checkpoints import load_pretrained
+from redifu.training.build import build_model
 from redifu.training.optimization import parameter_groups
 from redifu.training.recipe import Recipe, TrainingSection
 from redifu.training.trainer import train

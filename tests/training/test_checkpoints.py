@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from model.tiny_models import LABELS, SIZES, tiny_batch, tiny_model
+from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.training.checkpoints import (
     Progress,
     atomic_folder,
-    load_pretrained,
     newest_checkpoint,
     read_progress,
     restore_optimizer,

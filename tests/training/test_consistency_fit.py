@@ -9,9 +9,9 @@ import torch
 
 from model.tiny_models import LABELS, tiny_config
 from redifu.evaluation.corruptions import Condition, corrupt
+from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.training import consistency_fit
-from redifu.training.checkpoints import load_pretrained
 from redifu.training.consistency_fit import fit_consistency
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train

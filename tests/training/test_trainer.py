@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from redifu.data.readers import read_conversations
-from redifu.evaluation.protocol import evaluate_conversations
+from redifu.evaluation.scoring import evaluate_conversations
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
-from redifu.training.assembly import build_model
+from redifu.training.build import build_model
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.trainer import train
 from training.toy import (

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from .readers import conversations_from_table, read_csv_table
-from .recordings import relative_path
-from .schema import validate_conversation
-from .turns import read_lines
+from redifu.data.readers import conversations_from_table, read_csv_table
+from redifu.data.recordings import relative_path
+from redifu.data.schema import validate_conversation
+from redifu.data.turns import read_lines
 
 # In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx where
 # the annotators did not agree) get no label: they are context.

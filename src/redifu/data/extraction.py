@@ -14,15 +14,14 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from redifu.data.executors import ENGINES
+from redifu.data.readers import MANIFEST
+from redifu.data.recordings import relocated
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.feature_extraction_redifu import MEDIA, medium_of, utterance_span, with_reading
 from redifu.model.media_decoding import Span
 from redifu.model.media_features import BACKBONE, StreamReading, action_units_file
 from redifu.model.media_quality import QUALITY
-
-from .engines import ENGINES
-from .readers import MANIFEST
-from .recordings import relocated
 
 REPORT, CACHE = "report.jsonl", "cache"
 # To be raised when what a backend gives for the same file changes: readings of another version are not used.

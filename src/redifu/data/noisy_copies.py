@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from redifu.data.recordings import relative_path, relocated
+from redifu.data.sound_noise import BABBLE_VOICES, babble_noise, record_in_noise, white_noise
+from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, turns_by_medium, utterance_span
 from redifu.model.media_features import BACKBONE
-
-from .recordings import relative_path, relocated
-from .sound_noise import BABBLE_VOICES, babble_noise, record_in_noise, white_noise
-from .writers import write_conversations
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from redifu.data.schema import FEATURES, shown, shown_names, validate_conversation
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
-
-from .schema import FEATURES, shown, shown_names, validate_conversation
 
 MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from redifu.data.schema import validate_conversation
+from redifu.data.turns import Turn, read_turns
 from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
 from redifu.model.media_decoding import streams_of
-
-from .schema import validate_conversation
-from .turns import Turn, read_turns
 
 
 class Recording(NamedTuple):

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from redifu.data.hidden_streams import hide_streams
 from redifu.data.sound_noise import babble_noise, pink_noise, record_in_noise, white_noise
+from redifu.data.stream_dropout import hide_streams
 from redifu.model.configuration_redifu import MODALITIES
-from redifu.model.conversation_inputs import has_content
+from redifu.model.input_checks import has_content
 
 SIDE_STREAMS = ("audio", "visual")
 # One burst starts in so many utterances, on average.

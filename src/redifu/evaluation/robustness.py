@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
-from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.metrics import (
     calibration_bins,
     dialogue_confusions,
@@ -26,8 +25,9 @@ from redifu.evaluation.metrics import (
     negative_log_likelihood,
     overall_scores,
 )
-from redifu.evaluation.prepared_streams import PreparedStreams
-from redifu.evaluation.protocol import reference_ids
+from redifu.evaluation.scoring import reference_ids
+from redifu.inference.feature_cache import PreparedStreams
+from redifu.inference.predictions import predict_conversations
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.losses import IGNORED_LABEL
 

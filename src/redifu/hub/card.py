@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from redifu.inference.loading import is_hub_id
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
-from redifu.training.model_folder import is_hub_id
 
 GIVEN, METRICS, RECIPE = "card.yaml", "metrics.json", "recipe.yaml"
 _TEMPLATE = Path(__file__).with_name("card_template.md")

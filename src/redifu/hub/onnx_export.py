@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from redifu.hub.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
+from redifu.inference.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import embed_texts
 from redifu.model.optional_packages import optional_package

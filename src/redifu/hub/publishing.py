@@ -9,10 +9,9 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from redifu.hub.card import RECIPE, FoundCardData, GivenCardData, render_card
-from redifu.hub.onnx_runtime import FILE
+from redifu.inference.loading import is_hub_id, load_pretrained
+from redifu.inference.onnx_runtime import FILE
 from redifu.model.remote_code import remote_code
-from redifu.training.checkpoints import load_pretrained
-from redifu.training.model_folder import is_hub_id
 
 CARD = "README.md"
 # The rest of a folder stays: the logs and the optimiser of a run, code, and what is pickled.

@@ -9,12 +9,12 @@ from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 from transformers.utils import logging
 
+from .backbone_arrays import pad_waveforms, stack_pictures
 from .configuration_redifu import MODALITIES
-from .conversation_inputs import RAW_INPUTS
+from .input_checks import RAW_INPUTS
 from .media_decoding import Span
 from .media_features import AUDIO_BACKENDS, BACKBONE, VISUAL_BACKENDS, StreamReading, read_audio, read_visual
 from .media_quality import QUALITY
-from .raw_streams import pad_waveforms, stack_pictures
 
 logger = logging.get_logger(__name__)
 

@@ -20,16 +20,16 @@ from .backbones import (
     read_backbone_configs,
 )
 from .configuration_redifu import BACKBONE_CONFIGS, ReDiFuConfig
-from .conversation_inputs import RAW_INPUTS, check_ids, check_inputs, check_labels, stream_presence
 from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
+from .fusion import build_fusion
+from .input_checks import RAW_INPUTS, check_ids, check_inputs, check_labels, stream_presence
 from .losses import IGNORED_LABEL, emotion_loss
 from .model_outputs import ReDiFuEmotionRecognitionOutput, ReDiFuModelOutput
 from .relation_subgraphs import conversation_graph
 from .remote_code import CarriesCode
 from .speaker_consistency import SpeakerConsistency
 from .speaker_relations import CrossModalRelations, SpeakerRelations
-from .text_guided_fusion import build_fusion
 
 
 class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):

@@ -9,7 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
 from .configuration_redifu import MODALITIES
-from .conversation_inputs import has_content
+from .input_checks import has_content
 from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from redifu.evaluation.inference import predict_conversations
+from redifu.inference.predictions import predict_conversations
 
 
 class TooManyWaitingError(Exception):

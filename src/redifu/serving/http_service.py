@@ -32,13 +32,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from redifu.data.readers import parse_json
 from redifu.data.schema import FEATURES, validate_conversation
 from redifu.data.writers import with_predictions
+from redifu.inference.session import ConversationSession
 from redifu.model.feature_extraction_redifu import MEDIA
+from redifu.serving.batching import ModelThread, TooManyWaitingError
+from redifu.serving.service_limits import Limits
+from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
 
 from . import http_schema
-from .batching import ModelThread, TooManyWaitingError
-from .limits import Limits
-from .session import ConversationSession
-from .session_store import SessionStore, TooManySessionsError, UnknownSessionError
 
 KEY_VARIABLE = "REDIFU_API_KEY"
 

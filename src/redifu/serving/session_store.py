@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from .session import ConversationSession
+from redifu.inference.session import ConversationSession
 
 
 class TooManySessionsError(Exception):

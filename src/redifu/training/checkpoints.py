@@ -11,20 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
-from redifu.training.model_folder import model_folder
 
 PREFIX = "epoch-"
-# What loading raises for files that are damaged or do not fit each other.
-_BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError)
-_PICKLED = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
 # An unfinished folder never carries the prefix, so it is never taken for a checkpoint.
 UNFINISHED = "unfinished"
 OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
@@ -145,53 +138,6 @@ def restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
     # The lambdas are code and not state; the schedule was built with its own.
     scheduler.load_state_dict({**rest["scheduler"], "lr_lambdas": scheduler.state_dict()["lr_lambdas"]})
-
-
-def load_pretrained(name_or_path: str | Path) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a model and its processor from a folder, without network, or from the Hub.
-
-    Only this package's code runs, and only safetensors are read.
-
-    Args:
-        name_or_path: a folder, or a Hub id by the rule of `model_folder`.
-
-    Raises:
-        FileNotFoundError: there is no such folder, and no such model on the Hub.
-        ValueError: it is no ReDiFu model, or a broken one; names it.
-    """
-    folder = model_folder(name_or_path)
-    try:
-        _check_kind(folder)
-        loaded: Any = ReDiFuForEmotionRecognition.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
-        model, found = loaded
-        # transformers draws them at random, and only warns.
-        if found["missing_keys"]:
-            raise ValueError(f"it lacks weights: {', '.join(sorted(found['missing_keys']))}")
-        processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
-    except _BROKEN as error:
-        raise ValueError(f"{name_or_path}: not a ReDiFu model: {error}") from error
-    # Loaded tensors lie in the mapped file at odd addresses, where products round otherwise than elsewhere.
-    for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()
-    return model.eval(), processor
-
-
-def _check_kind(folder: Path) -> None:
-    """Refuse, before transformers warns and guesses, a folder that lacks a part or holds another model."""
-    for name in ("config.json", "processor_config.json", "model*.safetensors"):
-        if not list(folder.glob(name)):
-            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
-            hint = f", and what is pickled is never read: {', '.join(pickled)}" if pickled else ""
-            raise ValueError(f"it has no {name}{hint}")
-    try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"config.json is not JSON: {error}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "redifu":
-        raise ValueError(f"model_type in config.json must be 'redifu', got {kind!r}")
 
 
 def _checkpoints(folder: Path) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redifu.evaluation.prepared_streams import PreparedStreams
+from redifu.inference.feature_cache import PreparedStreams
 from redifu.model import MODALITIES
 from redifu.model.speaker_consistency import SpeakerConsistency
 

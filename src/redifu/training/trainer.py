@@ -15,14 +15,14 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
-from redifu.evaluation.prepared_streams import EmbeddedTexts
-from redifu.evaluation.protocol import calibrate, evaluate_conversations
+from redifu.evaluation.scoring import calibrate, evaluate_conversations
+from redifu.inference.feature_cache import EmbeddedTexts
+from redifu.inference.loading import load_pretrained
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.losses import IGNORED_LABEL
-from redifu.training.assembly import build_model, read_data, unmeasured_streams
+from redifu.training.build import build_model, read_data, unmeasured_streams
 from redifu.training.checkpoints import (
     Progress,
-    load_pretrained,
     move_folder,
     newest_checkpoint,
     read_progress,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from redifu.data.hidden_streams import hide_streams
-from redifu.model.conversation_inputs import has_content
+from redifu.data.stream_dropout import hide_streams
 from redifu.model.feature_extraction_redifu import medium_of
+from redifu.model.input_checks import has_content
 
 NOISY_SHARE = 0.5  # of the dialogues of an epoch, where there are copies in noise
 

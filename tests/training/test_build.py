@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from model.made_media import tone, write_sound
+from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.training.assembly import build_model
-from redifu.training.checkpoints import load_pretrained
+from redifu.training.build import build_model
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_is_given_a_stream(tmp_path: Path, caplog: pytest.LogCaptur
     extractor = ReDiFuFeatureExtractor(text_size=3, statistics=known)
     ReDiFuProcessor(extractor, labels=["a", "b"]).save_pretrained(tmp_path / "text")
     path = write_data(tmp_path)
-    with caplog.at_level(logging.WARNING, logger="redifu.training.assembly"):
+    with caplog.at_level(logging.WARNING, logger="redifu.training.build"):
         folder = train(recipe(path, tmp_path / "both", {"checkpoint": str(tmp_path / "text")}))
     assert "the streams are not those of the checkpoint: the head on text, audio starts" in caplog.text
     trained, processor = load_pretrained(folder)

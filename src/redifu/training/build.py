@@ -8,6 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, FeatureExtractionMixin
 
 from redifu.data.readers import read_conversations
+from redifu.inference.loading import load_pretrained, model_folder
 from redifu.model import (
     ReDiFuConfig,
     ReDiFuFeatureExtractor,
@@ -18,8 +19,6 @@ from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.feature_extraction_redifu import MEDIA
 from redifu.model.media_features import BACKBONE, SAMPLING_RATE
 from redifu.model.whisper_encoder import FRAME, HOP
-from redifu.training.checkpoints import load_pretrained
-from redifu.training.model_folder import model_folder
 from redifu.training.recipe import SOURCES, DataSection, ModelSection, Recipe, expand
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor, pipe
 
 from model.tiny_models import LABELS, text_model, tiny_model
 from model.tiny_processors import conversation, feature_processor, text_processor, utterance
-from redifu.evaluation.inference import predict_conversations
-from redifu.model.pipeline_redifu import TASK
+from redifu.inference.pipeline import TASK
+from redifu.inference.predictions import predict_conversations
 
 SOUND = [0.5, -1.0, 2.0, 0.0, 1.0]
 # Of different lengths, two of them cut into pieces; with streams missing, one without any that is read.

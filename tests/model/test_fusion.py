@@ -14,7 +14,7 @@ from model.tiny_models import (
     tiny_model,
 )
 from redifu.model import MODALITIES
-from redifu.model.text_guided_fusion import MutualAttentionFusion, build_fusion
+from redifu.model.fusion import MutualAttentionFusion, build_fusion
 
 
 def streams(*shape: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

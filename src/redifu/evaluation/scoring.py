@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from redifu.evaluation.calibration import fit_temperature
-from redifu.evaluation.inference import predict_conversations
 from redifu.evaluation.metrics import EmotionRecognitionMetric
+from redifu.inference.predictions import predict_conversations
 from redifu.model.losses import IGNORED_LABEL
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from redifu.data.writers import prediction_writer, with_predictions
-from redifu.serving.html_report import emotion_colours, render_report, report_writer
+from redifu.reports.html_report import emotion_colours, render_report, report_writer
 
 LABELS = ["calm", "glad", "cross"]
 NASTY = "</script><script>alert('Ana & \"Ben\"')</script><img src=x onerror=alert(1)>"

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from redifu.data.schema import validate_utterance
 from redifu.data.writers import with_predictions
-from redifu.evaluation.prepared_streams import embed_texts
-from redifu.model.emotion_probabilities import emotion_probabilities
+from redifu.inference.emotion_probabilities import emotion_probabilities
+from redifu.inference.feature_cache import embed_texts
 
 _NAME = "session"
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from evaluation.stand_in_model import LABELS, StandInModel, StandInProcessor, conversation
-from redifu.evaluation.inference import predict_conversations
+from inference.stand_in_model import LABELS, StandInModel, StandInProcessor, conversation
 from redifu.evaluation.metrics import score_predictions
-from redifu.evaluation.protocol import evaluate_conversations
+from redifu.evaluation.scoring import evaluate_conversations
+from redifu.inference.predictions import predict_conversations
 
 
 def labelled(name="a"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoProcessor
 from transformers.pipelines.base import ChunkPipeline
 
-from .emotion_probabilities import emotion_probabilities
+from redifu.inference.emotion_probabilities import emotion_probabilities
 
 TASK = "conversation-emotion-recognition"
 

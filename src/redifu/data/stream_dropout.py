@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from redifu.model.conversation_inputs import has_content
+from redifu.model.input_checks import has_content
 
 
 def hide_streams(

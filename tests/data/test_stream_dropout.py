@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from redifu.data.hidden_streams import hide_streams
+from redifu.data.stream_dropout import hide_streams
 from training.toy import toy_conversations
 
 KEYS = ("text_features", "audio_features")

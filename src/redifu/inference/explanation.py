@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from redifu.data.schema import LARGEST_FEATURE
+from redifu.inference.emotion_probabilities import emotion_probabilities, probabilities_and_output
+from redifu.inference.predictions import answer_in_batches
 from redifu.model import MODALITIES
-from redifu.model.conversation_inputs import RAW_INPUTS, RAW_MASKS
-from redifu.model.emotion_probabilities import emotion_probabilities, probabilities_and_output
+from redifu.model.input_checks import RAW_INPUTS, RAW_MASKS
 from redifu.model.media_quality import QUALITY
-
-from .inference import answer_in_batches
 
 # Earlier utterances that an explanation names.
 MOST_ATTENDED = 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from redifu.model.emotion_probabilities import emotion_probabilities
+from redifu.inference.emotion_probabilities import emotion_probabilities
 
 
 def predict_conversations(

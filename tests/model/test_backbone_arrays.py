@@ -12,7 +12,7 @@ from model.tiny_models import LABELS, raw_model
 from model.tiny_processors import tokenizer
 from redifu.data.extraction import extract_conversations
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
-from redifu.model.raw_streams import pad_waveforms, stack_pictures
+from redifu.model.backbone_arrays import pad_waveforms, stack_pictures
 
 SOUND = {"audio_backend": "backbone"}
 SIGHT = {"visual_backend": "backbone", "picture_count": 3, "picture_size": 8}

@@ -8,10 +8,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from evaluation.stand_in_model import LABELS, WORDS, StandInModel, StandInProcessor, conversation
+from inference.stand_in_model import LABELS, WORDS, StandInModel, StandInProcessor, conversation
 from model.tiny_models import LABELS as TINY_LABELS
 from model.tiny_models import SIZES, text_model
-from redifu.evaluation.inference import batches_by_length, predict_conversations
+from redifu.inference.predictions import batches_by_length, predict_conversations
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.test_html_report import NASTY, dialogue, page_of
+from reports.test_html_report import NASTY, dialogue, page_of
 
 WIDTHS = [1280, 390]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hub.toy_models import write_text_model
-from redifu.evaluation.prepared_streams import EmbeddedTexts
-from redifu.training.checkpoints import load_pretrained
+from redifu.inference.feature_cache import EmbeddedTexts
+from redifu.inference.loading import load_pretrained
 
 
 def dialogue(*texts: str | None) -> dict:

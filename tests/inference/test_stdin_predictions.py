@@ -8,8 +8,8 @@ import pytest
 
 from model.tiny_models import tiny_model
 from model.tiny_processors import feature_processor, utterance
-from redifu.evaluation.inference import predict_conversations
-from redifu.serving.lines import answer_lines
+from redifu.inference.predictions import predict_conversations
+from redifu.inference.stdin_predictions import answer_lines
 
 PROCESSOR = feature_processor()
 predict = partial(predict_conversations, tiny_model(), PROCESSOR)

@@ -9,8 +9,8 @@ import torch
 from model.tiny_models import LABELS, SIZES, VARIANTS, text_model, tiny_model
 from model.tiny_processors import conversation, feature_processor, text_processor, utterance
 from redifu.data.writers import with_predictions
-from redifu.evaluation.explanation import MOST_ATTENDED, explain_conversations
-from redifu.evaluation.inference import predict_conversations
+from redifu.inference.explanation import MOST_ATTENDED, explain_conversations
+from redifu.inference.predictions import predict_conversations
 from redifu.model import MODALITIES
 
 

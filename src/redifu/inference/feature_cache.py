@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import MODALITIES
-from redifu.model.conversation_inputs import RAW_INPUTS, RAW_MASKS
+from redifu.model.input_checks import RAW_INPUTS, RAW_MASKS
 from redifu.model.media_features import BACKBONE
 
 TEXT = MODALITIES.index("text")

@@ -1,0 +1,1 @@
+"""Everything that answers: loading, batches, predictions, explanations, sessions."""
