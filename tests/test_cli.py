@@ -16,10 +16,8 @@ import pytest
 import yaml
 
 from media.made_media import tone, write_sound
-from redifu.cli import _BACKENDS, _ENGINES, main
-from redifu.data.executors import ENGINES
+from redifu.cli import main
 from redifu.data.readers import read_conversations
-from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (
@@ -161,27 +159,25 @@ def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: 
     path = write_conversations(tmp_path / "long.jsonl", conversations)
     waiting = most = 0
 
-    def count(read: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
-        def counted(*arguments: Any, **options: Any) -> Iterator[dict]:
+    def count(read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def counted(*arguments: Any, **options: Any) -> Iterator[Any]:
             nonlocal waiting, most
             for conversation in read(*arguments, **options):
-                waiting += len(conversation["utterances"])
+                waiting += len(conversation.utterances)
                 most = max(most, waiting)
                 yield conversation
 
         return counted
 
-    def written(predictions: Iterator[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
-        nonlocal waiting, most
-        assert number == waiting == sum(len(each["utterances"]) for each in conversations)
-        waiting = most = 0
-        for conversation, probabilities in predictions:
-            yield conversation, probabilities
-            waiting -= len(conversation["utterances"])
+    def written(answers: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        nonlocal waiting
+        for conversation, predictions in answers:
+            yield conversation, predictions
+            waiting -= len(conversation.utterances)
 
-    from redifu.data import readers
+    from redifu.inference import recogniser
 
-    monkeypatch.setattr(readers, "read_conversations", count(readers.read_conversations))
+    monkeypatch.setattr(recogniser, "read_conversations", count(recogniser.read_conversations))
     monkeypatch.setattr("redifu.cli.counted", written)
     assert main(["predict", str(folder / "model"), str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
     assert [each["id"] for each in lines_of(tmp_path / "out.jsonl")] == [each["id"] for each in conversations]
@@ -348,11 +344,6 @@ def test_add_noise_makes_copies_that_extract_reads(
     capsys.readouterr()
     complaint = refused(capsys, "add-noise", str(talk), "--output", str(copies), "--snr", "20", "-5")
     assert complaint.endswith("the lower first, got 20 -5\n")
-
-
-def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
-    assert {"audio": tuple(AUDIO_BACKENDS), "visual": tuple(VISUAL_BACKENDS)} == _BACKENDS
-    assert tuple(ENGINES) == _ENGINES
 
 
 @pytest.mark.parametrize(("package", "extra"), [("librosa", "media"), ("ray", "ray")])
@@ -596,6 +587,6 @@ def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
     def fail(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("broken inside")
 
-    monkeypatch.setattr("redifu.data.readers.read_conversations", fail)
+    monkeypatch.setattr("redifu.inference.recogniser.read_conversations", fail)
     with pytest.raises(RuntimeError, match="broken inside"):
         main(["predict", str(folder / "model"), str(folder / "dev.jsonl")])

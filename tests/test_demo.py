@@ -15,8 +15,8 @@ from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, text_model
 from model.tiny_processors import tokenizer
 from redifu.inference.predictions import predict_conversations
-from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 from redifu.media.reading import AUDIO_BACKENDS
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 pytest.importorskip("gradio", reason="the demo needs the extra `demo`")
 pytest.importorskip("librosa", reason="the recording of the demo needs the extra `media`")

@@ -14,9 +14,9 @@ import yaml
 
 from redifu.cli import main
 from redifu.data.readers import read_conversations
-from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
-from redifu.media.quality import QUALITY
 from redifu.media.face_features import ACTION_UNITS, read_action_units
+from redifu.media.quality import QUALITY
+from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "examples/fine-tuning/README.md"

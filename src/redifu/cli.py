@@ -188,20 +188,17 @@ def _predict(options: argparse.Namespace) -> int:
         _complain(options, complaint)
         refused.append(complaint)
 
-    explain, number = options.explain or options.html is not None, None
+    explain = options.explain or options.html is not None
     if options.conversations == "-":
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
     else:
-        # All of it first: a mistake at the end of a long file is reported before the work starts.
-        given = list(recogniser.read(options.conversations))
-        number = sum(len(conversation.utterances) for conversation in given)
-        answers = recogniser.predict(given, explain=explain)
+        answers = recogniser.predict(recogniser.read(options.conversations), explain=explain)
     if options.output is None and options.html is None:
         print_predictions(answers, as_lines=as_lines)
         return 2 if refused else 0
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
-        for conversation, predictions in counted(answers, number=number):
+        for conversation, predictions in counted(answers):
             for write in writers:
                 write(conversation, predictions)
     return 2 if refused else 0

@@ -84,13 +84,13 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
-def counted(answers: Iterable[tuple[Any, Any]], *, number: int | None) -> Iterator[tuple[Any, Any]]:
-    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
+def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Pass predictions on; show on stderr how many utterances are done, and how fast."""
     console = Console(stderr=True)
     utterances = TextColumn("{task.completed:,} utterances")
-    columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=number)
+        task = progress.add_task("", total=None)
         for conversation, predictions in answers:
             yield conversation, predictions
             progress.advance(task, len(predictions))

@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: it comes 
 import onnx
 import onnxruntime
 
+from answers import predicted
 from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_text_model
 from model.tiny_models import TEXT_CONFIGS, VARIANTS, text_model, tiny_batch, tiny_model
@@ -27,7 +28,6 @@ from redifu.hub.onnx_export import (
 )
 from redifu.inference.loading import load_pretrained
 from redifu.inference.onnx_runtime import FILE, OnnxModel, load_onnx
-from redifu.inference.predictions import predict_conversations
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ def test_an_export_says_nothing_of_this_machine(folder: Path) -> None:
 
 def test_the_runtime_predicts_what_the_model_does(folder: Path) -> None:
     expected, actual = (
-        [probabilities for _, probabilities in predict_conversations(*load(folder), conversations())]
+        [probabilities for _, probabilities in predicted(*load(folder), conversations())]
         for load in (load_pretrained, load_onnx)
     )
     for there, here in zip(expected, actual, strict=True):
@@ -152,7 +152,7 @@ def test_a_published_export_runs_by_its_name(
 ) -> None:
     assert main(["publish", str(folder), "ana/mood"]) == 0
     (expected, *_), (actual, *_) = (
-        list(predict_conversations(*load_onnx(place), conversations())) for place in (folder, "ana/mood")
+        list(predicted(*load_onnx(place), conversations())) for place in (folder, "ana/mood")
     )
     np.testing.assert_array_equal(actual[1], expected[1])
     asked = " ".join(hub.requests)

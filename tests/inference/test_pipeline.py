@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoProcessor, pipeline
 
+from answers import predicted
 from model.tiny_models import LABELS, text_model, tiny_model
 from model.tiny_processors import conversation, feature_processor, text_processor, utterance
 from redifu.inference.pipeline import TASK
-from redifu.inference.predictions import predict_conversations
 
 SOUND = [0.5, -1.0, 2.0, 0.0, 1.0]
 # Of different lengths, two of them cut into pieces; with streams missing, one without any that is read.
@@ -62,8 +62,8 @@ def expected(folder: Path) -> list[Any]:
 
 def test_a_conversation_gets_what_prediction_gives(folder: Path, expected: list[Any]) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    predicted = predict_conversations(model, AutoProcessor.from_pretrained(folder), CONVERSATIONS)
-    for recognised, (_, probabilities) in zip(expected, predicted, strict=True):
+    answers = predicted(model, AutoProcessor.from_pretrained(folder), CONVERSATIONS)
+    for recognised, (_, probabilities) in zip(expected, answers, strict=True):
         for row, wanted in zip(scores(recognised), probabilities.tolist(), strict=True):
             # What has no answer is a row of NaN there.
             assert row == (None if wanted[0] != wanted[0] else pytest.approx(wanted, abs=1e-5))

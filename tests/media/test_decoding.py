@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, turn_mp4, write_sound, write_video
-from redifu.model import media_decoding
 from redifu.media.decoding import Frames, MediaError, Span, read_frames, read_sound
+from redifu.model import media_decoding
 
 
 def sound(source: object, *spans: Span, rate: int = 16000) -> list:

@@ -10,10 +10,10 @@ import pytest
 
 from media.made_media import tone, write_sound, write_video
 from redifu.data.readers import read_conversations
+from redifu.media.face_features import FACE_DESCRIPTOR_SIZE
+from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
-from redifu.media.face_features import FACE_DESCRIPTOR_SIZE
 
 SOUND, SIGHT, BOTH = (
     {"audio_backend": "log_mel"},

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from media.made_media import tone
-from redifu.model.audio_features import LOG_MEL_SIZE, log_mel_features, opensmile_features
 from redifu.media.decoding import Span, read_sound
+from redifu.model.audio_features import LOG_MEL_SIZE, log_mel_features, opensmile_features
 
 # Where the statistics of one track stand: means of 40 bands first, and so on; see log_mel_features.
 PITCH = slice(-11, -6)
