@@ -1,6 +1,6 @@
 # `make` alone lists the targets. They use .venv where it exists; `make check PYTHON=python3.12` uses another one.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-PYTEST := $(PYTHON) -m pytest
+PYTEST := $(PYTHON) -m pytest -n auto --dist loadscope
 RUFF := $(PYTHON) -m ruff
 
 .DEFAULT_GOAL := help
@@ -36,4 +36,4 @@ smoke: ## the real command line at toy size: train, evaluate, predict
 	head -n 3 "$$folder/predictions.csv"
 
 benchmark: ## speed and memory against a literal reference of the released equations
-	$(PYTHON) scripts/benchmark.py
+	$(PYTHON) scripts/benchmarks/model.py

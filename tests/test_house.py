@@ -35,6 +35,7 @@ FILES = {
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "Makefile",
     ".gitignore",
