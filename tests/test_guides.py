@@ -100,8 +100,8 @@ def test_the_commands_run(document: Path, workplace: Path, monkeypatch: pytest.M
         run(command, monkeypatch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("document", [each for each in DOCUMENTS if blocks(each, "python")], ids=name_of)
+# That of README.md runs in test_readme.py.
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS[1:] if blocks(each, "python")], ids=name_of)
 def test_the_python_code_runs(document: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict = {}
     for code in blocks(document, "python"):
