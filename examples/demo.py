@@ -23,7 +23,7 @@ import redifu  # noqa: F401  registers the model with transformers
 from redifu.cli import MISTAKES
 from redifu.data.readers import parse_json, read_conversations
 from redifu.data.recordings import prepare_recording
-from redifu.data.schema import validate_conversation
+from redifu.conversation import validate_conversation
 from redifu.data.writers import with_predictions, write_conversations
 from redifu.inference.explanation import explain_conversations
 from redifu.inference.loading import load_pretrained

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 import redifu
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording
-from redifu.data.schema import validate_conversation
+from redifu.conversation import validate_conversation
 
 PACKAGE = Path(redifu.__file__).parent
 LONGEST_LINE = 1000  # characters of a complaint, beside the file's name

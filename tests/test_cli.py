@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from redifu.cli import _BACKENDS, _ENGINES, main
 from redifu.data.executors import ENGINES
 from redifu.data.readers import read_conversations
-from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
+from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (

@@ -30,7 +30,7 @@ from redifu.data.readers import conversations_from_table, read_conversations
 from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.backbones import encode_texts
-from redifu.model.visual_features import ACTION_UNITS
+from redifu.media.face_features import ACTION_UNITS
 from redifu.training.build import backbone_folder
 
 SPLITS = ("train", "dev", "test")

@@ -9,7 +9,10 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from redifu.conversation import Conversation, Prediction, Utterance
+from redifu.data.readers import read_conversations
 from redifu.inference.pipeline import TASK, ConversationEmotionRecognitionPipeline
+from redifu.inference.recogniser import Recogniser, load
 from redifu.inference.session import ConversationSession
 from redifu.model import (
     ReDiFuConfig,
@@ -31,10 +34,16 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 
 __all__ = [
+    "Conversation",
     "ConversationSession",
+    "Prediction",
     "ReDiFuConfig",
     "ReDiFuFeatureExtractor",
     "ReDiFuForEmotionRecognition",
     "ReDiFuModel",
     "ReDiFuProcessor",
+    "Recogniser",
+    "Utterance",
+    "load",
+    "read_conversations",
 ]

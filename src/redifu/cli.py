@@ -181,56 +181,42 @@ def _predict(options: argparse.Namespace) -> int:
     if options.explain and not as_lines:
         given = options.output or "a table on the screen"
         raise ValueError(f"--explain writes JSON lines: expected --output FILE.jsonl, got {given}")
-    model, processor = _load(options.model, runtime=options.runtime)
+    recogniser = _load(options.model, runtime=options.runtime)
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
         _complain(options, complaint)
         refused.append(complaint)
 
-    predictions, number = _predictions(options, model, processor, refuse=refuse)
+    explain, number = options.explain or options.html is not None, None
+    if options.conversations == "-":
+        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
+    else:
+        # All of it first: a mistake at the end of a long file is reported before the work starts.
+        given = list(recogniser.read(options.conversations))
+        number = sum(len(conversation.utterances) for conversation in given)
+        answers = recogniser.predict(given, explain=explain)
     if options.output is None and options.html is None:
-        print_predictions(predictions, model.config.labels, as_lines=as_lines)
+        print_predictions(answers, as_lines=as_lines)
         return 2 if refused else 0
     with ExitStack() as files:
-        writers = [files.enter_context(writer) for writer in _writers(options, model.config)]
-        for conversation, probabilities in counted(predictions, number=number):
-            for writer in writers:
-                writer.write(conversation, probabilities)
+        writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
+        for conversation, predictions in counted(answers, number=number):
+            for write in writers:
+                write(conversation, predictions)
     return 2 if refused else 0
 
 
-def _writers(options: argparse.Namespace, config: Any) -> Iterator[Any]:
+def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
     from redifu.reports.html_report import report_writer
 
     if options.output is not None:
-        yield prediction_writer(options.output, config.labels)
+        yield prediction_writer(options.output, recogniser.labels)
     if options.html is not None:
-        name = Path(options.model).resolve().name
-        yield report_writer(options.html, config.labels, streams=config.modalities, model_name=name)
-
-
-def _predictions(
-    options: argparse.Namespace, model: Any, processor: Any, *, refuse: Callable[[str], None]
-) -> tuple[Iterator[tuple[dict, Any]], int | None]:
-    """Predict what the options name; return the number of its utterances where it is known, too."""
-    from redifu.data.readers import read_conversations
-    from redifu.inference.explanation import explain_conversations
-    from redifu.inference.predictions import predict_conversations
-    from redifu.inference.stdin_predictions import answer_lines
-
-    explained = options.explain or options.html is not None
-    predict = partial(explain_conversations if explained else predict_conversations, model, processor)
-    if options.conversations == "-":
-        lines = sys.stdin.buffer
-        return answer_lines(predict, lines, check=processor.check, source="stdin", refuse=refuse), None
-    given = read_conversations(options.conversations, check=processor.check)
-    if options.output is None and options.html is None:
-        return predict(given), None
-    # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
-    number = sum(len(conversation["utterances"]) for conversation in given)
-    return predict(read_conversations(options.conversations)), number
+        yield report_writer(
+            options.html, recogniser.labels, streams=recogniser.streams, model_name=recogniser.name
+        )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -249,7 +235,6 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import json
 
-    from redifu.data.readers import read_conversations
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.plots import plot_confusion
     from redifu.evaluation.scoring import evaluate_conversations
@@ -259,25 +244,25 @@ def _evaluate(options: argparse.Namespace) -> None:
     if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
-    model, processor = _load(options.model)
-    given = read_conversations(options.data, split=options.split, check=processor.check)
-    metrics = evaluate_conversations(model, processor, given)
+    recogniser = _load(options.model)
+    given = list(recogniser.read(options.data, split=options.split))
+    metrics = evaluate_conversations(recogniser.model, recogniser.processor, given)
     print_metrics(metrics)
     if grid is not None:
-        metrics["robustness"] = _evaluate_robustness(options, model, processor, grid)
+        metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid)
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+        plot_confusion(metrics, recogniser.labels, output.with_suffix(".png"))
 
 
-def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any, grid: Any) -> list[dict]:
-    from redifu.data.readers import read_conversations
+def _evaluate_robustness(
+    options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any
+) -> list[dict]:
     from redifu.evaluation.evidence import seed_of, tidy_rows, write_rows
     from redifu.evaluation.plots import plot_severity
     from redifu.evaluation.robustness import evaluate_robustness
 
-    given = read_conversations(options.data, split=options.split)
-    rows = evaluate_robustness(model, processor, given, grid).rows
+    rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
     print_robustness(rows)
     if options.output is not None:
         output, folder = Path(options.output), Path(options.model)
@@ -301,8 +286,9 @@ def _publish(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from redifu.hub.onnx_export import export_onnx
 
-    model, _ = _load(options.folder)
-    difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
+    difference = export_onnx(
+        _load(options.folder).model, options.output, features=options.features, int8=options.int8
+    )
     print(f"{options.output}: logits differ by {difference:.1e} at most")
 
 
@@ -363,7 +349,7 @@ def _add_noise(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from redifu.model.optional_packages import optional_package
+    from redifu.optional_packages import optional_package
 
     optional_package("fastapi", extra="serve")
     from redifu.serving.http_service import serve
@@ -372,15 +358,11 @@ def _serve(options: argparse.Namespace) -> None:
     serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
 
 
-def _load(name_or_path: str, *, runtime: str = "torch") -> tuple[Any, Any]:
+def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
+    from redifu.inference.recogniser import load
+
     _be_quiet()
-    if runtime == "onnx":
-        from redifu.inference.onnx_runtime import load_onnx
-
-        return load_onnx(name_or_path)
-    from redifu.inference.loading import load_pretrained
-
-    return load_pretrained(name_or_path)
+    return load(name_or_path, runtime=runtime)
 
 
 def _be_quiet() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redifu.data.sound_noise import add_noise, babble_noise, pink_noise, white_noise
+from redifu.media.noise import add_noise, babble_noise, pink_noise, white_noise
 from redifu.evaluation.corruptions import CORRUPTIONS, Condition, corrupt, read_grid, subsets_of
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from model.tiny_models import tiny_config, tiny_model
 from redifu.cli import main
 from redifu.hub.onnx_export import export_onnx
 from redifu.inference.onnx_runtime import CONFIG, load_onnx
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_a_stream_that_is_not_the_speakers_is_missing():
 
 def test_media_are_read_once(monkeypatch):
     from redifu.model.feature_extraction_redifu import ReDiFuFeatureExtractor
-    from redifu.model.media_features import AUDIO_BACKENDS, StreamReading
+    from redifu.media.reading import AUDIO_BACKENDS, StreamReading
 
     read = []
 

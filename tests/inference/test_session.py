@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, SIZES, VARIANTS, raw_model, text_model, tiny_model
 from model.tiny_processors import WORDS, feature_processor, tokenizer
 from redifu import ConversationSession

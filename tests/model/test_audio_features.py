@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.made_media import tone
+from media.made_media import tone
 from redifu.model.audio_features import LOG_MEL_SIZE, log_mel_features, opensmile_features
-from redifu.model.media_decoding import Span, read_sound
+from redifu.media.decoding import Span, read_sound
 
 # Where the statistics of one track stand: means of 40 bands first, and so on; see log_mel_features.
 PITCH = slice(-11, -6)

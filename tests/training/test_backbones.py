@@ -16,7 +16,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
 from redifu.inference.loading import load_pretrained
 from redifu.inference.predictions import predict_conversations

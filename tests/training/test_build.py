@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.model.audio_features import LOG_MEL_SIZE

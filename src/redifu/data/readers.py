@@ -11,12 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from redifu.data.schema import FEATURES, shown, shown_names, validate_conversation
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
+from redifu.conversation import FEATURES, Conversation, shown, shown_names
 
 MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
 
-Check = Callable[[dict[str, Any]], None]
+Check = Callable[[Conversation], None]
 
 # The columns of MELD's own CSV files. Its StartTime and EndTime are places in an episode that is not
 # given, so they do not become start and end.
@@ -37,7 +36,7 @@ WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range
 
 def read_conversations(
     path: str | Path, *, split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Conversation]:
     """Read the conversations of a file, lazily where the format allows.
 
     Args:
@@ -46,49 +45,45 @@ def read_conversations(
             rows are the same, of `redifu extract` or of a saved Dataset or DatasetDict.
         split: a value of the column `split` or, in JSON, of the conversations' key "split", or the split of a
             DatasetDict to read; None reads all.
-        check: called with each conversation, as `ReDiFuProcessor.check`; its ValueError gets the file's name.
+        check: called with each conversation; its ValueError gets the file's name.
 
     Returns:
         Checked conversations, each with an id, in the order of the file; a table's utterances sorted by turn.
-        Paths of media stay as they are; the extractor knows that they begin in the file's folder.
+        Relative paths of media begin in the file's folder.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: naming the file and, where known, line, dialogue and utterance; while reading, too.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    return (_with_folder(each, folder) for each in _read(path, split=split, check=check))
-
-
-def _read(path: Path, *, split: str | None, check: Check | None) -> Iterator[dict[str, Any]]:
-    source = str(path)
+    source, folder = str(path), path if path.is_dir() else path.parent
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file")
     if (path / MANIFEST).is_file():
         table = _read_shards(path)
-        return conversations_from_table(table, source=source, split=split, check=check)
+        return conversations_from_table(table, source=source, split=split, check=check, folder=folder)
     if path.is_dir():
         import datasets  # only here: it takes a second to import
 
         return conversations_from_dataset(
-            datasets.load_from_disk(source), source=source, split=split, check=check
+            datasets.load_from_disk(source), source=source, split=split, check=check, folder=folder
         )
     ending = path.suffix.lower()
     if ending in _TABLES:
-        return conversations_from_table(_TABLES[ending](path), source=source, split=split, check=check)
+        table = _TABLES[ending](path)
+        return conversations_from_table(table, source=source, split=split, check=check, folder=folder)
     if ending not in _OBJECTS:
         endings = ", ".join([*_OBJECTS, *_TABLES])
         raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
     conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
         conversations = _of_split(conversations, source=source, split=split)
-    return _validated(conversations, source=source, check=check)
+    return _validated(conversations, source=source, check=check, folder=folder)
 
 
 def conversation_from_line(
     line: str | bytes, *, source: str, number: int, index: int, check: Check | None = None
-) -> dict[str, Any]:
+) -> Conversation:
     """Read the conversation of a JSON line.
 
     Args:
@@ -104,20 +99,27 @@ def conversation_from_line(
     Raises:
         ValueError: naming the source and the line, and where known the dialogue and the utterance.
     """
-    conversation = parse_json(line, source=source, first_line=number)
-    return _checked(conversation, source=source, index=index, check=check, line=number)
+    value = parse_json(line, source=source, first_line=number)
+    conversation = Conversation.from_dict(value, source=source, index=index, line=number)
+    return checked(conversation, check, source=f"{source}: line {number}")
 
 
 def conversations_from_dataset(
-    dataset: Any, *, source: str = "dataset", split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
+    dataset: Any,
+    *,
+    source: str = "dataset",
+    split: str | None = None,
+    check: Check | None = None,
+    folder: str | Path = "",
+) -> Iterator[Conversation]:
     """Read a datasets Dataset of one utterance a row, with the columns of a table.
 
     Args:
         dataset: a Dataset, or a DatasetDict to choose `split` from; class labels become their names.
         source: its name in errors.
         split: a split of a DatasetDict, or a value of the column `split`.
-        check: as of `read_conversations`.
+        check: see `read_conversations`.
+        folder: where relative paths of media begin.
 
     Returns:
         Checked conversations in order of first appearance, their utterances sorted by turn.
@@ -133,41 +135,41 @@ def conversations_from_dataset(
     for column, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
             table = _with_column(table, column, partial(_label_name, feature.names))
-    return conversations_from_table(table, source=source, split=split, check=check)
+    return conversations_from_table(table, source=source, split=split, check=check, folder=folder)
 
 
 def conversations_from_table(
-    table: pa.Table, *, source: str, split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
-    """Read an Arrow table of one utterance a row; all else is as of `conversations_from_dataset`."""
-    return _validated(_rows_to_conversations(table, source=source, split=split), source=source, check=check)
+    table: pa.Table,
+    *,
+    source: str,
+    split: str | None = None,
+    check: Check | None = None,
+    folder: str | Path = "",
+) -> Iterator[Conversation]:
+    """Read an Arrow table of one utterance a row; see `conversations_from_dataset`."""
+    rows = _rows_to_conversations(table, source=source, split=split)
+    return _validated(rows, source=source, check=check, folder=folder)
 
 
-def _validated(conversations: Iterable[Any], *, source: str, check: Check | None) -> Iterator[dict[str, Any]]:
-    index = None
-    for index, conversation in enumerate(conversations):
-        yield _checked(conversation, source=source, index=index, check=check)
-    if index is None:
-        raise ValueError(f"{source}: expected at least one conversation, got none")
-
-
-def _checked(
-    conversation: Any, *, source: str, index: int, check: Check | None, line: int | None = None
-) -> dict[str, Any]:
-    conversation = validate_conversation(conversation, source=source, index=index, line=line)
+def checked(conversation: Conversation, check: Check | None, *, source: str) -> Conversation:
+    """Return a conversation that `check` takes; its ValueError gets the source's name."""
     try:
         if check is not None:
             check(conversation)
     except ValueError as error:
-        place = source if line is None else f"{source}: line {line}"
-        raise ValueError(f"{place}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
     return conversation
 
 
-def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Remember where the relative paths of a conversation begin, if it has any."""
-    named = any(isinstance(one.get(key), str) for one in conversation["utterances"] for key in MEDIA.values())
-    return {**conversation, FOLDER: str(folder)} if named else conversation
+def _validated(
+    values: Iterable[Any], *, source: str, check: Check | None, folder: str | Path
+) -> Iterator[Conversation]:
+    index = None
+    for index, value in enumerate(values):
+        conversation = Conversation.from_dict(value, source=source, index=index, folder=folder)
+        yield checked(conversation, check, source=source)
+    if index is None:
+        raise ValueError(f"{source}: expected at least one conversation, got none")
 
 
 def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from redifu.data.schema import shown, shown_names
+from redifu.conversation import shown, shown_names
 
 # Whoever speaks before the first mark of a subtitle file.
 UNKNOWN_SPEAKER = "unknown"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from redifu.inference.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import embed_texts
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 # Of (dialogues, utterances, tokens): what an export is compared with the model at.
 CHECKED_SHAPES = ((1, 1, 3), (1, 12, 9), (2, 5, 14), (5, 33, 12), (1, 150, 6))

@@ -12,7 +12,7 @@ from redifu.inference.loading import model_folder
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuProcessor
 from redifu.model.backbones import embed_by_length
 from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 # What an export calls the embeddings of texts, and the entry that holds the model's configuration.
 TEXT_EMBEDDINGS, CONFIG = "text_embeddings", "redifu_config"

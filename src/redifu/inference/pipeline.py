@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import AutoProcessor
 from transformers.pipelines.base import ChunkPipeline
 
-from redifu.inference.emotion_probabilities import emotion_probabilities
+from redifu.conversation import Conversation
+from redifu.data.media_reading import read_media
+from redifu.inference.predictions import recognise
 
 TASK = "conversation-emotion-recognition"
 
@@ -24,7 +26,7 @@ class _Piece:
         keep: the utterances that count, where pieces overlap.
     """
 
-    conversation: Mapping[str, Any]
+    conversation: Conversation
     keep: slice
 
 
@@ -87,8 +89,10 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
     def preprocess(self, input_: Any, **preprocess_parameters: Any) -> Any:
         """Check a conversation and cut it into pieces that are not too long."""
         conversation = _as_conversation(input_)
-        self.processor.check(conversation)
-        pieces = self.processor.split_long(conversation)
+        given = Conversation.from_dict(conversation, allow_media_objects=True)
+        self.processor.check(given.to_inputs())
+        read = read_media(given, self.processor.feature_extractor)
+        pieces = read.pieces(self.processor.max_utterances)
         for number, (piece, keep) in enumerate(pieces, start=1):
             yield {"piece": _Piece(piece, keep), "is_last": number == len(pieces)}
 
@@ -96,9 +100,9 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
         # A batch of pieces comes as a list. The processor makes its tensors only here: it knows how to pad.
         given = input_tensors["piece"]
         pieces = given if isinstance(given, list) else [given]
-        conversations = [piece.conversation for piece in pieces]
-        inputs = self.processor(conversations).to(self.device)
-        probabilities = emotion_probabilities(self.model, inputs, conversations=conversations)
+        inputs = self.processor.batch([piece.conversation.to_inputs() for piece in pieces]).to(self.device)
+        names = [piece.conversation.id for piece in pieces]
+        probabilities, _ = recognise(self.model, inputs, names=names)
         rows = [row[piece.keep] for row, piece in zip(probabilities, pieces, strict=True)]
         return {"probabilities": rows, "is_last": input_tensors["is_last"]}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from .optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 SAMPLING_RATE = 16000
 _HOP = 160  # samples between frames: 10 ms

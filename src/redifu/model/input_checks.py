@@ -18,12 +18,6 @@ _RAW_LAYOUT = {
 }
 
 
-def has_content(utterance: Mapping[str, Any], key: str) -> bool:
-    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
-    value = utterance.get(key)
-    return bool(value.strip()) if isinstance(value, str) else value is not None
-
-
 def check_inputs(
     config: ReDiFuConfig,
     features: Mapping[str, Tensor | None],

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_redifu import ReDiFuConfig
-from .input_checks import has_content
+from .processing_redifu import has_content
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from redifu.data.schema import FEATURES, STREAMS, shown_names, validate_conversation
+from redifu.conversation import FEATURES, STREAMS, shown_names, validate_conversation
 
 
 def conversation(**changes: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from redifu.model import face_tracking, visual_features
-from redifu.model.face_tracking import FaceFinder, choose_speaking_face
-from redifu.model.media_quality import QUALITY
-from redifu.model.visual_features import (
+from redifu.media.face_tracking import FaceFinder, choose_speaking_face
+from redifu.media.quality import QUALITY
+from redifu.media.face_features import (
     ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
     face_crops,
