@@ -26,5 +26,6 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def shell_commands(document: Path) -> list[str]:
-    """The lines of a document's shell blocks."""
-    return [line for block in blocks(document, "sh") for line in block.splitlines() if line.strip()]
+    """The lines of a document's shell blocks; a line that ends in a backslash goes on in the next."""
+    lines = [line for block in blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.strip()]
