@@ -17,9 +17,9 @@ from documents import FINE_TUNING, ROOT, shell_commands
 from redifu.cli import main
 from redifu.data.readers import read_conversations
 from redifu.data.turns import read_turns
-from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
-from redifu.media.quality import QUALITY
 from redifu.media.face_features import ACTION_UNITS, read_action_units
+from redifu.media.quality import QUALITY
+from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
 
 RECORDED = ROOT / "examples/moving-day/conversation.json"
 
