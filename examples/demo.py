@@ -90,7 +90,10 @@ def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
         return [{**prepare_recording(recording, turns, folder=folder), FOLDER: str(folder)}]
 
     with gr.Blocks(title="ReDiFu", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown("## Emotions of a conversation\nWho feels what, when, and what it was recognised from.")
+        gr.Markdown(
+            "## Emotions of a conversation\n"
+            "Which emotion label the model gives to each utterance, when, and from which streams."
+        )
         given = gr.State()
         sources = []
         with gr.Tab("Text"):

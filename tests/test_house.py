@@ -1,6 +1,7 @@
 """The layout: imports run one way, what travels with a checkpoint is flat, and nothing else stands about."""
 
 import ast
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ FILES = {
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "Makefile",
     ".gitignore",
@@ -88,6 +90,12 @@ def imports_not_flat(source: str, path: Path) -> list[str]:
             isinstance(node, ast.ImportFrom) and node.level == 1 and node.module and "." not in node.module
         )
     ]
+
+
+def test_contributing_lists_the_floors_in_order() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", row)]
+    assert ["__init__", *listed] == list(FLOORS)
 
 
 def test_no_import_climbs() -> None:
