@@ -15,6 +15,7 @@ import yaml
 
 from documents import FINE_TUNING, ROOT, shell_commands
 from redifu.cli import main
+from redifu.data.media_reading import read_media
 from redifu.data.readers import read_conversations
 from redifu.data.turns import read_turns
 from redifu.media.face_features import ACTION_UNITS, read_action_units
@@ -100,9 +101,9 @@ def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
     pytest.importorskip("av", reason="the extra media is not installed")
     extractor = ReDiFuFeatureExtractor(audio_backend="log_mel", visual_backend="action_units")
     (conversation,) = read_conversations(RECORDED)
-    read = extractor.read_media(conversation)
-    assert all(not said.get("missing") for said in read["utterances"])
-    inputs = extractor([read], return_tensors="pt")
+    read = read_media(conversation, extractor)
+    assert all(not said.missing for said in read.utterances)
+    inputs = extractor([read.to_inputs()], return_tensors="pt")
     assert inputs["modality_mask"][..., 1:].all()
     config = ReDiFuConfig(
         text_size=None,
@@ -114,7 +115,7 @@ def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
     )
     with torch.no_grad():
         logits = ReDiFuForEmotionRecognition(config).eval()(**inputs).logits
-    assert logits.shape == (1, len(conversation["utterances"]), 2) and logits.isfinite().all()
+    assert logits.shape == (1, len(conversation.utterances), 2) and logits.isfinite().all()
 
 
 @pytest.mark.slow
@@ -122,7 +123,7 @@ def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path)
     pytest.importorskip("av", reason="the extra media is not installed")
     features, model = tmp_path / "features", tmp_path / "model"
     assert main(["extract", str(RECORDED), "--output", str(features)]) == 0
-    utterances = next(read_conversations(features))["utterances"]
+    utterances = next(read_conversations(features)).utterances
     shares = [
         dict(zip(QUALITY["visual"], said["visual_quality"], strict=True))["face_share"] for said in utterances
     ]
