@@ -8,7 +8,8 @@ import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
-from .configuration_redifu import MODALITIES
+from .accepted_inputs import STREAM_KEYS, as_conversation, check_keys, is_one_input
+from .configuration_redifu import MODALITIES, changed_labels
 from .input_checks import has_content
 from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
@@ -17,8 +18,6 @@ logger = logging.get_logger(__name__)
 
 TEXT = MODALITIES.index("text")
 _SPEAKERS = "_speakers"  # of the dialogue that a piece was cut from
-# All that an utterance may carry to be read.
-_CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 
 
 class ReDiFuProcessor(CarriesCode, ProcessorMixin):
@@ -80,6 +79,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         """Refuse an utterance that does not fit the checkpoint, by ValueError."""
         if not isinstance(utterance, Mapping):
             raise ValueError(f"expected an object, got {utterance!r:.80}")
+        check_keys(utterance)
         speaker, text, label = (utterance.get(name) for name in ("speaker", "text", "label"))
         if not isinstance(speaker, str):
             raise ValueError(f"speaker must be a string, got {speaker!r:.80}")
@@ -90,12 +90,13 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         self.feature_extractor.check(utterance)
 
     def __call__(
-        self, conversations: Mapping[str, Any] | Sequence[Mapping[str, Any]], return_tensors: str = "pt"
+        self, conversations: Mapping[str, Any] | Sequence[Any] | str, return_tensors: str = "pt"
     ) -> BatchFeature:
         """Turn conversations into the inputs of a model.
 
         Args:
-            conversations: one or several dicts with "utterances", as in a conversation file.
+            conversations: one or several dicts with "utterances", as in a conversation file; a list of
+                utterances is one conversation, a text one utterance.
             return_tensors: "pt" or "np".
 
         Returns:
@@ -106,12 +107,11 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         Raises:
             ValueError: as of `check`, and for a conversation without utterances.
         """
-        conversations = [conversations] if isinstance(conversations, Mapping) else list(conversations)
+        given = [conversations] if is_one_input(conversations) else list(conversations)
+        conversations = [as_conversation(each)[0] for each in given]
         if not conversations:
             raise ValueError("expected at least one conversation, got none")
         for conversation in conversations:
-            if not conversation["utterances"]:
-                raise ValueError(f"dialogue {conversation.get('id')} has no utterances")
             self.check(conversation)
             self._warn_of_ignored(conversation)
         batch = self.feature_extractor(conversations)
@@ -148,6 +148,22 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             piece = {**conversation, "utterances": utterances[first:last], _SPEAKERS: speakers}
             pieces.append((piece, keep))
         return pieces
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *args: Any,
+        labels: Sequence[str] | None = None,
+        id2label: Mapping[Any, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
+        num_labels: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load as every processor; `id2label` and `num_labels` do to its labels what they do to a model's."""
+        processor = super().from_pretrained(*args, **kwargs)
+        old = dict(enumerate(processor.labels if labels is None else labels))
+        processor.labels = changed_labels(old, id2label, num_labels)
+        return processor
 
     # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
 
@@ -215,7 +231,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         readable.update(self.feature_extractor.media.values())
         if self.tokenizer is not None:
             readable.add("text")
-        for key in _CONTENT:
+        for key in STREAM_KEYS:
             if key not in readable and any(
                 utterance.get(key) is not None for utterance in conversation["utterances"]
             ):
