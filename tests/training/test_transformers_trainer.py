@@ -59,7 +59,8 @@ def build(folder: Path, *, features: bool, **fields: Any) -> Trainer:
         train_dataset=datasets.Dataset.from_list(given) if features else given,
         eval_dataset=given,
         data_collator=processor,
-        processing_class=processor,
+        # Saved with each checkpoint; transformers takes no processor there whose tokenizer is None.
+        processing_class=None if features else processor,
         compute_metrics=accuracy,
     )
 
@@ -77,6 +78,8 @@ def test_it_trains_evaluates_and_saves(tmp_path: Path, features: bool) -> None:
     predictions = trainer.predict(dialogues(features=features)).predictions
     assert predictions.shape == (10, 4, 3)
     trainer.save_model(str(tmp_path / "saved"))
+    if features:
+        feature_processor().save_pretrained(tmp_path / "saved")
     model, processor = load_pretrained(tmp_path / "saved")
     with torch.no_grad():
         logits = model(**processor(dialogues(features=features)[2])).logits
