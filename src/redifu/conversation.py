@@ -120,7 +120,7 @@ class Conversation:
         utterances: at least one.
         folder: where relative paths of media begin.
         speakers: of the whole dialogue, in order of appearance; () for those of `utterances`.
-        given: the conversation as JSON holds it, "utterances" aside.
+        given: the conversation as JSON holds it; `utterances` are written in place of those in it.
     """
 
     id: str
@@ -174,8 +174,7 @@ class Conversation:
                 utterances.append(Utterance.from_dict(utterance, allow_media_objects=allow_media_objects))
             except ValueError as error:
                 raise ValueError(f"{where}, utterance {turn}: {error}") from None
-        kept = {key: kept for key, kept in value.items() if key != "utterances"}
-        return cls(id=name, utterances=utterances, folder=Path(folder), given={**kept, "id": name})
+        return cls(id=name, utterances=utterances, folder=Path(folder), given={**value, "id": name})
 
     @property
     def split(self) -> str | None:

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ BACKBONE_CONFIGS = {"text": "text_config", "audio": "audio_config", "visual": "v
 # What transformers itself passes to, or stores in, a configuration beside its dataclass fields.
 _INHERITED_KEYS = {
     "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "experts_implementation",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype",
+    "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype", "use_cache",
 }  # fmt: skip
 
 _RELEASED: dict[str, dict[str, Any]] = {
@@ -102,6 +102,11 @@ class ReDiFuConfig(PreTrainedConfig):
     """
 
     model_type = "redifu"
+    # So that transformers' Trainer evaluates the logits alone.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *(f"{name}_logits" for name in MODALITIES),
+        *("reliability", "consistency", "hidden_states", "attentions"),
+    ]
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         field: SubConfigSpec(config_class=AutoConfig, model_type=family, optional=True)
         for field, family in (("text_config", "bert"), ("audio_config", "wav2vec2"), ("vision_config", "vit"))
@@ -196,9 +201,16 @@ class ReDiFuConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build from a dict and overrides; the overrides, set unchecked by transformers, are checked."""
+        """Build from a dict and overrides; the overrides, set unchecked by transformers, are checked.
+
+        `id2label` or another `num_labels` among the overrides replaces all labels.
+        """
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse_unknown(set(kwargs) - {"return_unused_kwargs"})
+        given = {name: kwargs.pop(name, None) for name in ("id2label", "label2id", "num_labels")}
+        if given["id2label"] is not None or given["num_labels"] is not None:
+            labels = changed_labels(config_dict.get("id2label") or {}, given["id2label"], given["num_labels"])
+            config_dict = {**config_dict, "id2label": dict(enumerate(labels)), "label2id": None}
         result = super().from_dict(config_dict, **kwargs)
         (result[0] if isinstance(result, tuple) else result)._check()
         return result
@@ -305,3 +317,24 @@ class ReDiFuConfig(PreTrainedConfig):
         names = self.id2label or {}
         if not names or sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
             raise ValueError(f"id2label must name each of 0, 1, ... once, got {names}")
+
+
+def changed_labels(
+    old: Mapping[Any, str], id2label: Mapping[Any, str] | None, num_labels: int | None
+) -> list[str]:
+    """Return the names of labels after a change as transformers' from_pretrained makes it.
+
+    Args:
+        old: names by id, as in config.json.
+        id2label: the new ones, or None.
+        num_labels: how many there will be, or None; another number than before gives them new names.
+
+    Raises:
+        ValueError: `id2label` leaves an id out, or does not fit `num_labels`.
+    """
+    names = {int(key): name for key, name in (old if id2label is None else id2label).items()}
+    if id2label is None and num_labels not in (None, len(names)):
+        names = {index: f"LABEL_{index}" for index in range(num_labels or 0)}
+    if sorted(names) != list(range(len(names) if num_labels is None else num_labels)):
+        raise ValueError(f"id2label must name each of 0, 1, ... once, num_labels of them, got {id2label}")
+    return [names[index] for index in range(len(names))]

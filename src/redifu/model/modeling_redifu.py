@@ -41,6 +41,8 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     main_input_name = "text_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # For transformers' Trainer: the loss is a mean over the batch, whatever forward's signature looks like.
+    accepts_loss_kwargs = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -181,6 +183,19 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             if want_attentions
             else None,
         )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embeddings of the text backbone; NotImplementedError without one."""
+        return self._reading_tokens().get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text backbone; NotImplementedError without one."""
+        self._reading_tokens().set_input_embeddings(value)
+
+    def _reading_tokens(self) -> Any:
+        if (backbone := getattr(self, "text_backbone", None)) is None:
+            raise NotImplementedError("this model has no text backbone, so it has no token embeddings")
+        return backbone
 
     def relation_graph(self, conversation: Mapping[str, Any]) -> Any:
         """Return the relation subgraphs of a conversation; see `conversation_graph`."""

@@ -8,15 +8,14 @@ import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
-from .configuration_redifu import MODALITIES
+from .accepted_inputs import STREAM_KEYS, as_conversation, check_keys, is_one_input
+from .configuration_redifu import MODALITIES, changed_labels
 from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
 
 logger = logging.get_logger(__name__)
 
 TEXT = MODALITIES.index("text")
-# All that an utterance may carry to be read.
-_CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 
 
 def has_content(utterance: Mapping[str, Any], key: str) -> bool:
@@ -85,6 +84,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         """Reject an utterance that does not fit the checkpoint, by ValueError."""
         if not isinstance(utterance, Mapping):
             raise ValueError(f"expected an object, got {utterance!r:.80}")
+        check_keys(utterance)
         speaker, text, label = (utterance.get(name) for name in ("speaker", "text", "label"))
         if not isinstance(speaker, str):
             raise ValueError(f"speaker must be a string, got {speaker!r:.80}")
@@ -95,13 +95,14 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         self.feature_extractor.check(utterance)
 
     def __call__(
-        self, conversations: Mapping[str, Any] | Sequence[Mapping[str, Any]], return_tensors: str = "pt"
+        self, conversations: Mapping[str, Any] | Sequence[Any] | str, return_tensors: str = "pt"
     ) -> BatchFeature:
         """Turn conversations into the inputs of a model.
 
         Args:
             conversations: one or several dicts with "utterances", as in a conversation file, but with
-                arrays in place of media files; "speakers" may list those of the dialogue it was cut from.
+                arrays in place of media files; a list of utterances is one conversation, a text one
+                utterance. "speakers" may list the speakers of the dialogue a piece was cut from.
             return_tensors: "pt" or "np".
 
         Returns:
@@ -112,13 +113,12 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         Raises:
             ValueError: see `check`; a conversation has no utterances, or a file where an array is expected.
         """
-        conversations = [conversations] if isinstance(conversations, Mapping) else list(conversations)
+        given = [conversations] if is_one_input(conversations) else list(conversations)
+        conversations = [as_conversation(each)[0] for each in given]
         if not conversations:
             raise ValueError("expected at least one conversation, got none")
         ready = []
         for conversation in conversations:
-            if not conversation["utterances"]:
-                raise ValueError(f"dialogue {conversation.get('id')} has no utterances")
             self.check(conversation)
             ready.append(self._with_arrays(conversation))
         return self.batch(ready, return_tensors=return_tensors)
@@ -137,6 +137,22 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             if texts:
                 batch.update(self._tokenize(texts))
         return BatchFeature(dict(batch), tensor_type=return_tensors)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        *args: Any,
+        labels: Sequence[str] | None = None,
+        id2label: Mapping[Any, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
+        num_labels: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load as every processor; `id2label` and `num_labels` do to its labels what they do to a model's."""
+        processor = super().from_pretrained(*args, **kwargs)
+        old = dict(enumerate(processor.labels if labels is None else labels))
+        processor.labels = changed_labels(old, id2label, num_labels)
+        return processor
 
     # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
 
@@ -213,7 +229,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         readable |= {"video" if name == "visual" else name for name in self.feature_extractor.backends}
         if self.tokenizer is not None:
             readable.add("text")
-        for key in _CONTENT:
+        for key in STREAM_KEYS:
             if key not in readable and any(
                 utterance.get(key) is not None for utterance in conversation["utterances"]
             ):
