@@ -2,6 +2,8 @@ import csv
 import json
 import unicodedata
 from collections.abc import Callable
+from datetime import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redifu.data import readers
 from redifu.data.readers import conversation_from_line, conversations_from_dataset, read_conversations
 from redifu.model.feature_extraction_redifu import FOLDER
 
@@ -209,12 +212,25 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
             b"dialogue_id,speaker,text_features\n1,A," + b"[" * 100_000,
             "dialogue 1, utterance 0: text_features: expected a list of at least one number, got '[[[[",
         ),
+        ("a.txt", b"", "expected at least one conversation, got none"),
+        ("a.txt", b"Ana: hi\nand so on\n", "line 2: expected Speaker: text, got 'and so on'"),
+        ("a.txt", b"10:31 Ana: hi", "line 1: expected Speaker: text, got '10:31 Ana: hi'"),
+        ("a.txt", b"https://example.org: look", "line 1: expected Speaker: text, got 'https"),
+        ("a.txt", b"[14.03.25, 20:15:09] Ana: hi", "line 1: expected Speaker: text, got '[14.03.25"),
+        ("a.txt", b"\nAna: caf\xe9", "line 2: the text is neither UTF-8 nor UTF-16"),
+        ("a.json", b'{"segments": []}', "dialogue a-0: expected a list of at least one utterance, got []"),
+        (
+            "a.json",
+            b'{"segments": [{"text": "hi", "start": 1, "end": 1}]}',
+            "dialogue a-0, utterance 0: end: expected a time after start 1",
+        ),
+        ("a.json", b'{"segments": [1]}', "dialogue a-0, utterance 0: expected an object, got 1"),
         ("a.csv", b"\x1b[31m", "expected the columns dialogue_id, speaker, got '\\x1b[31m'"),
         ("a.parquet", b"PAR1", "not a Parquet file: "),
         (
-            "a.txt",
+            "a.md",
             b"Ana: hi",
-            "expected a file name ending in one of .json, .jsonl, .csv, .parquet, got '.txt'",
+            "expected a file name ending in one of .json, .jsonl, .txt, .csv, .parquet, got '.md'",
         ),
     ],
 )
@@ -239,6 +255,42 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path, ending: str, n
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="neither a `Dataset` directory nor a `DatasetDict`"):
         read_conversations(tmp_path)
+
+
+# Transcripts
+
+
+def test_a_transcript_is_one_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.txt"
+    path.write_text("Ana: Hi: you?\n\n  小明：你好 \r\n", "utf-8-sig")
+    said = [{"speaker": "Ana", "text": "Hi: you?"}, {"speaker": "小明", "text": "你好"}]
+    assert list(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+
+
+SEGMENTS = [
+    {"start": 0.5, "end": 1.0, "text": " Hi  there.", "speaker": "SPEAKER_00", "words": []},
+    {"start": 1.0, "end": 2.0, "text": " Hello."},
+    {"start": 2.0, "end": 2.5, "text": " "},
+]
+SAID = [
+    {"speaker": "SPEAKER_00", "text": "Hi there.", "start": 0.5, "end": 1.0},
+    {"speaker": "unknown", "text": "Hello.", "start": 1.0, "end": 2.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("a.json", {"segments": SEGMENTS, "word_segments": [], "language": "en"}, ["a-0"]),
+        ("a.json", SEGMENTS, ["a-0"]),
+        ("a.json", [{"segments": SEGMENTS}, {"id": "b", "segments": SEGMENTS}], ["a-0", "b"]),
+        ("a.jsonl", {"id": "b", "segments": SEGMENTS}, ["b"]),
+    ],
+)
+def test_segments_of_whisperx_are_utterances(tmp_path: Path, name: str, content: Any, ids: list[str]) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps(content), "utf-8")
+    assert list(read_conversations(path)) == [{"id": each, "utterances": SAID} for each in ids]
 
 
 # Tables
@@ -288,6 +340,93 @@ def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
         list(read_conversations(write(tmp_path / "talk.json", TALK), split="dev"))
     with pytest.raises(ValueError, match="expected the columns split, got dialogue_id, turn"):
         list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
+
+
+def test_a_table_without_dialogues_is_one_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.csv"
+    path.write_text("speaker,text\nAna,Hi.\nBen,Hello.\n", "utf-8")
+    said = [{"speaker": "Ana", "text": "Hi."}, {"speaker": "Ben", "text": "Hello."}]
+    assert list(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+
+
+def test_a_table_without_dialogues_may_have_turns_and_splits(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.csv"
+    path.write_text("split,turn,speaker,text\na,2,Ana,3\na,1,Ben,2\nb,1,Ana,1\n", "utf-8")
+    read = [(each["id"], [one["text"] for one in each["utterances"]]) for each in read_conversations(path)]
+    assert read == [("dinner", ["2", "3"]), ("dinner", ["1"])]
+
+
+def test_dialogues_under_a_name_of_its_own_are_not_joined_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text("call,speaker,text\n1,Ana,Hi.\n2,Ben,Hello.\n", "utf-8")
+    with pytest.raises(ValueError, match=r"expected the columns dialogue_id, got call, speaker, text; col"):
+        list(read_conversations(path))
+    named = read_conversations(path, columns={"dialogue_id": "call"})
+    assert [each["id"] for each in named] == ["1", "2"]
+
+
+OWN_NAMES = {"dialogue_id": "call", "speaker": "who", "text": "Utterance", "label": "feels", "turn": "no"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_map_the_names_of_a_table(tmp_path: Path, ending: str) -> None:
+    import datasets
+
+    path = write(tmp_path / f"talk.{ending}", TALK)
+    read = partial(pd.read_csv, keep_default_na=False) if ending == "csv" else pd.read_parquet
+    frame = read(path)
+    frame = frame.rename(columns=OWN_NAMES).assign(text="not this one")
+    own = tmp_path / f"own.{ending}"
+    frame.to_csv(own, index=False) if ending == "csv" else frame.to_parquet(own)
+    expected = list(read_conversations(path))
+    assert list(read_conversations(own, columns=OWN_NAMES)) == expected
+    if ending == "parquet":
+        dataset = datasets.Dataset.from_pandas(frame)
+        assert list(conversations_from_dataset(dataset, columns=OWN_NAMES)) == TALK
+
+
+def test_columns_may_swap_names(tmp_path: Path) -> None:
+    path = tmp_path / "swapped.csv"
+    path.write_text("text,speaker\nAna,Hi.\n", "utf-8")
+    (read,) = read_conversations(path, columns={"text": "speaker", "speaker": "text"})
+    assert read["utterances"] == [{"speaker": "Ana", "text": "Hi."}]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "complaint"),
+    [
+        ("a.csv", {"text": "Words"}, "expected the columns Words, got speaker, text"),
+        ("a.csv", {"words": "text"}, f"expected columns for {', '.join(readers.COLUMNS)}, got words"),
+        ("a.csv", {"text": "text", "label": "text"}, "expected a column for each name, got text, text"),
+        ("a.json", {"text": "Words"}, "columns can only be renamed in a table, got .json"),
+    ],
+)
+def test_columns_that_cannot_be_mapped_are_refused(
+    tmp_path: Path, name: str, columns: dict[str, str], complaint: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("speaker,text\nAna,Hi.\n", "utf-8")
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path, columns=columns))
+    assert str(error.value) == f"{path}: {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("2", 2.0), ("1:02", 62.0), ("01:02:03", 3723.0), ("0:00:01.25", 1.25), ("00:00:01,5", 1.5)],
+)
+def test_times_of_a_table_may_be_clock_times(tmp_path: Path, cell: str, expected: float) -> None:
+    path = tmp_path / "clock.csv"
+    path.write_text(f'speaker,text,start,end\nAna,Hi.,"{cell}",9:00:00\n', "utf-8")
+    (read,) = read_conversations(path)
+    assert read["utterances"] == [{"speaker": "Ana", "text": "Hi.", "start": expected, "end": 32400.0}]
+
+
+def test_times_of_a_parquet_file_may_be_times_of_a_clock(tmp_path: Path) -> None:
+    times = {"start": [time(0, 0, 1, 500_000)], "end": [time(1, 1, 1)]}
+    pd.DataFrame({"speaker": ["Ana"], "text": ["Hi."], **times}).to_parquet(tmp_path / "timed.parquet")
+    (read,) = read_conversations(tmp_path / "timed.parquet")
+    assert [read["utterances"][0][name] for name in ("start", "end")] == [1.5, 3661.0]
 
 
 def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:
