@@ -88,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "conversations",
         metavar="CONVERSATIONS",
-        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one and skips wrong ones",
+        help="JSON, JSONL, CSV, Parquet or .txt file; - answers JSON lines one by one and skips wrong ones",
     )
+    _add_columns(predict)
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     predict.add_argument(
         "--explain", action="store_true", help="add what each emotion was recognised from, in JSON lines"
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
     evaluate.add_argument("--split", help="the split to read of a file with several")
+    _add_columns(evaluate)
     evaluate.add_argument(
         "--robustness", metavar="GRID.yaml", help="score it in noise and with streams missing, too"
     )
@@ -130,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     extract = _command(commands, "extract", _extract, "read the media of conversations into features")
     extract.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
+    _add_columns(extract)
     extract.add_argument("--output", metavar="DIR", required=True, help="folder to write, or to go on with")
     for stream, backends in _BACKENDS.items():
         name = f"--{stream}-backend"
@@ -145,12 +148,15 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
     )
     kind = prepare.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument(
+        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV, whisperX's JSON"
+    )
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
     noise = _command(commands, "add-noise", _add_noise, "copy conversations with noise in their sounds")
     noise.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
+    _add_columns(noise)
     noise.add_argument("--output", metavar="DIR", required=True, help="folder to write")
     noise.add_argument("--split", help="the split to read of a file with several")
     decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
@@ -173,6 +179,18 @@ def _command(
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    example = "names of a table's columns by ours: text=Utterance,speaker=Speaker"
+    parser.add_argument("--columns", metavar="OURS=THEIRS,...", type=_columns, help=example)
+
+
+def _columns(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
+        raise argparse.ArgumentTypeError(f"expected OURS=THEIRS,..., got {text!r}")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -223,14 +241,16 @@ def _predictions(
     explained = options.explain or options.html is not None
     predict = partial(explain_conversations if explained else predict_conversations, model, processor)
     if options.conversations == "-":
+        if options.columns:
+            raise ValueError("--columns needs a table, got JSON lines from stdin")
         lines = sys.stdin.buffer
         return answer_lines(predict, lines, check=processor.check, source="stdin", refuse=refuse), None
-    given = read_conversations(options.conversations, check=processor.check)
+    given = read_conversations(options.conversations, columns=options.columns, check=processor.check)
     if options.output is None and options.html is None:
         return predict(given), None
     # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
     number = sum(len(conversation["utterances"]) for conversation in given)
-    return predict(read_conversations(options.conversations)), number
+    return predict(read_conversations(options.conversations, columns=options.columns)), number
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -260,7 +280,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
     model, processor = _load(options.model)
-    given = read_conversations(options.data, split=options.split, check=processor.check)
+    given = read_conversations(
+        options.data, split=options.split, columns=options.columns, check=processor.check
+    )
     metrics = evaluate_conversations(model, processor, given)
     print_metrics(metrics)
     if grid is not None:
@@ -276,7 +298,7 @@ def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any
     from redifu.evaluation.plots import plot_severity
     from redifu.evaluation.robustness import evaluate_robustness
 
-    given = read_conversations(options.data, split=options.split)
+    given = read_conversations(options.data, split=options.split, columns=options.columns)
     rows = evaluate_robustness(model, processor, given, grid).rows
     print_robustness(rows)
     if options.output is not None:
@@ -319,7 +341,7 @@ def _extract(options: argparse.Namespace) -> int:
         visual_backend=visual_backend,
         face_detector=options.face_detector,
     )
-    conversations = list(read_conversations(options.conversations))
+    conversations = list(read_conversations(options.conversations, columns=options.columns))
     with extraction_progress() as report:
         failed = extract_conversations(
             conversations,
@@ -358,7 +380,7 @@ def _add_noise(options: argparse.Namespace) -> None:
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
-    given = read_conversations(options.conversations, split=options.split)
+    given = read_conversations(options.conversations, split=options.split, columns=options.columns)
     print(write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed))
 
 

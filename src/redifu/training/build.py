@@ -59,7 +59,10 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict
         if (source := recipe.data.source(name)) is None:
             continue
         path = expand(source.path)
-        data[name] = list(read_conversations(path, split=source.split, check=processor.check))
+        given = read_conversations(
+            path, split=source.split, columns=recipe.data.columns, check=processor.check
+        )
+        data[name] = list(given)
         if all(one.get("label") is None for each in data[name] for one in each["utterances"]):
             raise ValueError(f"{path}: expected labelled utterances for data.{name}, got none with a label")
     return data
