@@ -386,7 +386,7 @@ def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
     assert tuple(ENGINES) == _ENGINES
 
 
-@pytest.mark.parametrize(("package", "extra"), [("librosa", "media"), ("ray", "ray")])
+@pytest.mark.parametrize(("package", "extra"), [("av", "media"), ("ray", "ray")])
 def test_a_package_that_is_not_installed_gets_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -33,7 +33,7 @@ def commands(guide: Path) -> list[list[str]]:
 def test_the_fine_tuning_guide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     for name in ("examples", "model_cards"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "runs").mkdir()
@@ -81,7 +81,7 @@ def test_the_recorded_faces_have_action_units_as_openface_writes_them() -> None:
 
 
 def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     extractor = ReDiFuFeatureExtractor(audio_backend="log_mel", visual_backend="action_units")
     (conversation,) = read_conversations(RECORDED)
     read = extractor.read_media(conversation)
@@ -103,7 +103,7 @@ def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
 
 @pytest.mark.slow
 def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path) -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     features, model = tmp_path / "features", tmp_path / "model"
     assert main(["extract", str(RECORDED), "--output", str(features)]) == 0
     utterances = next(read_conversations(features))["utterances"]
