@@ -160,7 +160,7 @@ def test_predict_reads_own_tables_and_transcripts(folder: Path, tmp_path: Path) 
     table.write_text("Who,Utterance\nAna,great\nBen,not so great\n", encoding="utf-8")
     transcript.write_text("Ana: great\nBen: not so great\n", encoding="utf-8")
     answers = []
-    for given in ([str(table), "--columns", "text=Utterance, speaker=Who"], [str(transcript)]):
+    for given in ([str(table), "--columns", "text=Utterance,speaker=Who"], [str(transcript)]):
         assert main(["predict", str(folder / "model"), *given, "--output", str(tmp_path / "a.jsonl")]) == 0
         answers += lines_of(tmp_path / "a.jsonl")
     assert answers[0] == answers[1]
@@ -618,7 +618,7 @@ def test_data_without_labels_can_not_be_scored(
             ["evaluate", "a", "b", "--ouput", "c"],
             ["prepare", "a", "--output", "b"],
         ),
-        *(["predict", "a", "b", "--columns", mapping] for mapping in ("text", "=Words", "text=Words,")),
+        *(["predict", "a", "b", "--columns", mapping] for mapping in ("text", "", "text=Words,")),
     ],
 )
 def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

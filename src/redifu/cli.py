@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from redifu.console import (
     counted,
     extraction_progress,
+    mapping,
     print_metrics,
     print_predictions,
     print_robustness,
@@ -90,7 +91,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CONVERSATIONS",
         help="JSON, JSONL, CSV, Parquet or .txt file; - answers JSON lines one by one and skips wrong ones",
     )
-    _add_columns(predict)
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     predict.add_argument(
         "--explain", action="store_true", help="add what each emotion was recognised from, in JSON lines"
@@ -110,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
     evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
     evaluate.add_argument("--split", help="the split to read of a file with several")
-    _add_columns(evaluate)
     evaluate.add_argument(
         "--robustness", metavar="GRID.yaml", help="score it in noise and with streams missing, too"
     )
@@ -132,7 +131,6 @@ def _parser() -> argparse.ArgumentParser:
 
     extract = _command(commands, "extract", _extract, "read the media of conversations into features")
     extract.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
-    _add_columns(extract)
     extract.add_argument("--output", metavar="DIR", required=True, help="folder to write, or to go on with")
     for stream, backends in _BACKENDS.items():
         name = f"--{stream}-backend"
@@ -156,12 +154,14 @@ def _parser() -> argparse.ArgumentParser:
 
     noise = _command(commands, "add-noise", _add_noise, "copy conversations with noise in their sounds")
     noise.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
-    _add_columns(noise)
     noise.add_argument("--output", metavar="DIR", required=True, help="folder to write")
     noise.add_argument("--split", help="the split to read of a file with several")
     decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
     noise.add_argument("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
     noise.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (%(default)s)")
+
+    for each in (predict, evaluate, extract, noise):
+        each.add_argument("--columns", metavar="text=Utterance,...", type=mapping, help="names in a table")
 
     serve = _command(commands, "serve", _serve, "answer over HTTP")
     serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
@@ -179,18 +179,6 @@ def _command(
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(run=run)
     return parser
-
-
-def _add_columns(parser: argparse.ArgumentParser) -> None:
-    example = "names of a table's columns by ours: text=Utterance,speaker=Speaker"
-    parser.add_argument("--columns", metavar="OURS=THEIRS,...", type=_columns, help=example)
-
-
-def _columns(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(ours.strip() and theirs.strip() for ours, _, theirs in pairs):
-        raise argparse.ArgumentTypeError(f"expected OURS=THEIRS,..., got {text!r}")
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -280,10 +268,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
     model, processor = _load(options.model)
-    given = read_conversations(
-        options.data, split=options.split, columns=options.columns, check=processor.check
-    )
-    metrics = evaluate_conversations(model, processor, given)
+    read = partial(read_conversations, options.data, split=options.split, columns=options.columns)
+    metrics = evaluate_conversations(model, processor, read(check=processor.check))
     print_metrics(metrics)
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, model, processor, grid)
@@ -337,9 +323,7 @@ def _extract(options: argparse.Namespace) -> int:
     given = (options.audio_backend, options.visual_backend)
     audio_backend, visual_backend = (None if backend == "none" else backend for backend in given)
     extractor = ReDiFuFeatureExtractor(
-        audio_backend=audio_backend,
-        visual_backend=visual_backend,
-        face_detector=options.face_detector,
+        audio_backend=audio_backend, visual_backend=visual_backend, face_detector=options.face_detector
     )
     conversations = list(read_conversations(options.conversations, columns=options.columns))
     with extraction_progress() as report:

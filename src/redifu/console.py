@@ -86,6 +86,11 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
+def mapping(text: str) -> dict[str, str]:
+    """Read "text=Utterance,speaker=Speaker"; argparse names this function where it cannot be read."""
+    return dict(pair.split("=", 1) for pair in text.split(","))
+
+
 def counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
     """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
     console = Console(stderr=True)

@@ -103,7 +103,7 @@ def test_silence_is_a_number_and_no_sound_is_refused(backbone: Any) -> None:
 @pytest.mark.parametrize("bins", [80, 128])
 def test_spectrograms_are_those_of_transformers(bins: int) -> None:
     extractor = WhisperFeatureExtractor(feature_size=bins)
-    assert (FRAME, HOP) == (extractor.n_fft, extractor.hop_length)
+    assert (extractor.n_fft, extractor.hop_length) == (FRAME, HOP)
     values = sounds(PIECE)[0].expand(2, -1) * torch.tensor([[1.0], [1e-3]])
     # Each waveform has a floor of its own, so that a loud one beside it changes nothing.
     alone = [extractor(row.numpy(), sampling_rate=16000, max_length=PIECE) for row in values]
