@@ -153,6 +153,37 @@ def test_predict_shows_count_and_rate_on_a_terminal(
     assert "/s" in err
 
 
+def test_predict_reads_own_tables_and_transcripts(folder: Path, tmp_path: Path) -> None:
+    table, transcript = tmp_path / "talk.csv", tmp_path / "talk.txt"
+    table.write_text("Who,Utterance\nAna,great\nBen,not so great\n", encoding="utf-8")
+    transcript.write_text("Ana: great\nBen: not so great\n", encoding="utf-8")
+    answers = []
+    for given in ([str(table), "--columns", "text=Utterance,speaker=Who"], [str(transcript)]):
+        assert main(["predict", str(folder / "model"), *given, "--output", str(tmp_path / "a.jsonl")]) == 0
+        answers += lines_of(tmp_path / "a.jsonl")
+    assert answers[0] == answers[1]
+    assert answers[0]["id"] == "talk"
+    assert [one["speaker"] for one in answers[0]["utterances"]] == ["Ana", "Ben"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "extract", "add-noise"])
+def test_a_column_that_is_not_there_gets_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    table = tmp_path / "talk.csv"
+    table.write_text("Who,Utterance\nAna,great\n", encoding="utf-8")
+    model = [str(folder / "model")] if command in ("predict", "evaluate") else []
+    written = [] if model else ["--output", str(tmp_path / "out")]
+    noise = ["--snr", "0", "5"] if command == "add-noise" else []
+    arguments = [command, *model, str(table), *written, *noise, "--columns", "text=Words,speaker=Who"]
+    assert "talk.csv: expected the columns Words, got Who, Utterance" in refused(capsys, *arguments)
+
+
+def test_columns_of_lines_from_stdin_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", str(folder / "model"), "-", "--columns", "text=Words"]
+    assert "--columns needs a table, got JSON lines from stdin" in refused(capsys, *command)
+
+
 def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversations = toy_conversations(2900, seed=9)
     assert sum(len(each["utterances"]) for each in conversations) > 10_000
@@ -346,7 +377,7 @@ def test_add_noise_makes_copies_that_extract_reads(
     assert complaint.endswith("the lower first, got 20 -5\n")
 
 
-@pytest.mark.parametrize(("package", "extra"), [("librosa", "media"), ("ray", "ray")])
+@pytest.mark.parametrize(("package", "extra"), [("av", "media"), ("ray", "ray")])
 def test_a_package_that_is_not_installed_gets_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -570,7 +601,16 @@ def test_data_without_labels_can_not_be_scored(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"], ["prepare", "a", "--output", "b"]],
+    [
+        *(
+            [],
+            ["predit"],
+            ["predict"],
+            ["evaluate", "a", "b", "--ouput", "c"],
+            ["prepare", "a", "--output", "b"],
+        ),
+        *(["predict", "a", "b", "--columns", mapping] for mapping in ("text", "", "text=Words,")),
+    ],
 )
 def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

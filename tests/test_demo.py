@@ -19,7 +19,7 @@ from redifu.media.reading import AUDIO_BACKENDS
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 pytest.importorskip("gradio", reason="the demo needs the extra `demo`")
-pytest.importorskip("librosa", reason="the recording of the demo needs the extra `media`")
+pytest.importorskip("av", reason="the recording of the demo needs the extra `media`")
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.py"

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from redifu.console import (
     counted,
     extraction_progress,
+    mapping,
     print_metrics,
     print_predictions,
     print_robustness,
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "conversations",
         metavar="CONVERSATIONS",
-        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one and skips wrong ones",
+        help="JSON, JSONL, CSV, Parquet or .txt file; - answers JSON lines one by one and skips wrong ones",
     )
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     predict.add_argument(
@@ -145,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
     )
     kind = prepare.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument(
+        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV, whisperX's JSON"
+    )
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
@@ -156,6 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
     noise.add_argument("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
     noise.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (%(default)s)")
+
+    for each in (predict, evaluate, extract, noise):
+        each.add_argument("--columns", metavar="text=Utterance,...", type=mapping, help="names in a table")
 
     serve = _command(commands, "serve", _serve, "answer over HTTP")
     serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
@@ -190,9 +196,12 @@ def _predict(options: argparse.Namespace) -> int:
 
     explain = options.explain or options.html is not None
     if options.conversations == "-":
+        if options.columns:
+            raise ValueError("--columns needs a table, got JSON lines from stdin")
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
     else:
-        answers = recogniser.predict(recogniser.read(options.conversations), explain=explain)
+        given = recogniser.read(options.conversations, columns=options.columns)
+        answers = recogniser.predict(given, explain=explain)
     if options.output is None and options.html is None:
         print_predictions(answers, as_lines=as_lines)
         return 2 if refused else 0
@@ -242,7 +251,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
     recogniser = _load(options.model)
-    given = list(recogniser.read(options.data, split=options.split))
+    given = list(recogniser.read(options.data, split=options.split, columns=options.columns))
     metrics = evaluate_conversations(recogniser.model, recogniser.processor, given)
     print_metrics(metrics)
     if grid is not None:
@@ -298,11 +307,9 @@ def _extract(options: argparse.Namespace) -> int:
     given = (options.audio_backend, options.visual_backend)
     audio_backend, visual_backend = (None if backend == "none" else backend for backend in given)
     extractor = ReDiFuFeatureExtractor(
-        audio_backend=audio_backend,
-        visual_backend=visual_backend,
-        face_detector=options.face_detector,
+        audio_backend=audio_backend, visual_backend=visual_backend, face_detector=options.face_detector
     )
-    conversations = list(read_conversations(options.conversations))
+    conversations = list(read_conversations(options.conversations, columns=options.columns))
     with extraction_progress() as report:
         failed = extract_conversations(
             conversations,
@@ -341,7 +348,7 @@ def _add_noise(options: argparse.Namespace) -> None:
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
-    given = read_conversations(options.conversations, split=options.split)
+    given = read_conversations(options.conversations, split=options.split, columns=options.columns)
     print(write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed))
 
 

@@ -84,6 +84,11 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
+def mapping(text: str) -> dict[str, str]:
+    """Read "text=Utterance,speaker=Speaker"; argparse names this function where it cannot be read."""
+    return dict(pair.split("=", 1) for pair in text.split(","))
+
+
 def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     """Pass predictions on; show on stderr how many utterances are done, and how fast."""
     console = Console(stderr=True)

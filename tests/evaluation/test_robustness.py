@@ -175,6 +175,7 @@ SOUND_GRID = Grid(
 
 def spoken_conversations(folder):
     """Two dialogues of one recording with a span each, and of a file for each utterance; one has no sound."""
+    pytest.importorskip("av", reason="the extra media is not installed")
     made_media = pytest.importorskip("media.made_media", reason="the extra media is not installed")
     generator = np.random.default_rng(0)
     tones = [made_media.tone(0.6, frequency=frequency) for frequency in (150, 220, 300, 410)]

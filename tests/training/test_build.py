@@ -14,7 +14,7 @@ from media.made_media import tone, write_sound
 from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.training.build import build_model
+from redifu.training.build import build_model, read_data
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 
@@ -53,6 +53,17 @@ def test_a_model_is_trained_on_files(tmp_path: Path) -> None:
     )
     assert inputs["modality_mask"].tolist() == [[[False, True, False], [True, False, False]]]
     assert trained(**inputs).logits.isfinite().all()
+
+
+def test_a_recipe_maps_the_columns_of_its_tables(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text('Who,feels,values\nAna,a,"[1, 2, 3]"\nBen,b,"[3, 2, 1]"\n', encoding="utf-8")
+    names = {"speaker": "Who", "label": "feels", "text_features": "values"}
+    data = {"train": str(path), "labels": ["a", "b"], "columns": names}
+    own = Recipe.from_dict({"model": SMALL, "data": data, "training": {"output": str(tmp_path / "model")}})
+    (conversation,) = read_data(own, build_model(own)[1])["train"]
+    said = [(one["speaker"], one["label"], one["text_features"]) for one in conversation["utterances"]]
+    assert said == [("Ana", "a", [1, 2, 3]), ("Ben", "b", [3, 2, 1])]
 
 
 def test_a_checkpoint_is_given_a_stream(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,9 @@ class Recogniser:
         several = isinstance(given, Sequence) and not isinstance(given, str)
         return answers if several or len(answers) != 1 else answers[0]
 
-    def read(self, given: Any, *, split: str | None = None) -> Iterator[Conversation]:
+    def read(
+        self, given: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None
+    ) -> Iterator[Conversation]:
         """Read and validate conversations, lazily.
 
         Args:
@@ -90,6 +92,7 @@ class Recogniser:
                 it, in which audio and video may be arrays, too; a list of such dicts; a datasets Dataset; or
                 conversations that were read before.
             split: the split to read of a file or Dataset with several.
+            columns: names of a table's columns by ours, {"text": "Utterance"}.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -97,9 +100,9 @@ class Recogniser:
                 model.
         """
         if isinstance(given, str | Path):
-            return read_conversations(given, split=split, check=self.check)
+            return read_conversations(given, split=split, columns=columns, check=self.check)
         if hasattr(given, "with_format"):
-            return conversations_from_dataset(given, split=split, check=self.check)
+            return conversations_from_dataset(given, split=split, columns=columns, check=self.check)
         if isinstance(given, Mapping | Conversation):
             given = [given]
         if not isinstance(given, Iterable):

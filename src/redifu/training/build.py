@@ -65,7 +65,10 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conv
             continue
         path = expand(source.path)
         given = read_conversations(
-            path, split=source.split, check=lambda each: processor.check(each.to_inputs())
+            path,
+            split=source.split,
+            columns=recipe.data.columns,
+            check=lambda each: processor.check(each.to_inputs()),
         )
         data[name] = [read_media(each, extractor, streams=streams) for each in given]
         if all(one.label is None for each in data[name] for one in each.utterances):
