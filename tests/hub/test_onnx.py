@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Of every stream it would be the same graph thrice; and edges become dense ids.
-SMALLER = {"relation_modalities": ["text"], "graph_implementation": "sparse"}
+SMALLER = {"relation_modalities": ["text"], "edges": True}
 
 
 @pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed", "whole", "consistent"])
@@ -64,7 +64,7 @@ def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> Non
 
 
 FUSIONS: dict[str, dict[str, Any]] = {
-    "bert": {"fusion": "text_diffusion", "quality_size": 2, "relation_modalities": []},
+    "bert": {"fusion": "text_diffusion", "relation_modalities": []},
     "roberta": {"fusion": "concat", "relation_modalities": ["text"]},
     "modernbert": {"fusion": "concat", "relation_modalities": []},
 }

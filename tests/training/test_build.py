@@ -40,13 +40,13 @@ def recipe(path: Path, output: Path, model: dict[str, Any]) -> Recipe:
     return Recipe.from_dict({"model": model, "data": data, "training": training})
 
 
-def test_a_model_is_trained_on_files_and_their_quality(tmp_path: Path) -> None:
-    model = {**SMALL, "fusion": "text_diffusion", "quality_size": 4}
+def test_a_model_is_trained_on_files(tmp_path: Path) -> None:
+    model = {**SMALL, "fusion": "text_diffusion"}
     folder = train(recipe(write_data(tmp_path), tmp_path / "model", model))
     trained, processor = load_pretrained(folder)
     assert trained.config.audio_size == LOG_MEL_SIZE
     statistics = processor.feature_extractor.statistics
-    assert sorted(statistics) == ["audio", "audio_quality", "text"]
+    assert sorted(statistics) == ["audio", "text"]
     spoken = {"speaker": "A", "audio": {"array": tone(0.4), "sampling_rate": 16000}}
     inputs = processor(
         {"id": "d", "utterances": [spoken, {"speaker": "B", "text_features": [1.0, 2.0, 3.0]}]}

@@ -42,7 +42,7 @@ class _Exported(nn.Module):
         input_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         embeddings = embed_texts(self.model.redifu.text_backbone, input_ids, mask)
         written = inputs["utterance_mask"] & inputs["modality_mask"][..., MODALITIES.index("text")]
-        # The how-manieth text an utterance is; where it has none, any will do: the model masks it.
+        # The index of each utterance's text; an utterance without one takes any row, and the model masks it.
         rows = (written.flatten().long().cumsum(0) - 1).clamp_min(0)
         grid = embeddings.index_select(0, rows).unflatten(0, written.shape)
         return self.model(text_features=grid, **rest).logits, embeddings
@@ -55,7 +55,7 @@ def export_onnx(
 
     Its inputs are the model's: utterance_mask and modality_mask bool, speaker_ids int64, NAME_features
     float32, input_ids and attention_mask int64, none left out. A stream that a batch lacks is zeros that the
-    modality mask hides. Its outputs are logits and, of texts, text_embeddings (texts, text size).
+    modality mask hides. Its outputs are calibrated logits and, of texts, text_embeddings (texts, text size).
 
     Args:
         model: left as it is.
@@ -77,8 +77,6 @@ def export_onnx(
         raise ValueError(f"expected a .onnx file in a folder that exists, got {output}")
     onnx = optional_package("onnx", extra="onnx")
     traced = copy.deepcopy(model).float().eval()
-    # Edges would be as many as a batch happens to have; dense ids say the same.
-    traced.config.graph_implementation = "auto"
     traced.config.name_or_path = ""  # a place on this machine is no part of an export
     with TemporaryDirectory(dir=output.parent) as folder:
         file = Path(folder, output.name)
@@ -132,8 +130,6 @@ def sample_inputs(
         if name != "text" or not as_texts:
             size = getattr(config, f"{name}_size")
             inputs[f"{name}_features"] = torch.randn(batch, utterances, size, generator=random)
-    if config.quality_size is not None:
-        inputs["quality_features"] = torch.randn(batch, utterances, 2, config.quality_size, generator=random)
     if as_texts:
         written = int(modality_mask[..., MODALITIES.index("text")].sum())
         inputs |= _sample_texts(config, written, tokens, random)
@@ -178,7 +174,10 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
     for node in graph.graph.node:
         # Where each node comes from, with the places of source files on this machine.
         node.ClearField("metadata_props")
-    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(model.config.to_dict())})
+    # The graph divides by the temperature itself, and exports of earlier versions do not: what is left to
+    # divide by is what the configuration of an export says.
+    configuration = model.config.to_dict() | {"temperature": 1.0}
+    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(configuration)})
     return graph
 
 

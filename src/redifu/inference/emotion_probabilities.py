@@ -10,7 +10,7 @@ from torch import Tensor
 def emotion_probabilities(
     model: Any, inputs: Mapping[str, Tensor], *, conversations: Sequence[Mapping[str, Any]]
 ) -> Tensor:
-    """Predict a batch, calibrated by the temperature of the model; it is put in evaluation mode.
+    """Predict a batch; the model is put in evaluation mode.
 
     Args:
         model: a ReDiFuForEmotionRecognition.
@@ -29,17 +29,17 @@ def emotion_probabilities(
 def probabilities_and_output(
     model: Any, inputs: Mapping[str, Any], *, conversations: Sequence[Mapping[str, Any]]
 ) -> tuple[Tensor, Any]:
-    """Do as `emotion_probabilities`; return the model's output, too, None of a batch with nothing to read."""
+    """Predict as `emotion_probabilities`, and return the model's output: None if there is nothing to read."""
     usable = inputs["modality_mask"].bool().any(-1)
     probabilities = torch.full((*usable.shape, len(model.config.labels)), torch.nan, device=usable.device)
     output = None
-    # A model refuses a batch with nothing to read, which in another batching is a part of one.
+    # A model rejects a batch with nothing to read, which is a part of a larger batch elsewhere.
     if usable.any():
-        # Set here and not once: whoever predicts now and then may train in between.
+        # Set at every call: the caller may train between two predictions.
         model.eval()
         with torch.no_grad():
             output = model(**inputs)
-        probabilities[usable] = (output.logits[usable].float() / model.config.temperature).softmax(-1)
+        probabilities[usable] = output.logits[usable].float().softmax(-1)
     broken = usable & ~probabilities.isfinite().all(-1)
     if broken.any():
         name = conversations[int(broken.any(1).nonzero()[0])].get("id")

@@ -108,7 +108,7 @@ def _from_scratch(
     ready = {
         f"{name}_size": getattr(config, f"{name}_size") for name in config.modalities if name not in backbones
     }
-    extractor = ReDiFuFeatureExtractor(quality_size=config.quality_size, **ready, **reading)
+    extractor = ReDiFuFeatureExtractor(**ready, **reading)
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
 
 
@@ -195,7 +195,6 @@ def _from_checkpoint(
         model = _with_config(model, ReDiFuConfig(**values))
     model.config.temperature = 1.0  # that of the checkpoint calibrates weights that are about to change
     reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
-    reading["quality_size"] = model.config.quality_size
     extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
     return model, ReDiFuProcessor(extractor, processor.tokenizer, labels=labels, **options)
