@@ -40,8 +40,8 @@ class OnnxModel:
         """
         onnx = optional_package("onnx", extra="onnx")
         undecodable = optional_package("google.protobuf.message", extra="onnx").DecodeError
-        # The last is of a graph whose weights lie in files outside of its folder.
-        broken = (undecodable, KeyError, onnx.checker.ValidationError)
+        # The last two: weights in files outside of the folder, and a configuration that is no longer read.
+        broken = (undecodable, KeyError, onnx.checker.ValidationError, ValueError)
         try:
             graph = onnx.load(file)
             said = {entry.key: entry.value for entry in graph.metadata_props}

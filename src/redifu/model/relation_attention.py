@@ -224,8 +224,10 @@ class SpeakerSubgraphs(Subgraphs):
             window=self.config.relation_window,
             causal=self.config.causal,
         )
-        for name, relations in (("inter_speaker", inter), ("intra_speaker", intra)):
-            graph = self.get_submodule(name)
+        for name, graph, relations in (
+            ("inter_speaker", self.inter_speaker, inter),
+            ("intra_speaker", self.intra_speaker, intra),
+        ):
             states = self.relate(graph, states, relations, present, record=record, name=name)
             record.state(name, states)
         return states
