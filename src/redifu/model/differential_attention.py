@@ -5,7 +5,7 @@ Everywhere here "previous" and "next" mean the nearest utterance of the dialogue
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -90,31 +90,20 @@ class StreamAttention(nn.Module):
         super().__init__()
         self.config = config
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        present: Tensor,
-        positions: Tensor,
-        record: Recorder = NOTHING,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **where: Any) -> Tensor:
         """Return (batch, utterances, hidden), attended inside the stream; see `attention.attend`."""
         attended, _ = attend(
             query,
             key,
             value,
-            present=present,
-            positions=positions,
             config=self.config,
             num_heads=self.config.num_attention_heads,
             scale=self.scale,
             # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
             # and neither acts in evaluation (tests: golden).
             dropout_probability=self.config.dropout if self.training else 0.0,
-            record=record,
             name="encoded",
+            **where,
         )
         return attended
 
@@ -147,33 +136,27 @@ class DifferentialAttention(StreamAttention):
             nn.init.constant_(self.strength, 0.5)
 
     def forward(
-        self,
-        states: Tensor,
-        *,
-        positions: Tensor,
-        present: Tensor,
-        previous: Tensor,
-        following: Tensor,
-        record: Recorder = NOTHING,
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor, **where: Any
     ) -> Tensor:
         """Return (batch, utterances, hidden).
 
         Args:
             states: (batch, utterances, hidden).
-            positions: (batch, utterances) places within the dialogue, those of padding last.
             present: (batch, utterances) bool, the utterances that have the stream.
             previous: (batch, utterances) index of the utterance before that has it, its own for the first.
             following: (batch, utterances) index of the next such utterance, the first after the last.
-            record: keeps A1, (batch, heads, utterances, utterances).
+            where: `positions` and `record`, which keeps A1, of `attention.attend`.
         """
         query, key, value = self.qkv(states).chunk(3, dim=-1)
         if self.differential and not self.two_maps:
             value = value - take_utterances(value, following)
         value = value.masked_fill(~present[..., None], 0.0)
-        attended = self.attend(query, key, value, present=present, positions=positions, record=record)
+        attended = self.attend(query, key, value, present=present, **where)
         if self.two_maps:
             shifted = take_utterances(key, previous)
-            attended = attended - self.attend(query, shifted, value, present=present, positions=positions)
+            attended = attended - self.attend(
+                query, shifted, value, present=present, **(where | {"record": NOTHING})
+            )
         return self.output(self.strength * attended if self.differential else attended)
 
 
@@ -205,22 +188,14 @@ class DualMapAttention(StreamAttention):
         nn.init.normal_(self.lambda_vectors, std=0.1)
 
     def forward(
-        self,
-        states: Tensor,
-        *,
-        positions: Tensor,
-        present: Tensor,
-        previous: Tensor,
-        following: Tensor,
-        record: Recorder = NOTHING,
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor, **where: Any
     ) -> Tensor:
         """Return (batch, utterances, hidden); the arguments are those of `DifferentialAttention.forward`."""
         value = self.value(states).masked_fill(~present[..., None], 0.0)
         queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
-        first, second = (
-            self.attend(query, key, value, present=present, positions=positions, record=kept)
-            for (query, key), kept in zip(queries_keys, (record, NOTHING), strict=True)
-        )
+        (query, key), (other_query, other_key) = queries_keys
+        first = self.attend(query, key, value, present=present, **where)
+        second = self.attend(other_query, other_key, value, present=present, **(where | {"record": NOTHING}))
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
         heads = (self.config.num_attention_heads, -1)

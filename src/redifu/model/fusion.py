@@ -7,6 +7,7 @@ what the abstract describes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +48,7 @@ class CrossModalAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self,
-        states: Tensor,
-        others: Mapping[str, Tensor],
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-        record: Recorder = NOTHING,
+        self, states: Tensor, others: Mapping[str, Tensor], *, present: Mapping[str, Tensor], **where: Any
     ) -> Tensor:
         """Return the sum of the attentions to the other streams, (batch, utterances, hidden).
 
@@ -64,8 +59,7 @@ class CrossModalAttention(nn.Module):
             states: (batch, utterances, hidden) of the receiving stream, normed.
             others: the same of the other streams, by name.
             present: (batch, utterances) bool by stream.
-            positions: (batch, utterances) int, those of padding last.
-            record: keeps the weights by the name of the other stream.
+            where: `positions` and `record` of `attend`; the weights are named after the other stream.
         """
         size = self.config.hidden_size
         query = F.linear(states, self.qkv.weight[:size])
@@ -77,12 +71,11 @@ class CrossModalAttention(nn.Module):
                 key,
                 value,
                 present=present[name],
-                positions=positions,
                 config=self.config,
                 num_heads=self.heads,
                 scale=self.scale,
-                record=record,
                 name=name,
+                **where,
             )
             total = total + attended
             reached = reached + seen.to(states.dtype)
@@ -120,22 +113,12 @@ class MutualAttentionStream(GradientCheckpointingLayer):
         self.attention = CrossModalAttention(config) if len(config.modalities) > 1 else None
         self.feed_forward = GatedFeedForward(config)
 
-    def forward(
-        self,
-        states: Tensor,
-        normed: Mapping[str, Tensor],
-        name: str,
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-        record: Recorder = NOTHING,
-    ) -> Tensor:
-        """Return the fused stream (batch, utterances, hidden); see `CrossModalAttention.forward`."""
+    def forward(self, states: Tensor, normed: Mapping[str, Tensor], name: str, **where: Any) -> Tensor:
+        """Return the fused stream (batch, utterances, hidden); `where` is for `CrossModalAttention`."""
         if self.attention is None:
             return self.feed_forward(states, torch.zeros_like(states))
         others = {other: value for other, value in normed.items() if other != name}
-        received = self.attention(normed[name], others, present=present, positions=positions, record=record)
-        return self.feed_forward(states, received)
+        return self.feed_forward(states, self.attention(normed[name], others, **where))
 
 
 class MutualAttentionFusion(nn.Module):
@@ -229,13 +212,9 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         positions: Tensor,
         record: Recorder = NOTHING,
     ) -> FusedStreams:
-        """Fuse the streams.
+        """Fuse the streams; the arguments are those of `MutualAttentionFusion.forward`.
 
-        Args:
-            streams: (batch, utterances, hidden) by stream.
-            present: (batch, utterances) bool by stream.
-            positions: (batch, utterances) int, those of padding last.
-            record: keeps the weights under "text.sender", of the last step for the text itself.
+        The recorded weights from the text to itself are those of the last step.
         """
         text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
         normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
@@ -286,12 +265,7 @@ class ConcatFusion(nn.Module):
     """No exchange between the streams: they meet in the head, which reads them side by side."""
 
     def forward(
-        self,
-        streams: Mapping[str, Tensor],
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-        record: Recorder = NOTHING,
+        self, streams: Mapping[str, Tensor], *, present: Mapping[str, Tensor], **where: Any
     ) -> FusedStreams:
         """Return the streams as they are; the arguments are those of the other fusions."""
         return FusedStreams(dict(streams), present)

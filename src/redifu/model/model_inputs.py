@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .configuration_redifu import MODALITIES
+from .recorder import Recorder
 
 # What a model with a backbone takes in place of a stream's features, and its mask.
 RAW_INPUTS = {"text": "input_ids", "audio": "audio_values", "visual": "pixel_values"}
@@ -77,6 +78,7 @@ class Dialogues:
         speaker_ids: (batch, utterances) int, 0 for padding.
         positions: (batch, utterances) int, places within the dialogue; those of padding come last.
         consistency: as in `ReDiFuModelOutput`.
+        record: keeps states and weights on the way.
     """
 
     features: Mapping[str, Tensor | None]
@@ -84,6 +86,16 @@ class Dialogues:
     speaker_ids: Tensor
     positions: Tensor
     consistency: Tensor | None
+    record: Recorder
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Return what layers of one stream are told beside its states."""
+        record = self.record.within(f"{name}_")
+        return {"positions": self.positions, "present": self.present[name], "record": record}
+
+    def of_all(self) -> dict[str, Any]:
+        """Return what layers of all streams are told beside their states."""
+        return {"positions": self.positions, "present": self.present, "record": self.record}
 
 
 def takes_inputs(forward: Any) -> Any:

@@ -102,15 +102,13 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         """
         given = ReDiFuInputs(*features, **inputs)
         check_inputs(self.config, given)
-        record = self._recorder(given)
         batch = self._read(given)
         streams = {}
         for name in self.config.modalities:
-            projected = self._project(name, batch, record)
-            denoised = self._denoise(name, projected, batch, record)
-            streams[name] = self._relate_speakers(name, denoised, batch, record)
-        streams = self._relate_streams(streams, batch, record)
-        fused = self._fuse(streams, batch, record)
+            states = self._denoise(name, self._project(name, batch), batch)
+            streams[name] = self._relate_speakers(name, states, batch)
+        fused = self._fuse(self._relate_streams(streams, batch), batch)
+        record = batch.record
         return ReDiFuModelOutput(
             last_hidden_state=torch.cat(list(fused.streams.values()), dim=-1),
             present=torch.stack([fused.present[name] for name in fused.streams], dim=-1),
@@ -125,13 +123,6 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         """Return the relation subgraphs of a conversation as a HeteroData; see `conversation_graph`."""
         return conversation_graph(conversation, self.config)
 
-    def _recorder(self, given: ReDiFuInputs) -> Recorder:
-        wanted = (
-            getattr(self.config, field) if getattr(given, field) is None else getattr(given, field)
-            for field in ("output_hidden_states", "output_attentions")
-        )
-        return Recorder(*({} if each else None for each in wanted))
-
     def _read(self, given: ReDiFuInputs) -> Dialogues:
         """Embed what backbones read, and find who speaks when and which streams are used."""
         real, present = stream_presence(given)
@@ -139,23 +130,26 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         for name, values in given.raw.items():
             if values is not None:
                 features[name] = self._encode_raw(name, values, given.raw_masks.get(name), present[name])
-        speaker_ids = (
-            torch.zeros_like(real, dtype=torch.long) if given.speaker_ids is None else given.speaker_ids
-        )
+        speaker_ids = real.long() * 0 if given.speaker_ids is None else given.speaker_ids
         check_ids("speaker_ids", speaker_ids, counted=real)
         consistency = None
         if self.config.consistency_size is not None:
             consistency = self.consistency(features, speaker_ids, present).sigmoid()
             present = self.consistency.kept(consistency, present)
+        wanted = [
+            getattr(self.config if getattr(given, option) is None else given, option)
+            for option in ("output_hidden_states", "output_attentions")
+        ]
         return Dialogues(
             features=features,
             present={name: present[name] for name in self.config.modalities},
             speaker_ids=speaker_ids.masked_fill(~real, 0),
             positions=(real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1]),
             consistency=consistency,
+            record=Recorder({} if wanted[0] else None, {} if wanted[1] else None),
         )
 
-    def _project(self, name: str, batch: Dialogues, record: Recorder) -> Tensor:
+    def _project(self, name: str, batch: Dialogues) -> Tensor:
         """Project a stream to (batch, utterances, hidden), zero where it is missing, whatever stood there."""
         features, missing = batch.features[name], ~batch.present[name][..., None]
         if features is None:
@@ -163,48 +157,32 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             projected = torch.zeros(size, dtype=self.dtype, device=self.device)
         else:
             projected = self.projections[name](features.to(self.dtype).masked_fill(missing, 0.0))
-        return record.state(f"{name}_projected", projected.masked_fill(missing, 0.0))
+        return batch.record.state(f"{name}_projected", projected.masked_fill(missing, 0.0))
 
-    def _denoise(self, name: str, states: Tensor, batch: Dialogues, record: Recorder) -> Tensor:
+    def _denoise(self, name: str, states: Tensor, batch: Dialogues) -> Tensor:
         """Pass audio and visual through their differential encoders."""
         if name not in self.encoders:
             return states
         speakers = self.speaker_embedding(batch.speaker_ids.clamp(max=self.config.num_speakers))
-        return self.encoders[name](
-            states,
-            speakers,
-            positions=batch.positions,
-            present=batch.present[name],
-            record=record.within(f"{name}_"),
-        )
+        return self.encoders[name](states, speakers, **batch.of(name))
 
-    def _relate_speakers(self, name: str, states: Tensor, batch: Dialogues, record: Recorder) -> Tensor:
+    def _relate_speakers(self, name: str, states: Tensor, batch: Dialogues) -> Tensor:
         """Relate the utterances of a stream by who speaks when."""
         if name not in self.relations:
             return states
-        return self.relations[name](
-            states,
-            batch.speaker_ids,
-            positions=batch.positions,
-            present=batch.present[name],
-            record=record.within(f"{name}_"),
-        )
+        return self.relations[name](states, batch.speaker_ids, **batch.of(name))
 
-    def _relate_streams(
-        self, streams: dict[str, Tensor], batch: Dialogues, record: Recorder
-    ) -> dict[str, Tensor]:
+    def _relate_streams(self, streams: dict[str, Tensor], batch: Dialogues) -> dict[str, Tensor]:
         """Relate utterances across streams."""
         if not self.config.cross_modal_relations:
             return streams
-        return self.cross_modal_relations(
-            streams, batch.speaker_ids, positions=batch.positions, present=batch.present, record=record
-        )
+        return self.cross_modal_relations(streams, batch.speaker_ids, **batch.of_all())
 
-    def _fuse(self, streams: dict[str, Tensor], batch: Dialogues, record: Recorder) -> FusedStreams:
+    def _fuse(self, streams: dict[str, Tensor], batch: Dialogues) -> FusedStreams:
         """Fuse the streams; with `head_residual`, add them to the result."""
-        fused = self.fusion(streams, present=batch.present, positions=batch.positions, record=record)
+        fused = self.fusion(streams, **batch.of_all())
         for name, states in fused.streams.items():
-            record.state(f"{name}_fused", states)
+            batch.record.state(f"{name}_fused", states)
             if self.config.head_residual:
                 fused.streams[name] = states + streams[name]
         return fused

@@ -1,31 +1,27 @@
 """What a forward pass keeps beside its result."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
+@dataclass
 class Recorder:
     """Keeps hidden states and attention weights of one forward pass by name, where they are asked for.
 
     Attributes:
         hidden_states: (batch, utterances, hidden) by name of the step; None where they are not asked for.
         attentions: weights by name; None where they are not asked for.
+        prefix: what every name begins with.
     """
 
-    def __init__(
-        self,
-        hidden_states: dict[str, Tensor] | None = None,
-        attentions: dict[str, Tensor] | None = None,
-        *,
-        prefix: str = "",
-    ):
-        """Record into the given dicts, every name with `prefix` before it."""
-        self.hidden_states = hidden_states
-        self.attentions = attentions
-        self.prefix = prefix
+    hidden_states: dict[str, Tensor] | None = None
+    attentions: dict[str, Tensor] | None = None
+    prefix: str = ""
 
     def within(self, prefix: str) -> "Recorder":
         """Return a recorder into the same dicts whose names begin with `prefix`, too."""
-        return Recorder(self.hidden_states, self.attentions, prefix=self.prefix + prefix)
+        return Recorder(self.hidden_states, self.attentions, self.prefix + prefix)
 
     def state(self, name: str, value: Tensor) -> Tensor:
         """Keep the states of a step and return them."""

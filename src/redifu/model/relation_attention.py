@@ -6,6 +6,7 @@ Source: arXiv 2603.25752, the relation subgraphs; the equations are those of the
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,6 @@ from .relation_subgraphs import (
     speaker_edges,
     speaker_relation_ids,
 )
-
-# Longer dialogues are related by edges: there, edges are faster than ids of utterances by utterances.
-EDGES_ABOVE = 512
 
 
 def weigh_edges(scores: Tensor, edges: RelationEdges) -> Tensor:
@@ -119,15 +117,10 @@ class RelationGraph(GradientCheckpointingLayer):
         record: Recorder = NOTHING,
         name: str = "",
     ) -> Tensor:
-        """Return (batch, utterances, hidden), or (nodes, hidden) of edges.
+        """Return states of the given shape; the arguments are those of `RelationalAttention.forward`.
 
-        Args:
-            states: (batch, utterances, hidden), or (nodes, hidden) where relations are edges.
-            relations: as in `RelationalAttention.forward`.
-            embedding: (relations, relation embedding size).
-            record: keeps the weights of the three layers, (batch, 3, utterances, utterances), unless
-                relations are edges.
-            name: of the weights in the record.
+        Where relations are dense, `record` keeps the weights of the three layers by `name`, (batch, 3,
+        utterances, utterances).
         """
         dropped = dropout(states, self.dropout, self.training)
         layers = [layer(dropped, relations, embedding=embedding) for layer in self.inputs]
@@ -142,13 +135,13 @@ class RelationGraph(GradientCheckpointingLayer):
 class Subgraphs(nn.Module):
     """What the subgraphs inside a stream and across streams have in common."""
 
-    # Another number only in tests and benchmarks: dense ids and edges give the same.
-    _edges_above = EDGES_ABOVE
+    # Above this length edges are faster than dense ids, which give the same; only tests and benchmarks set it.
+    _edges_above = 512
 
     def __init__(self, config: ReDiFuConfig, num_relations: int):
         """Build the embedding of relations."""
         super().__init__()
-        self.config = config
+        self.reach: dict[str, Any] = {"window": config.relation_window, "causal": config.causal}
         self.embedding = nn.Embedding(num_relations, config.relation_embedding_size)
 
     def takes_edges(self, length: int) -> bool:
@@ -156,26 +149,18 @@ class Subgraphs(nn.Module):
         return not torch.compiler.is_compiling() and length > self._edges_above
 
     def relate(
-        self,
-        graph: RelationGraph,
-        states: Tensor,
-        relations: Tensor | RelationEdges,
-        present: Tensor,
-        *,
-        record: Recorder,
-        name: str,
+        self, graph: RelationGraph, states: Tensor, relations: Any, present: Tensor, **kept: Any
     ) -> Tensor:
-        """Pass states (batch, utterances, hidden) through a subgraph; the result is zero where not present.
+        """Pass states through a subgraph, (batch, utterances, hidden), zero where not present.
 
         Args:
             graph: the subgraph's layers.
             states: (batch, utterances, hidden).
             relations: dense ids, or edges between the present places of the flattened batch.
             present: (batch, utterances) bool.
-            record: keeps the weights of dense relations.
-            name: of the weights in the record.
+            kept: `record` and `name` of the weights.
         """
-        attend = partial(graph, embedding=self.embedding.weight, record=record, name=name)
+        attend = partial(graph, embedding=self.embedding.weight, **kept)
         if not isinstance(relations, RelationEdges):
             return attend(states, relations).masked_fill(~present[..., None], 0.0)
         places = present.flatten().nonzero().squeeze(-1)
@@ -217,13 +202,7 @@ class SpeakerSubgraphs(Subgraphs):
             (batch, utterances, hidden), zero where not present.
         """
         related = speaker_edges if self.takes_edges(states.shape[1]) else speaker_relation_ids
-        intra, inter = related(
-            speaker_ids,
-            positions,
-            present=present,
-            window=self.config.relation_window,
-            causal=self.config.causal,
-        )
+        intra, inter = related(speaker_ids, positions, present=present, **self.reach)
         for name, graph, relations in (
             ("inter_speaker", self.inter_speaker, inter),
             ("intra_speaker", self.intra_speaker, intra),
@@ -251,27 +230,13 @@ class CrossModalSubgraph(Subgraphs):
         present: Mapping[str, Tensor],
         record: Recorder = NOTHING,
     ) -> dict[str, Tensor]:
-        """Pass all streams through the subgraph.
+        """Pass all streams through the subgraph; as `SpeakerSubgraphs.forward`, with values by stream.
 
-        Args:
-            streams: (batch, utterances, hidden) by stream.
-            speaker_ids: (batch, utterances) int.
-            positions: (batch, utterances) int.
-            present: (batch, utterances) bool by stream.
-            record: keeps the streams, and the weights (batch, 3, nodes, nodes) between the nodes of
-                `cross_modal_relation_ids`, under "cross_modal".
-
-        Returns:
-            The streams, zero where missing.
+        The recorded weights are (batch, 3, nodes, nodes), of the nodes of `cross_modal_relation_ids`.
         """
         edges = self.takes_edges(speaker_ids.shape[1])
-        relations = (cross_modal_edges if edges else cross_modal_relation_ids)(
-            speaker_ids,
-            positions,
-            present=present,
-            window=self.config.relation_window,
-            causal=self.config.causal,
-        )
+        related = cross_modal_edges if edges else cross_modal_relation_ids
+        relations = related(speaker_ids, positions, present=present, **self.reach)
         # Edges number their nodes stream by stream, dense ids dialogue by dialogue.
         dim = 0 if edges else 1
         states, mask = (torch.cat([each[name] for name in streams], dim=dim) for each in (streams, present))
