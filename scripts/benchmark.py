@@ -12,6 +12,7 @@ Three sides take turns, so that a busy machine slows all of them alike: the refe
 """
 
 import argparse
+import math
 import multiprocessing
 import sys
 import time
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from redifu import ReDiFuConfig, ReDiFuForEmotionRecognition
+from redifu.model.relation_attention import Subgraphs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from released_reference import ReleasedReference, released_loss  # noqa: E402
@@ -44,9 +46,12 @@ class Setting:
 
     @property
     def config(self) -> ReDiFuConfig:
-        return ReDiFuConfig.released(self.recipe, **self.overrides)
+        fields = {name: value for name, value in self.overrides.items() if name != EDGES_ABOVE}
+        return ReDiFuConfig.released(self.recipe, **fields)
 
 
+# An override that is no field of the configuration: the number of utterances above which relations are edges.
+EDGES_ABOVE = "edges_above"
 SETTINGS = {
     "iemocap-16x110": Setting(recipe="iemocap", dialogues=16, utterances=110),
     "iemocap-16x60": Setting(recipe="iemocap", dialogues=16, utterances=60),
@@ -69,21 +74,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "relation_modalities": ["text", "audio", "visual"],
         "cross_modal_relations": True,
     },
-    "graph sparse": {"graph_implementation": "sparse"},
+    "graph sparse": {EDGES_ABOVE: 0},
     "fusion concat": {"fusion": "concat"},
     **{
         f"fusion text_diffusion, {steps} steps": {"fusion": "text_diffusion", "diffusion_steps": steps}
         for steps in (1, 2, 4)
     },
     "consistency_size 16": {"consistency_size": 16},
-    "learned_modality_weights": {"learned_modality_weights": True},
     "causal": {"causal": True},
     "attention_window 10": {"attention_window": 10},
 }
 LENGTHS = (100, 1000, 4000)
 LONG_OPTIONS: dict[str, dict[str, Any]] = {
     "released": {},
-    "graph dense": {"graph_implementation": "dense"},
+    "graph dense": {EDGES_ABOVE: math.inf},
     "attention_window 25": {"attention_window": 25},
     "causal, attention_window 25": {"causal": True, "attention_window": 25},
     "text_diffusion": {"fusion": "text_diffusion"},
@@ -134,6 +138,9 @@ def random_batch(setting: Setting) -> tuple[dict[str, Tensor], Tensor]:
 
 def model_side(setting: Setting, *, attention: str = "sdpa") -> Side:
     model = ReDiFuForEmotionRecognition._from_config(setting.config, attn_implementation=attention)
+    for module in model.modules():
+        if isinstance(module, Subgraphs) and EDGES_ABOVE in setting.overrides:
+            module._edges_above = setting.overrides[EDGES_ABOVE]
     inputs, labels = random_batch(setting)
     return Side(
         model=model,

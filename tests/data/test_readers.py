@@ -281,7 +281,7 @@ def test_a_transcript_is_one_conversation(tmp_path: Path) -> None:
     path = tmp_path / "dinner.txt"
     path.write_text("Ana: Hi: you?\n\n  小明：你好 \r\n", "utf-8-sig")
     said = [{"speaker": "Ana", "text": "Hi: you?"}, {"speaker": "小明", "text": "你好"}]
-    assert list(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+    assert as_given(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
 
 
 SEGMENTS = [
@@ -363,13 +363,13 @@ def test_a_table_without_dialogues_is_one_conversation(tmp_path: Path) -> None:
     path = tmp_path / "dinner.csv"
     path.write_text("speaker,text\nAna,Hi.\nBen,Hello.\n", "utf-8")
     said = [{"speaker": "Ana", "text": "Hi."}, {"speaker": "Ben", "text": "Hello."}]
-    assert list(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+    assert as_given(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
 
 
 def test_a_table_without_dialogues_may_have_turns_and_splits(tmp_path: Path) -> None:
     path = tmp_path / "dinner.csv"
     path.write_text("split,turn,speaker,text\na,2,Ana,3\na,1,Ben,2\nb,1,Ana,1\n", "utf-8")
-    read = [(each["id"], [one["text"] for one in each["utterances"]]) for each in read_conversations(path)]
+    read = [(each.id, [one.text for one in each.utterances]) for each in read_conversations(path)]
     assert read == [("dinner", ["2", "3"]), ("dinner", ["1"])]
 
 
@@ -379,7 +379,7 @@ def test_dialogues_under_a_name_of_its_own_are_not_joined_in_silence(tmp_path: P
     with pytest.raises(ValueError, match=r"expected the columns dialogue_id, got call, speaker, text; col"):
         list(read_conversations(path))
     named = read_conversations(path, columns={"dialogue_id": "call"})
-    assert [each["id"] for each in named] == ["1", "2"]
+    assert [each.id for each in named] == ["1", "2"]
 
 
 OWN_NAMES = {"dialogue_id": "call", "speaker": "who", "text": "Utterance", "label": "feels", "turn": "no"}
@@ -395,18 +395,18 @@ def test_columns_map_the_names_of_a_table(tmp_path: Path, ending: str) -> None:
     frame = frame.rename(columns=OWN_NAMES).assign(text="not this one")
     own = tmp_path / f"own.{ending}"
     frame.to_csv(own, index=False) if ending == "csv" else frame.to_parquet(own)
-    expected = list(read_conversations(path))
-    assert list(read_conversations(own, columns=OWN_NAMES)) == expected
+    expected = as_given(read_conversations(path))
+    assert as_given(read_conversations(own, columns=OWN_NAMES)) == expected
     if ending == "parquet":
         dataset = datasets.Dataset.from_pandas(frame)
-        assert list(conversations_from_dataset(dataset, columns=OWN_NAMES)) == TALK
+        assert as_given(conversations_from_dataset(dataset, columns=OWN_NAMES)) == TALK
 
 
 def test_columns_may_swap_names(tmp_path: Path) -> None:
     path = tmp_path / "swapped.csv"
     path.write_text("text,speaker\nAna,Hi.\n", "utf-8")
     (read,) = read_conversations(path, columns={"text": "speaker", "speaker": "text"})
-    assert read["utterances"] == [{"speaker": "Ana", "text": "Hi."}]
+    assert as_given([read])[0]["utterances"] == [{"speaker": "Ana", "text": "Hi."}]
 
 
 @pytest.mark.parametrize(
@@ -436,14 +436,16 @@ def test_times_of_a_table_may_be_clock_times(tmp_path: Path, cell: str, expected
     path = tmp_path / "clock.csv"
     path.write_text(f'speaker,text,start,end\nAna,Hi.,"{cell}",9:00:00\n', "utf-8")
     (read,) = read_conversations(path)
-    assert read["utterances"] == [{"speaker": "Ana", "text": "Hi.", "start": expected, "end": 32400.0}]
+    said = {"speaker": "Ana", "text": "Hi.", "start": expected, "end": 32400.0}
+    assert as_given([read])[0]["utterances"] == [said]
 
 
 def test_times_of_a_parquet_file_may_be_times_of_a_clock(tmp_path: Path) -> None:
     times = {"start": [time(0, 0, 1, 500_000)], "end": [time(1, 1, 1)]}
     pd.DataFrame({"speaker": ["Ana"], "text": ["Hi."], **times}).to_parquet(tmp_path / "timed.parquet")
     (read,) = read_conversations(tmp_path / "timed.parquet")
-    assert [read["utterances"][0][name] for name in ("start", "end")] == [1.5, 3661.0]
+    (given,) = as_given([read])[0]["utterances"]
+    assert [given[name] for name in ("start", "end")] == [1.5, 3661.0]
 
 
 def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:

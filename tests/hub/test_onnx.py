@@ -27,7 +27,7 @@ from redifu.hub.onnx_export import (
     sample_inputs,
 )
 from redifu.inference.loading import load_pretrained
-from redifu.inference.onnx_runtime import FILE, OnnxModel, load_onnx
+from redifu.inference.onnx_runtime import CONFIG, FILE, OnnxModel, load_onnx
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Of every stream it would be the same graph thrice; and edges become dense ids.
-SMALLER = {"relation_modalities": ["text"], "graph_implementation": "sparse"}
+SMALLER = {"relation_modalities": ["text"], "edges": True}
 
 
 @pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed", "whole", "consistent"])
@@ -64,7 +64,7 @@ def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> Non
 
 
 FUSIONS: dict[str, dict[str, Any]] = {
-    "bert": {"fusion": "text_diffusion", "quality_size": 2, "relation_modalities": []},
+    "bert": {"fusion": "text_diffusion", "relation_modalities": []},
     "roberta": {"fusion": "concat", "relation_modalities": ["text"]},
     "modernbert": {"fusion": "concat", "relation_modalities": []},
 }
@@ -93,6 +93,33 @@ def test_an_export_of_texts_is_the_model(family: str, tmp_path: Path) -> None:
     actual = OnnxModel(tmp_path / "model.onnx")(**without_text).logits[usable]
     with torch.no_grad():
         torch.testing.assert_close(actual, model(**without_text).logits[usable], rtol=0, atol=TOLERANCE)
+
+
+def test_an_export_is_calibrated_and_so_is_one_of_an_earlier_version(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    model = tiny_model(fusion="concat", relation_modalities=[])
+    inputs = sample_inputs(model.config, (2, 5, 1))
+    usable = inputs["modality_mask"].any(-1)
+    undivided = model(**inputs).logits.detach()[usable]
+    for exported_at in (1.7, 1.0):
+        model.config.temperature = exported_at
+        export_onnx(model, file)
+        graph = onnx.load(file)
+        said = {entry.key: entry.value for entry in graph.metadata_props}
+        if exported_at == 1.0:
+            # Earlier versions left the division to whoever predicted, and the configuration said by what.
+            former = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
+            said[CONFIG] = json.dumps({**json.loads(said[CONFIG]), **former, "temperature": 1.7})
+            onnx.helper.set_model_props(graph, said)
+            onnx.save(graph, file)
+        else:
+            session = onnxruntime.InferenceSession(file)
+            (logits,) = session.run(
+                None, {each.name: inputs[each.name].numpy() for each in graph.graph.input}
+            )
+            np.testing.assert_allclose(logits[usable.numpy()], undivided / 1.7, rtol=0, atol=TOLERANCE)
+        logits = OnnxModel(file)(**inputs).logits[usable]
+        torch.testing.assert_close(logits, undivided / 1.7, rtol=0, atol=TOLERANCE)
 
 
 def test_the_fusion_alone_reads_text_features(folder: Path, tmp_path: Path) -> None:

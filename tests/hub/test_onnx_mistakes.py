@@ -73,6 +73,13 @@ def test_weights_outside_of_the_folder_are_not_read(folder: Path) -> None:
         load_onnx(folder)
 
 
+def test_an_export_with_a_deleted_option_is_refused(folder: Path) -> None:
+    config = tiny_config().to_dict() | {"quality_size": 4}
+    write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config)})
+    with pytest.raises(ValueError, match="model.onnx: not .*quality_size is no longer an option: .* got 4"):
+        load_onnx(folder)
+
+
 def test_labels_of_another_model_are_refused(folder: Path) -> None:
     config = tiny_config(id2label={0: "calm", 1: "cross"})
     write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config.to_dict())})

@@ -106,10 +106,8 @@ def test_explanations_do_not_depend_on_the_batching(variant):
 
 def attention_maps(model, processor, given):
     """All weights of the model on one dialogue, averaged over heads and layers: (utterances, utterances)."""
-    model.config._attn_implementation = "eager"
     with torch.no_grad():
         output = model(**processor([given]), output_attentions=True)
-    model.config._attn_implementation = "sdpa"
     return {name: maps[0].mean(0).numpy() for name, maps in output.attentions.items()}, output
 
 

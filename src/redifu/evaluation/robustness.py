@@ -4,8 +4,8 @@ A result is rows of condition, severity, metric and value. Metrics are weighted_
 f1_LABEL (0 to 100), nll, ece (0 to 1), gain_over_text (points of weighted F1 above text only on clean data),
 harm (utterances in 100 that text only has right and the model wrong) and, where the model estimates it,
 reliability_audio and reliability_visual (0 to 1, mean over the utterances that have the stream). Beside the
-conditions of the grid, "weights" holds learned modality weights (weight_STREAM) and "calibration", by number
-of the bin, the clean data's share (0 to 1), confidence and accuracy (0 to 1).
+conditions of the grid, "calibration" holds, by number of the bin, the clean data's share (0 to 1), confidence
+and accuracy (0 to 1).
 """
 
 import logging
@@ -65,14 +65,12 @@ class RobustnessPredictions:
         references: (utterances,) true label ids.
         dialogues: (utterances,) the number of the dialogue of each.
         conditions: the clean one first.
-        weights: learned modality weights by stream.
     """
 
     labels: Sequence[str]
     references: np.ndarray
     dialogues: np.ndarray
     conditions: Sequence[ConditionPredictions]
-    weights: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, condition: str, severity: str) -> np.ndarray | None:
         """Return (draws, utterances, labels) of a condition, None where it was not predicted."""
@@ -150,7 +148,6 @@ def predict_robustness(
         references=np.concatenate([each[rows] for each, rows in zip(ids, labelled, strict=True)]),
         dialogues=np.repeat(np.arange(len(labelled)), [len(rows) for rows in labelled]),
         conditions=conditions,
-        weights=_learned_weights(model),
     )
 
 
@@ -174,7 +171,6 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
         means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
         means |= {f"reliability_{name}": value for name, value in each.reliability.items()}
         rows += [_row(each.condition, each.severity, name, value) for name, value in means.items()]
-    rows += [_row("weights", "0", f"weight_{name}", value) for name, value in predictions.weights.items()]
     bins = calibration_bins(predictions.conditions[0].probabilities[0], predictions.references)
     for name, values in bins.items():
         rows += [
@@ -232,13 +228,6 @@ def _with_sounds(
             return heard
     logger.warning("noise on waveforms is left out: the model reads none, or there are none")
     return None
-
-
-def _learned_weights(model: Any) -> dict[str, float]:
-    if not model.config.learned_modality_weights:
-        return {}
-    weights = model.classifier.log_weights.detach().exp().tolist()
-    return dict(zip(model.config.modalities, weights, strict=True))
 
 
 class _Predictor:

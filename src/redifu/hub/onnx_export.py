@@ -55,8 +55,8 @@ def export_onnx(
 
     Its inputs are the model's: utterance_mask and modality_mask bool, speaker_ids int64, NAME_features
     float32, input_ids and attention_mask int64, all of them required. A stream that a batch lacks is given as
-    zeros that the modality mask hides. Its outputs are logits and, with texts, text_embeddings (texts, text
-    size).
+    zeros that the modality mask hides. Its outputs are calibrated logits and, with texts, text_embeddings
+    (texts, text size).
 
     Args:
         model: stays unchanged.
@@ -78,8 +78,6 @@ def export_onnx(
         raise ValueError(f"expected a .onnx file in an existing folder, got {output}")
     onnx = optional_package("onnx", extra="onnx")
     traced = copy.deepcopy(model).float().eval()
-    # The number of edges would depend on the batch; dense ids give the same result.
-    traced.config.graph_implementation = "auto"
     traced.config.name_or_path = ""  # a folder of this machine does not belong in an export
     with TemporaryDirectory(dir=output.parent) as folder:
         file = Path(folder, output.name)
@@ -133,8 +131,6 @@ def sample_inputs(
         if name != "text" or not as_texts:
             size = getattr(config, f"{name}_size")
             inputs[f"{name}_features"] = torch.randn(batch, utterances, size, generator=random)
-    if config.quality_size is not None:
-        inputs["quality_features"] = torch.randn(batch, utterances, 2, config.quality_size, generator=random)
     if as_texts:
         written = int(modality_mask[..., MODALITIES.index("text")].sum())
         inputs |= _sample_texts(config, written, tokens, random)
@@ -179,7 +175,10 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
     for node in graph.graph.node:
         # The metadata of a node names source files of this machine.
         node.ClearField("metadata_props")
-    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(model.config.to_dict())})
+    # The graph divides by the temperature itself, and exports of earlier versions do not: what is left to
+    # divide by is what the configuration of an export says.
+    configuration = model.config.to_dict() | {"temperature": 1.0}
+    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(configuration)})
     return graph
 
 

@@ -1,7 +1,6 @@
 """What an emotion was recognised from: the share of each stream, and the utterances that were attended."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from redifu.inference.predictions import (
     recognise,
 )
 from redifu.model import MODALITIES
-from redifu.model.input_checks import RAW_INPUTS, RAW_MASKS
+from redifu.model.model_inputs import RAW_INPUTS, RAW_MASKS
 
 # Earlier utterances that an explanation names.
 MOST_ATTENDED = 3
@@ -96,14 +95,15 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
     """Predict and explain a batch; attended utterances are told by how far back they are."""
     inputs = processor.batch([piece.to_inputs() for piece in pieces]).to(model.device)
     names = [piece.id for piece in pieces]
-    with _eager(model.config):
-        given, output = recognise(model, {**inputs, "output_attentions": True}, names=names)
+    given, output = recognise(model, {**inputs, "output_attentions": True}, names=names)
     hidden = {
         stream: recognise(model, _hide(inputs, stream), names=names)[0].cpu().numpy()
         for stream in model.config.modalities
     }
     present = inputs["modality_mask"].bool()
-    kept = _kept(model, output, present)
+    read = (
+        {} if output is None else dict(zip(model.config.modalities, output.present.unbind(-1), strict=True))
+    )
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
     attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
     answers = answers_of(given, output, inputs, model.config.modalities)
@@ -112,7 +112,7 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
             streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
             without = {name: hidden[name][row, turn] for name in streams}
             missing = dict(utterance.missing)
-            missing |= {name: UNLIKE[name] for name in streams if not kept[name][row, turn]}
+            missing |= {name: UNLIKE[name] for name in streams if not read[name][row, turn]}
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
                 "reliability": None if trust is None else _reliability(trust[row, turn], streams),
@@ -126,31 +126,12 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
     return answers
 
 
-@contextmanager
-def _eager(config: Any) -> Iterator[None]:
-    """Let the model's own attentions, but not those of its backbones, give their weights."""
-    before = config._attn_implementation
-    config._attn_implementation = {"": "eager"}
-    try:
-        yield
-    finally:
-        config._attn_implementation = {"": before}
-
-
 def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
     """Return the inputs as if no utterance had a stream."""
     gone = {f"{stream}_features", RAW_INPUTS[stream], RAW_MASKS.get(stream)}
     kept = {name: value for name, value in inputs.items() if name not in gone}
     others = torch.tensor([name != stream for name in MODALITIES], device=inputs["modality_mask"].device)
     return {**kept, "modality_mask": inputs["modality_mask"].bool() & others}
-
-
-def _kept(model: Any, output: Any, present: Tensor) -> dict[str, np.ndarray]:
-    """Return by stream, (batch, utterances), whether the model read what it was given."""
-    given = {name: present[..., MODALITIES.index(name)] for name in model.config.modalities}
-    if output is not None and output.consistency is not None:
-        given = model.redifu.consistency.kept(output.consistency, given)
-    return {name: here.cpu().numpy() for name, here in given.items()}
 
 
 def _attention_and_trust(

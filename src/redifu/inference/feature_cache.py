@@ -14,7 +14,7 @@ from redifu.data.media_reading import read_media
 from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.feature_extraction_redifu import BACKBONE
-from redifu.model.input_checks import RAW_MASKS
+from redifu.model.model_inputs import RAW_MASKS
 
 TEXT = MODALITIES.index("text")
 

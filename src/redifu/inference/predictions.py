@@ -122,7 +122,7 @@ def recognise(model: Any, inputs: Mapping[str, Any], *, names: Sequence[str]) ->
         model.eval()
         with torch.no_grad():
             output = model(**inputs)
-        probabilities[usable] = (output.logits[usable].float() / model.config.temperature).softmax(-1)
+        probabilities[usable] = output.logits[usable].float().softmax(-1)
     broken = usable & ~probabilities.isfinite().all(-1)
     if broken.any():
         name = names[int(broken.any(1).nonzero()[0])]

@@ -70,6 +70,12 @@ def check_keys(utterance: Mapping[str, Any]) -> None:
         )
 
 
+def has_content(utterance: Mapping[str, Any], key: str) -> bool:
+    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
+    value = utterance.get(key)
+    return bool(value.strip()) if isinstance(value, str) else value is not None
+
+
 def _are_utterances(given: Any) -> bool:
     """Say whether a list holds the utterances of one conversation."""
     first = given[0] if isinstance(given, Sequence) and len(given) else None

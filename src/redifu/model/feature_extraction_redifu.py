@@ -10,7 +10,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from .audio_features import LOG_MEL_SIZE, SAMPLING_RATE, log_mel_features, opensmile_features
 from .backbone_arrays import pad_waveforms, stack_pictures
 from .configuration_redifu import MODALITIES
-from .input_checks import RAW_INPUTS
+from .model_inputs import RAW_INPUTS
 
 # The backend that leaves sound and picture to the backbone of the model.
 BACKBONE = "backbone"

@@ -8,7 +8,7 @@ import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
-from .accepted_inputs import STREAM_KEYS, as_conversation, check_keys, is_one_input
+from .accepted_inputs import STREAM_KEYS, as_conversation, check_keys, has_content, is_one_input
 from .configuration_redifu import MODALITIES, changed_labels
 from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
@@ -16,12 +16,6 @@ from .remote_code import CarriesCode
 logger = logging.get_logger(__name__)
 
 TEXT = MODALITIES.index("text")
-
-
-def has_content(utterance: Mapping[str, Any], key: str) -> bool:
-    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
-    value = utterance.get(key)
-    return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 class ReDiFuProcessor(CarriesCode, ProcessorMixin):
