@@ -202,13 +202,19 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _writers(options: argparse.Namespace, config: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
-    from redifu.reports.html_report import report_writer
+    from redifu.reports.html_report import model_notice, report_writer
 
     if options.output is not None:
         yield prediction_writer(options.output, config.labels)
     if options.html is not None:
         name = Path(options.model).resolve().name
-        yield report_writer(options.html, config.labels, streams=config.modalities, model_name=name)
+        yield report_writer(
+            options.html,
+            config.labels,
+            streams=config.modalities,
+            model_name=name,
+            notice=model_notice(config.name_or_path),
+        )
 
 
 def _predictions(
