@@ -8,14 +8,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import metadata_load
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from yaml import YAMLError
 
 from redifu.data.writers import PredictionWriter, replacing
 from redifu.reports.timeline import Row, Timeline, clock, lay_out
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. Common labels have the colours that people
-# expect; other labels take what is left, and are striped once all are taken.
+# Okabe and Ito's palette, which colour-blind readers can tell apart. Common labels have the colours that
+# people expect; other labels take what is left, and are striped once all are taken.
 _GREY, _ORANGE, _SKY, _GREEN = "#8b929c", "#e69f00", "#56b4e9", "#009e73"
 _YELLOW, _BLUE, _RED, _PURPLE = "#f0e442", "#0072b2", "#d55e00", "#cc79a7"
 _PALETTE = (_ORANGE, _SKY, _GREEN, _YELLOW, _BLUE, _RED, _PURPLE, _GREY)
@@ -83,15 +84,16 @@ def render_report(
 
 
 def model_notice(folder: str | Path) -> str:
-    """Return what the model card in a folder says about a model's purpose and licence; "" if it says nothing."""
+    """Return what the model card in a folder says about the model's purpose and licence, or ""."""
     card = Path(folder, "README.md")
-    if not card.is_file():
+    try:
+        data = (metadata_load(card) if card.is_file() else None) or {}
+    except (ValueError, YAMLError):
         return ""
-    data = ModelCard.load(card, ignore_metadata_errors=True).data
     notices = []
-    if {"demonstration", "semi-synthetic"} & set(data.tags or ()):
+    if {"demonstration", "semi-synthetic"} & set(data.get("tags") or ()):
         notices.append("This checkpoint is a demonstration.")
-    if "-nc" in (licence := str(data.license or "")):
+    if "-nc" in (licence := str(data.get("license"))):
         notices.append(f"Not for commercial use (licence {licence}).")
     return " ".join(notices)
 
@@ -144,12 +146,14 @@ def _section(name: str, rows: list[Row], labels: Sequence[str], streams: Sequenc
         "lanes": timeline.lanes(rows),
         "streams": cells,
         "measures": {stream: said for stream, (_, said) in _MAIN_MEASURE.items()},
-        "strips": [(_strip_name(strip), lanes) for strip in timeline.strips() if (lanes := strip.lanes(rows))],
+        "strips": [
+            (_strip_name(strip), lanes) for strip in timeline.strips() if (lanes := strip.lanes(rows))
+        ],
     }
 
 
 def _summary(rows: list[Row], emotions: Iterable[str | None]) -> list[dict[str, Any]]:
-    """Count each speaker's utterances and emotions; "mean" is of the probabilities of the predicted labels."""
+    """Count each speaker's utterances and emotions; "mean" is the mean probability of the given labels."""
     summary = []
     for speaker in dict.fromkeys(row["speaker"] for row in rows):
         own = [row for row in rows if row["speaker"] == speaker]
@@ -168,7 +172,12 @@ def _summary(rows: list[Row], emotions: Iterable[str | None]) -> list[dict[str, 
 
 def _cell(stream: str, row: Row) -> dict[str, Any]:
     """Return whether an utterance has a stream, how much the model trusts it, and how good it is."""
-    explanation = row["explanation"] or {"contributions": {}, "reliability": None, "quality": {}, "missing": {}}
+    explanation = row["explanation"] or {
+        "contributions": {},
+        "reliability": None,
+        "quality": {},
+        "missing": {},
+    }
     reliability = explanation["reliability"]
     measure = explanation["quality"].get(stream, {}).get(_MAIN_MEASURE.get(stream, ("", ""))[0])
     return {

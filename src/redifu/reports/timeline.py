@@ -51,7 +51,7 @@ class Timeline(NamedTuple):
         return {"left": left, "width": self.percent(min(end, stop)) - left}
 
     def lanes(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
-        """Return the utterances on the timeline by speaker, each with its place and the room up to the next."""
+        """Return the utterances on the timeline by speaker, with their places and the room up to the next."""
         lanes: dict[str, list[Row]] = {row["speaker"]: [] for row in rows}
         for turn, row in enumerate(rows):
             if place := self.place(turn):
