@@ -67,7 +67,13 @@ def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
         muted = [mute(conversation, used) for conversation in conversations]
         predictions = [said for _, said in recogniser.predict(muted, explain=True)]
         answers = list(zip(conversations, predictions, strict=True))
-        page = redifu.render_report(answers, recogniser.labels, streams=streams, model_name=recogniser.name)
+        page = redifu.render_report(
+            answers,
+            recogniser.labels,
+            streams=streams,
+            model_name=recogniser.name,
+            notice=redifu.model_notice(recogniser.folder),
+        )
         file = Path(tempfile.mkdtemp(dir=results.name), "emotions.jsonl")
         with redifu.prediction_writer(file, recogniser.labels) as write:
             for answer in answers:

@@ -215,13 +215,17 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
-    from redifu.reports.html_report import report_writer
+    from redifu.reports.html_report import model_notice, report_writer
 
     if options.output is not None:
         yield prediction_writer(options.output, recogniser.labels)
     if options.html is not None:
         yield report_writer(
-            options.html, recogniser.labels, streams=recogniser.streams, model_name=recogniser.name
+            options.html,
+            recogniser.labels,
+            streams=recogniser.streams,
+            model_name=recogniser.name,
+            notice=model_notice(recogniser.folder),
         )
 
 
