@@ -497,8 +497,8 @@ def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> N
     [
         ("predict", "out.txt", "ending in .csv or .jsonl"),
         ("predict", "nowhere/out.csv", "nowhere"),
-        ("evaluate", "out.csv", "--output must be a .json file"),
-        ("evaluate", "nowhere/out.json", "--output must be a .json file in a folder that exists"),
+        ("evaluate", "out.csv", "out.csv: expected a file name ending in .json"),
+        ("evaluate", "nowhere/out.json", "nowhere does not exist"),
     ],
 )
 def test_bad_outputs_get_one_line(
@@ -520,7 +520,7 @@ def test_bad_outputs_get_one_line(
         (["--explain"], "--explain writes JSON lines: expected --output FILE.jsonl, got a table"),
         (["--explain", "--output", "out.csv"], "expected --output FILE.jsonl, got out.csv"),
         (["--html", "out.htm"], "out.htm: expected a file name ending in .html"),
-        (["--html", "nowhere/out.html"], "nowhere/out.html: expected the folder nowhere to exist"),
+        (["--html", "nowhere/out.html"], "nowhere/out.html: the folder nowhere does not exist"),
     ],
 )
 def test_explanations_that_can_not_be_written_get_one_line(
@@ -545,7 +545,7 @@ def test_explanations_that_can_not_be_written_get_one_line(
         ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
         (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP's files"),
         ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
-        ("mosei", "--dataset", "mosei", "none/a.json", "to exist, got none"),
+        ("mosei", "--dataset", "mosei", "none/a.json", "none does not exist"),
     ],
 )
 def test_what_can_not_be_prepared_gets_one_line(

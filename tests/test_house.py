@@ -17,6 +17,7 @@ MODULES = sorted((SOURCE / "redifu").rglob("*.py"))
 # From the roof down. A module imports from its own floor or from those below it, that is further right.
 FLOORS = (
     "__init__",
+    "registration",
     "cli",
     "console",
     "hub",
@@ -27,6 +28,7 @@ FLOORS = (
     "inference",
     "data",
     "model",
+    "atomic_files",
 )
 
 FILES = {

@@ -1,34 +1,25 @@
-"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture."""
+"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoProcessor,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+Importing the package is cheap: a name is imported when it is first used, and the classes are registered with
+transformers when transformers' Auto classes are first imported.
+"""
 
-from redifu.inference.pipeline import TASK, ConversationEmotionRecognitionPipeline
-from redifu.inference.session import ConversationSession
-from redifu.model import (
-    ReDiFuConfig,
-    ReDiFuFeatureExtractor,
-    ReDiFuForEmotionRecognition,
-    ReDiFuModel,
-    ReDiFuProcessor,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from redifu.registration import register_when_loaded
+
+if TYPE_CHECKING:
+    from redifu.inference.session import ConversationSession
+    from redifu.model import (
+        ReDiFuConfig,
+        ReDiFuFeatureExtractor,
+        ReDiFuForEmotionRecognition,
+        ReDiFuModel,
+        ReDiFuProcessor,
+    )
 
 __version__ = "0.1.0"
-
-AutoConfig.register("redifu", ReDiFuConfig)
-AutoModel.register(ReDiFuConfig, ReDiFuModel)
-AutoModelForSequenceClassification.register(ReDiFuConfig, ReDiFuForEmotionRecognition)
-AutoFeatureExtractor.register(ReDiFuConfig, ReDiFuFeatureExtractor)
-AutoProcessor.register(ReDiFuConfig, ReDiFuProcessor)
-PIPELINE_REGISTRY.register_pipeline(
-    TASK, ConversationEmotionRecognitionPipeline, pt_model=AutoModelForSequenceClassification
-)
 
 __all__ = [
     "ConversationSession",
@@ -38,3 +29,18 @@ __all__ = [
     "ReDiFuModel",
     "ReDiFuProcessor",
 ]
+
+# The module of each name that is not in redifu.model.
+_MODULES = {"ConversationSession": "redifu.inference.session"}
+
+register_when_loaded()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'redifu' has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "redifu.model")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

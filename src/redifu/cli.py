@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from redifu.atomic_files import check_output, replace_json
 from redifu.console import (
     counted,
     extraction_progress,
@@ -30,14 +31,6 @@ MISTAKES = (
     ImportError,  # of an optional package; the message names the extra
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
-
-# What can be named without waiting for the model to load.
-_BACKENDS = {
-    "audio": ("log_mel", "opensmile:eGeMAPSv02", "opensmile:IS10"),
-    "visual": ("face_descriptor", "action_units"),
-}
-
-_ENGINES = ("processes", "ray")
 
 _MODEL_HELP = "folder of a trained model, or ORG/NAME on the Hugging Face Hub"
 
@@ -247,17 +240,14 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import json
-
     from redifu.data.readers import read_conversations
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.plots import plot_confusion
     from redifu.evaluation.scoring import evaluate_conversations
 
     output = None if options.output is None else Path(options.output)
-    # Before the work and not after it.
-    if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
-        raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
+    if output is not None:
+        check_output(output, (".json",))
     grid = None if options.robustness is None else read_grid(options.robustness)
     model, processor = _load(options.model)
     given = read_conversations(options.data, split=options.split, check=processor.check)
@@ -266,7 +256,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, model, processor, grid)
     if output is not None:
-        output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_json(output, metrics)
         plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from redifu.data.writers import PredictionWriter, replacing
+from redifu.atomic_files import check_output, replacing_text
+from redifu.data.writers import PredictionWriter
 
 _TEMPLATE = Path(__file__).with_name("html_report_template.html")
 
@@ -84,7 +85,8 @@ def report_writer(
         ValueError: another ending, or a folder that does not exist.
     """
     template = _template(labels)
-    with replacing(Path(path), (".html",)) as file:
+    check_output(path, (".html",))
+    with replacing_text(Path(path)) as file:
         file.write(template.head(model_name))
         section = partial(_section, labels=labels, streams=streams)
         yield PredictionWriter(lambda each: file.write(template.section(section(each))), labels=labels)
