@@ -1,7 +1,7 @@
 """Files and folders that take their name only when they are complete and on disk.
 
-Until then they have a random hidden name beside it, which only their owner can read; an error removes them, and
-what stood under the name stays. A kill can leave a hidden file behind, but never half a file under the name.
+Until then they have a random hidden name beside it, and only their owner can read them. An error removes them
+and leaves what stood under the name. A kill can leave a hidden file behind, never half a file under the name.
 """
 
 import json
@@ -13,15 +13,17 @@ from pathlib import Path
 from tempfile import mkdtemp, mkstemp
 from typing import Any, TextIO
 
-_NAME = {"prefix": ".", "suffix": ".partial"}
+_PREFIX, _SUFFIX = ".", ".partial"
 
 
-def check_output(path: str | Path, endings: Collection[str]) -> None:
-    """Check the name of a file before the work that fills it.
+def check_output(path: str | Path | None, endings: Collection[str]) -> None:
+    """Check the name of a file, if there is one, before the work that fills it.
 
     Raises:
         ValueError: the name has another ending, or its folder does not exist.
     """
+    if path is None:
+        return
     path = Path(path)
     if path.suffix.lower() not in endings:
         expected = " or ".join(sorted(endings))
@@ -33,7 +35,7 @@ def check_output(path: str | Path, endings: Collection[str]) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give an empty file to write to; it becomes `path` when the context ends without an error."""
-    descriptor, name = mkstemp(dir=path.parent, **_NAME)
+    descriptor, name = mkstemp(_SUFFIX, _PREFIX, path.parent)
     os.close(descriptor)
     partial = Path(name)
     try:
@@ -78,7 +80,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         raise FileExistsError(f"{folder} exists already")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(mkdtemp(dir=folder.parent, **_NAME))
+    partial = Path(mkdtemp(_SUFFIX, _PREFIX, folder.parent))
     try:
         yield partial
         partial.chmod(0o777 & ~_umask())

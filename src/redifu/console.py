@@ -1,8 +1,10 @@
-"""What the command line shows: tables and progress bars."""
+"""What the command line shows: tables, progress, and what a command has written."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,18 +22,55 @@ from rich.table import Table
 from rich.text import Text
 
 
-def print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str], *, as_lines: bool) -> None:
-    """Print each conversation as soon as it is there, as a table or as a JSON line."""
-    from redifu.data.writers import with_predictions
+def number_of(count: int, noun: str) -> str:
+    """Return "1 noun" or "2 nouns"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
-    console = Console()
-    for given, probabilities in predictions:
-        conversation = with_predictions(given, probabilities, labels=labels)
-        if as_lines:
-            # In ASCII: what cannot be written would end the stream.
-            print(json.dumps(conversation, default=str), flush=True)
+
+class Tally:
+    """Counts conversations and their utterances, for the line that says what was written."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._conversations = self._utterances = 0
+
+    def add(self, utterances: Sized) -> None:
+        """Count one conversation."""
+        self._conversations += 1
+        self._utterances += len(utterances)
+
+    def counting(self, conversations: Iterable[dict]) -> Iterator[dict]:
+        """Pass conversations on and count them."""
+        for conversation in conversations:
+            self.add(conversation["utterances"])
+            yield conversation
+
+    def __str__(self) -> str:
+        """Return both numbers in words."""
+        return (
+            f"{number_of(self._utterances, 'utterance')} in {number_of(self._conversations, 'conversation')}"
+        )
+
+
+class ScreenWriter:
+    """Prints each predicted conversation at once, as a table or as a JSON line."""
+
+    def __init__(self, labels: list[str], *, as_lines: bool):
+        """Print for a model with these labels."""
+        self._labels = labels
+        self._as_lines = as_lines
+        self._console = Console()
+
+    def write(self, conversation: dict, probabilities: Any) -> None:
+        """Print one conversation with its probabilities, (utterances, labels)."""
+        from redifu.data.writers import with_predictions
+
+        predicted = with_predictions(conversation, probabilities, labels=self._labels)
+        if self._as_lines:
+            # In ASCII: a character that the terminal cannot show would end the stream.
+            print(json.dumps(predicted, default=str), flush=True)
         else:
-            console.print(_prediction_table(conversation))
+            self._console.print(_prediction_table(predicted))
 
 
 def _prediction_table(conversation: dict) -> Table:
@@ -40,7 +79,7 @@ def _prediction_table(conversation: dict) -> Table:
     for utterance in conversation["utterances"]:
         emotion, scores = utterance["emotion"], utterance["scores"]
         cells = [utterance["speaker"], utterance.get("text") or "", emotion or "-"]
-        # Text: a bracket in what somebody said is no markup.
+        # As Text, or rich would read brackets as markup.
         table.add_row(*map(Text, cells), f"{scores[emotion]:.2f}" if scores else "-")
     return table
 
@@ -66,7 +105,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def print_robustness(rows: Iterable[dict[str, Any]]) -> None:
-    """Print weighted F1, gain and harm of every condition of `robustness.evaluate_robustness`."""
+    """Print weighted F1, gain and harm of every condition; see `robustness.evaluate_robustness`."""
     table = Table("condition", "severity")
     titles = {"weighted_f1": "weighted F1", "gain_over_text": "gain over text only", "harm": "harm (%)"}
     for title in titles.values():
@@ -87,7 +126,7 @@ class _Rate(ProgressColumn):
 
 
 def counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
-    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
+    """Pass predictions on; show on stderr how many utterances are done, how fast, and the time left."""
     console = Console(stderr=True)
     utterances = TextColumn("{task.completed:,} utterances")
     columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -100,7 +139,7 @@ def counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> I
 
 @contextmanager
 def extraction_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many streams of utterances are read, how fast, and the time left."""
+    """Show on stderr how many streams of utterances are done, how fast, and the time left."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -110,7 +149,7 @@ def extraction_progress() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show the steps of a run, and a line for each epoch; nothing where stderr is no terminal."""
+    """Print a line on stderr for each stage and epoch of a run; on a terminal, show its steps as well."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -120,8 +159,44 @@ def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
             if record["event"] == "step":
                 said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
                 progress.update(task, description=said, completed=record["step"], total=record["steps"])
-            elif console.is_terminal:
-                score = f": dev weighted F1 {record['weighted_f1']:.2f}" if "weighted_f1" in record else ""
-                console.print(f"epoch {record['epoch']}{score}")
+            else:
+                line = record["stage"] if record["event"] == "stage" else _epoch_line(record)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield report
+
+
+def _epoch_line(record: dict[str, Any]) -> str:
+    line = f"epoch {record['epoch']}/{record['epochs']}: loss {record['loss']:.3f}"
+    if "weighted_f1" in record:
+        line += f", dev weighted F1 {record['weighted_f1']:.2f}"
+    left = record["seconds"] * (record["epochs"] - record["epoch"])
+    return f"{line}, {record['seconds']:,.0f} s" + (f", about {_duration(left)} left" if left else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def print_run(folder: Path) -> None:
+    """Print the folder of a finished run and its scores, and on stderr the labels that it never predicts."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    scores = [f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"]
+    scores += [
+        f"{name} weighted F1 {metrics[name]['weighted_f1']:.2f}"
+        for name in ("dev", "test")
+        if name in metrics
+    ]
+    print(f"{folder}: {', '.join(scores)}")
+    for line in _never_predicted(metrics["dev"]) if "dev" in metrics else ():
+        print(line, file=sys.stderr)
+
+
+def _never_predicted(metrics: dict[str, Any]) -> Iterator[str]:
+    predicted = [sum(column) for column in zip(*metrics["confusion"], strict=True)]
+    for (label, values), count in zip(metrics["per_class"].items(), predicted, strict=True):
+        if count == 0:
+            yield f"{label} is never predicted on dev ({number_of(values['support'], 'utterance')})"

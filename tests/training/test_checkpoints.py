@@ -97,7 +97,11 @@ def test_there_is_no_newest_before_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "interrupted",
-    ["redifu.training.checkpoints.save_file", "redifu.training.checkpoints.json.dumps", "redifu.atomic_files.move_folder"],
+    [
+        "redifu.training.checkpoints.save_file",
+        "redifu.training.checkpoints.json.dumps",
+        "redifu.atomic_files.move_folder",
+    ],
 )
 def test_an_interrupted_save_leaves_the_last_good_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str

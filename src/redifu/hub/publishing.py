@@ -18,6 +18,8 @@ CARD = "README.md"
 _PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors", FILE)
 # Bytes of an export: a single ONNX file holds no more.
 LARGEST_EXPORT = 2_000_000_000
+# The base of all errors of huggingface_hub's HTTP client, whichever client that is.
+_NETWORK_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 _PYTHON = re.compile(r"(?<=```python\n).*?(?=```)", re.DOTALL)
 
 
@@ -81,8 +83,8 @@ def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = Fal
         The address of the commit.
 
     Raises:
-        ValueError: the Hub refuses, the token for instance, or the repository is public where `private` is
-            asked for.
+        ValueError: the Hub cannot be reached or refuses the upload, or the repository exists and is public
+            although `private` is asked for.
     """
     api = HfApi()
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
@@ -96,6 +98,8 @@ def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = Fal
         raise ValueError(f"{repo_id}: {error}") from error
     except HfHubHTTPError as error:
         raise ValueError(f"{repo_id}: {_refusal(error)}") from error
+    except _NETWORK_ERROR as error:
+        raise ValueError(f"{repo_id}: the Hub cannot be reached: {error}") from error
 
 
 def _refusal(error: HfHubHTTPError) -> str:
