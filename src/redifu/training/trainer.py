@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from redifu.atomic_files import move_folder, replace_json, replace_text
-from redifu.data.collator import LengthGroupedBatchSampler
+from redifu.data.length_batches import LengthGroupedBatchSampler
 from redifu.evaluation.scoring import calibrate, evaluate_conversations
 from redifu.inference.feature_cache import EmbeddedTexts
 from redifu.inference.loading import load_pretrained
