@@ -12,8 +12,9 @@ from huggingface_hub import metadata_load
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
+from redifu.atomic_files import check_output, replacing_text
 from redifu.conversation import Conversation, Prediction
-from redifu.data.writers import Write, replacing
+from redifu.data.writers import Write
 from redifu.reports.timeline import Row, Timeline, clock, lay_out
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. Common labels have the colours that
@@ -59,7 +60,8 @@ def report_writer(
         ValueError: another ending, or a folder that does not exist.
     """
     template = _template(labels)
-    with replacing(Path(path), (".html",)) as file:
+    check_output(path, (".html",))
+    with replacing_text(Path(path)) as file:
         file.write(template.head(model_name, notice))
         yield lambda conversation, predictions: file.write(
             template.section(_section(conversation, predictions, labels, streams))

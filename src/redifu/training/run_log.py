@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from redifu.training.checkpoints import Progress, replace_text
+from redifu.atomic_files import replace_text
+from redifu.training.checkpoints import Progress
 
 Report = Callable[[dict[str, Any]], None]
 
