@@ -135,7 +135,7 @@ class RelationGraph(GradientCheckpointingLayer):
 class Subgraphs(nn.Module):
     """What the subgraphs inside a stream and across streams have in common."""
 
-    # Above this length edges are faster than dense ids, which give the same; only tests and benchmarks set it.
+    # Above this length edges are faster than dense ids, which give the same; tests and benchmarks change it.
     _edges_above = 512
 
     def __init__(self, config: ReDiFuConfig, num_relations: int):
