@@ -21,10 +21,10 @@ import gradio as gr
 
 import redifu  # noqa: F401  registers the model with transformers
 from redifu.cli import MISTAKES
-from redifu.data.readers import read_conversations
+from redifu.data.readers import parse_json, read_conversations
 from redifu.data.recordings import prepare_recording
 from redifu.data.schema import validate_conversation
-from redifu.data.transcripts import conversation_of, parse_json, utterances_of_transcript
+from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.writers import with_predictions, write_conversations
 from redifu.inference.explanation import explain_conversations
 from redifu.inference.loading import load_pretrained
