@@ -39,7 +39,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
     labels, each as {"label": str, "score": float}, most probable first, or by an empty list if the model can
     use none of its streams. What may be given, and what comes back:
 
-    - a text, or one utterance {"text": ...}: its labels;
+    - a text, or one utterance {"text": ...}: its labels; the speaker is called "Speaker" unless named;
     - a conversation {"utterances": [...]}, or the list of its utterances: a list with the labels of each;
     - a list of texts or of conversations: a list of answers. Texts in a list do not see each other, as in
       every pipeline of transformers: give the turns of one conversation as utterances;
