@@ -1,6 +1,6 @@
 """Render the page of evidence, its tables and its pictures, from rows of results alone.
 
-    cd model_cards/evidence
+    cd scripts/evidence/results
     python ../../scripts/evidence/render.py paired.parquet paired-changes.parquet paired-sounds.parquet \\
         cmu-mosi.parquet meld-text.parquet --findings ../../scripts/evidence/findings.md \\
         --output ../evidence.md
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+from rows import ALL_SEEDS, MAJORITY, read_rows
 
-from redifu.evaluation.evidence import ALL_SEEDS, MAJORITY, read_rows
 from redifu.evaluation.plots import CONDITIONS, plot_calibration, plot_label_f1, plot_severity
 
 # More could not be told apart in a picture; then there are tables alone.

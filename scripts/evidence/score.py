@@ -8,7 +8,7 @@ A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model i
 The probabilities of each run are kept in a folder beside the output. A second call reads them, and scores
 only runs that are new or whose weights, data or grid have changed.
 Rows: those of every run, of all seeds of a model together, and of the most frequent label; see
-`redifu.evaluation.evidence`.
+`rows.py`.
 """
 
 import argparse
@@ -19,21 +19,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from redifu.data.readers import read_conversations
-from redifu.evaluation.corruptions import Grid, read_grid
-from redifu.evaluation.evidence import (
+from rows import (
     ALL_SEEDS,
     MAJORITY,
     load_predictions,
     majority_predictions,
     pooled_rows,
     save_predictions,
-    seed_of,
-    tidy_rows,
     write_rows,
 )
-from redifu.evaluation.robustness import RobustnessPredictions, Row, predict_robustness, robustness_rows
+
+from redifu.data.readers import read_conversations
+from redifu.evaluation.corruptions import Grid, read_grid
+from redifu.evaluation.robustness import (
+    RobustnessPredictions,
+    Row,
+    predict_robustness,
+    robustness_rows,
+    seed_of,
+    tidy_rows,
+)
 from redifu.inference.loading import load_pretrained
 
 # What a prediction follows from, of a run's folder.

@@ -271,10 +271,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any, grid: Any) -> list[dict]:
+    import pandas as pd
+
     from redifu.data.readers import read_conversations
-    from redifu.evaluation.evidence import seed_of, tidy_rows, write_rows
     from redifu.evaluation.plots import plot_severity
-    from redifu.evaluation.robustness import evaluate_robustness
+    from redifu.evaluation.robustness import evaluate_robustness, seed_of, tidy_rows
 
     given = read_conversations(options.data, split=options.split)
     rows = evaluate_robustness(model, processor, given, grid).rows
@@ -282,7 +283,7 @@ def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any
     if options.output is not None:
         output, folder = Path(options.output), Path(options.model)
         named = tidy_rows(rows, dataset=Path(options.data).stem, model=folder.name, seed=seed_of(folder))
-        write_rows(output.with_suffix(".robustness.csv"), named)
+        pd.DataFrame(named).to_csv(output.with_suffix(".robustness.csv"), index=False)
         plot_severity(named, output.with_suffix(".robustness.png"))
     return rows
 

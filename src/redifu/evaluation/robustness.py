@@ -11,9 +11,11 @@ of the bin, the clean data's share (0 to 1), confidence and accuracy (0 to 1).
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import ArrayLike
 
 from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
@@ -180,6 +182,19 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
             _row("calibration", str(number), name, value) for number, value in enumerate(values, start=1)
         ]
     return rows
+
+
+def tidy_rows(rows: Iterable[Row], *, dataset: str, model: str, seed: str) -> list[Row]:
+    """Add the data set, the model and the seed to each row."""
+    return [{"dataset": dataset, "model": model, "seed": seed, **row} for row in rows]
+
+
+def seed_of(folder: str | Path) -> str:
+    """Return the seed in the recipe of a run's folder, "" without a recipe."""
+    path = Path(folder, "recipe.yaml")
+    if not path.is_file():
+        return ""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["seed"])
 
 
 def _row(condition: str, severity: str, metric: str, value: float) -> Row:

@@ -30,8 +30,8 @@ class Shifted:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    load_script("benchmark_session")
-    return load_script("benchmark_export")
+    load_script("benchmarks/session")
+    return load_script("benchmarks/export")
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ Three sides take turns, so that a busy machine slows all of them alike: the refe
 (tests/released_reference.py), the model, and plain matrix products with as many floating point operations
 (FLOP). Medians are printed. Peak memory is that of a process of its own after training steps. Linux only.
 
-    python scripts/benchmark.py
-    python scripts/benchmark.py --setting iemocap-16x110 --repeat 7 --threads 2
-    python scripts/benchmark.py --options      # what each option costs beside the released MELD setting
-    python scripts/benchmark.py --lengths      # time and memory in long dialogues
-    python scripts/benchmark.py --compile      # what torch.compile makes of the fusion
+    python scripts/benchmarks/model.py
+    python scripts/benchmarks/model.py --setting iemocap-16x110 --repeat 7 --threads 2
+    python scripts/benchmarks/model.py --options      # the cost of each option
+    python scripts/benchmarks/model.py --lengths      # time and memory in long dialogues
+    python scripts/benchmarks/model.py --compile      # what torch.compile makes of the fusion
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from redifu import ReDiFuConfig, ReDiFuForEmotionRecognition
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from released_reference import ReleasedReference, released_loss  # noqa: E402
 
 

@@ -14,7 +14,7 @@ from script_modules import load_script
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    return load_script("benchmark_session")
+    return load_script("benchmarks/session")
 
 
 def test_both_sides_answer_every_utterance_alike(

@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 
-from redifu.evaluation.evidence import (
-    COLUMNS,
-    load_predictions,
-    pooled_rows,
-    read_rows,
-    save_predictions,
+from redifu.evaluation.metrics import paired_bootstrap
+from redifu.evaluation.robustness import (
+    ConditionPredictions,
+    RobustnessPredictions,
+    robustness_rows,
     seed_of,
     tidy_rows,
-    write_rows,
 )
-from redifu.evaluation.metrics import paired_bootstrap
-from redifu.evaluation.robustness import ConditionPredictions, RobustnessPredictions, robustness_rows
+from script_modules import load_script
+
+script = load_script("evidence/rows")
 
 
 def drawn_predictions(seed, *, skill=1.0, dialogues=30):
@@ -54,20 +53,20 @@ def value_of(rows, condition, metric):
 
 def test_rows_survive_a_file(tmp_path):
     rows = tidy_rows(robustness_rows(drawn_predictions(0)), dataset="test", model="NA", seed="")
-    write_rows(tmp_path / "rows.csv", rows)
-    write_rows(tmp_path / "rows.parquet", rows)
-    table = read_rows([tmp_path / "rows.csv", tmp_path / "rows.parquet"])
-    assert list(table.columns) == COLUMNS
+    script.write_rows(tmp_path / "rows.csv", rows)
+    script.write_rows(tmp_path / "rows.parquet", rows)
+    table = script.read_rows([tmp_path / "rows.csv", tmp_path / "rows.parquet"])
+    assert list(table.columns) == script.COLUMNS
     assert table.to_dict("records") == rows + rows
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.csv: expected the columns dataset, .* got a, b"):
-        read_rows([tmp_path / "other.csv"])
+        script.read_rows([tmp_path / "other.csv"])
 
 
 def test_predictions_survive_a_file(tmp_path):
     predictions = drawn_predictions(0)
-    save_predictions(tmp_path / "run.npz", predictions)
-    loaded = load_predictions(tmp_path / "run.npz")
+    script.save_predictions(tmp_path / "run.npz", predictions)
+    loaded = script.load_predictions(tmp_path / "run.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
     assert robustness_rows(loaded) == robustness_rows(predictions)
     assert loaded.weights == predictions.weights
@@ -79,7 +78,7 @@ def test_predictions_survive_a_file(tmp_path):
 def test_pooled_rows_are_the_means_over_runs_and_draws():
     runs = [drawn_predictions(seed) for seed in range(3)]
     text = [run.text_only for run in runs]
-    rows = pooled_rows(runs, text, resamples=300)
+    rows = script.pooled_rows(runs, text, resamples=300)
     for condition in ("clean", "noise"):
         single = [robustness_rows(run, text_only=own) for run, own in zip(runs, text, strict=True)]
         for metric in ("weighted_f1", "gain_over_text"):
@@ -100,14 +99,14 @@ def test_pooled_rows_are_the_means_over_runs_and_draws():
 
 
 def test_runs_without_text_have_no_pooled_gain():
-    metrics = {row["metric"] for row in pooled_rows([drawn_predictions(0)], [], resamples=10)}
+    metrics = {row["metric"] for row in script.pooled_rows([drawn_predictions(0)], [], resamples=10)}
     assert metrics == {"weighted_f1", "weighted_f1_low", "weighted_f1_high"}
 
 
 def test_runs_of_other_utterances_are_not_pooled():
     runs = [drawn_predictions(0), drawn_predictions(1, dialogues=29)]
     with pytest.raises(ValueError, match="the same utterances and conditions"):
-        pooled_rows(runs, [])
+        script.pooled_rows(runs, [])
 
 
 def test_the_seed_is_that_of_the_recipe(tmp_path):

@@ -2,7 +2,7 @@
 
 Time is given on the clock and on the processor: on a busy machine only the second says anything.
 
-    python scripts/benchmark_extraction.py path/to/fixtures --repeat 5
+    python scripts/benchmarks/extraction.py path/to/fixtures --repeat 5
 """
 
 import argparse

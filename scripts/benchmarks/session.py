@@ -5,9 +5,9 @@ the model on the whole window; a new session, and one that has long been running
 clock stands that on the processor, which other work on the machine changes less. A model that is not causal
 is loaded as one: as fast, but not as good.
 
-    python scripts/benchmark_session.py
-    python scripts/benchmark_session.py --model runs/mine --window 100 --utterances 500
-    python scripts/benchmark_session.py --memory 100000     # that of a long conversation only; Linux
+    python scripts/benchmarks/session.py
+    python scripts/benchmarks/session.py --model runs/mine --window 100 --utterances 500
+    python scripts/benchmarks/session.py --memory 100000     # that of a long conversation only; Linux
 """
 
 import argparse
@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from redifu import ConversationSession
 
-MODEL = Path(__file__).resolve().parent.parent / "model_cards" / "redifu-meld-text"
+MODEL = Path(__file__).resolve().parents[2] / "model_cards" / "redifu-meld-text"
 SPEAKERS = ["Ana", "Jonas", "Mira"]
 WORDS = (
     "I you we it that this what is was are not do know think really want go come back here there just "

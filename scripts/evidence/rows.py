@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import ArrayLike
 
 from redifu.evaluation.metrics import bootstrap_weighted_f1, percentile_interval
@@ -22,7 +21,6 @@ from redifu.evaluation.robustness import ConditionPredictions, RobustnessPredict
 COLUMNS = ["dataset", "model", "seed", "condition", "severity", "metric", "value"]
 ALL_SEEDS = "all"
 MAJORITY = "majority"
-RECIPE = "recipe.yaml"
 
 
 def pooled_rows(
@@ -113,19 +111,6 @@ def read_rows(paths: Iterable[str | Path]) -> pd.DataFrame:
             )
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-
-
-def tidy_rows(rows: Iterable[Row], *, dataset: str, model: str, seed: str) -> list[Row]:
-    """Say of rows which data, model and seed they are of."""
-    return [{"dataset": dataset, "model": model, "seed": seed, **row} for row in rows]
-
-
-def seed_of(folder: str | Path) -> str:
-    """Return the seed of a run by the recipe in its folder, "" without one."""
-    path = Path(folder, RECIPE)
-    if not path.is_file():
-        return ""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["seed"])
 
 
 def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:

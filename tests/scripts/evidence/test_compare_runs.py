@@ -13,12 +13,12 @@ from redifu.training.trainer import train
 from script_modules import SCRIPTS, load_script
 from training.toy import toy_recipe, write_toy_data
 
-SCRIPT = SCRIPTS / "compare_runs.py"
+SCRIPT = SCRIPTS / "evidence/compare_runs.py"
 
 
 @pytest.fixture(scope="module")
 def compare_runs() -> ModuleType:
-    return load_script("compare_runs")
+    return load_script("evidence/compare_runs")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from redifu.evaluation.scoring import evaluate_conversations
 from redifu.inference.loading import load_pretrained
 from script_modules import load_script
 
-demonstration_card = load_script("demonstration_card")
+demonstration_card = load_script("evidence/demonstration_card")
 
 
 @pytest.fixture(scope="module")

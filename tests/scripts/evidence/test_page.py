@@ -11,11 +11,13 @@ import pytest
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import Grid, Severities
-from redifu.evaluation.evidence import read_rows
 from redifu.training.trainer import train
 from script_modules import SCRIPTS, load_script
 from training.toy import toy_recipe, write_toy_data
 
+read_rows = load_script("evidence/rows").read_rows
+
+RESULTS = SCRIPTS / "evidence/results"
 GRID = Grid(conditions={"subsets": Severities(), "noise": Severities(severities=(0.5, 1.0), draws=2)})
 
 
@@ -171,8 +173,8 @@ def test_the_page_is_what_its_rows_give(tmp_path: Path, monkeypatch: pytest.Monk
     pictures = tmp_path / "evidence"
     pictures.mkdir()
     names = ("paired", "paired-changes", "paired-sounds", "cmu-mosi", "meld-text")
-    assert {path.stem for path in (cards / "evidence").glob("*.parquet")} == set(names)
-    rows = read_rows(cards / "evidence" / f"{name}.parquet" for name in names)
+    assert {path.stem for path in RESULTS.glob("*.parquet")} == set(names)
+    rows = read_rows(RESULTS / f"{name}.parquet" for name in names)
     findings = (SCRIPTS / "evidence" / "findings.md").read_text(encoding="utf-8")
     render = load_script("evidence/render")
     for plot in ("plot_severity", "plot_label_f1", "plot_calibration"):  # which their own tests draw

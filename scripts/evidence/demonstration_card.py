@@ -1,7 +1,7 @@
 """Score a stored checkpoint with every subset of its streams, and write its card.
 
     python scripts/store_checkpoint.py runs/meld-ravdess-1 model_cards/redifu-meld-ravdess
-    python scripts/demonstration_card.py model_cards/redifu-meld-ravdess --data path/to/evidence/paired-text
+    python scripts/evidence/demonstration_card.py model_cards/redifu-meld-ravdess --data runs/evidence/paired-text
 
 With --data, a table with the splits dev and test, metrics.json gets the scores of the weights as they are
 stored, with intervals. The card, README.md, is then rendered from demonstration_card.md, metrics.json and the
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
+from rows import majority_predictions
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import SUBSETS, Grid, Severities
-from redifu.evaluation.evidence import majority_predictions
 from redifu.evaluation.metrics import (
     bootstrap_sums,
     dialogue_confusions,

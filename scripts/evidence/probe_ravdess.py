@@ -4,8 +4,8 @@ Logistic regression on standardised features, 6 folds of 4 actors that are never
 (chance 12.5 %). Noise, white or babble (8 other clips), is added at a signal-to-noise ratio; the probe is
 trained on clean clips. Beside it, how often the estimated ratio orders two levels of the same clip correctly.
 
-    python scripts/probe_ravdess.py path/to/ravdess                        # clips as audio/*.flac
-    python scripts/probe_ravdess.py path/to/ravdess --backend opensmile:IS10 --clips 288
+    python scripts/evidence/probe_ravdess.py path/to/ravdess                        # clips as audio/*.flac
+    python scripts/evidence/probe_ravdess.py path/to/ravdess --backend opensmile:IS10 --clips 288
 """
 
 import argparse

@@ -20,8 +20,7 @@ MODEL, PROCESSOR = text_model("bert"), text_processor(max_text_tokens=32)
 
 @pytest.fixture(scope="module")
 def load_test() -> ModuleType:
-    load_script("benchmark_session")  # which it imports from beside itself
-    return load_script("load_test")
+    return load_script("benchmarks/service_load")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from script_modules import load_script
-
 pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
 
-fuzz_readers = load_script("fuzz_readers")
+from data import fuzz_readers  # noqa: E402
 
 
 @pytest.fixture

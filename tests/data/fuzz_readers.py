@@ -5,8 +5,8 @@ Each must end in conversations that pass their checks, or in a ValueError of one
 with the file's name. Anything else is a finding: it is printed with the shortest input that led there, and
 the exit status is 1.
 
-    python scripts/fuzz_readers.py
-    TMPDIR=/dev/shm python scripts/fuzz_readers.py --examples 1000 --seed 7
+    python tests/data/fuzz_readers.py
+    TMPDIR=/dev/shm python tests/data/fuzz_readers.py --examples 1000 --seed 7
 """
 
 import argparse

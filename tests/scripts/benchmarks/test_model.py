@@ -9,12 +9,12 @@ import torch
 
 from script_modules import SCRIPTS, load_script
 
-SCRIPT = SCRIPTS / "benchmark.py"
+SCRIPT = SCRIPTS / "benchmarks/model.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    return load_script("benchmark")
+    return load_script("benchmarks/model")
 
 
 def test_both_sides_are_of_one_size(benchmark: ModuleType) -> None:

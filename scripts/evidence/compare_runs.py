@@ -1,6 +1,6 @@
 """Score several seeds of several systems on the same dialogues, and test their differences.
 
-    python scripts/compare_runs.py $MELD/test.csv --system "with relations" runs/full-* \
+    python scripts/evidence/compare_runs.py $MELD/test.csv --system "with relations" runs/full-* \
         --system "no relations" runs/plain-* --output comparison.json
 
 Prints a Markdown table: mean and standard deviation over a system's runs and, against the first system, the

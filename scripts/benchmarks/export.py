@@ -1,11 +1,11 @@
 """What an export gains and what it costs: ONNX and ONNX with int8 weights beside PyTorch, in one run.
 
-Sides take turns, as in `benchmark_session.py`, on each utterance of a live conversation with a full window,
+Sides take turns, as in `session.py`, on each utterance of a live conversation with a full window,
 and on whole dialogues at once. These are of the model as a causal one; weighted F1 on labelled data is of the
 model as it is.
 
-    python scripts/benchmark_export.py
-    python scripts/benchmark_export.py --model runs/mine --data path/to/meld/dev.csv
+    python scripts/benchmarks/export.py
+    python scripts/benchmarks/export.py --model runs/mine --data path/to/meld/dev.csv
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_session import MODEL, describe_latency, full_session, take_turns, utterances
+from session import MODEL, describe_latency, full_session, take_turns, utterances
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 from transformers.utils import logging
 

@@ -4,8 +4,8 @@ Two services run, one that predicts together what waits and one that predicts ev
 turns, so that a busy machine slows both alike. Each reply is compared with its request and with a direct
 prediction; the exit status is 1 where one is lost, wrong or another client's.
 
-    python scripts/load_test.py
-    python scripts/load_test.py --clients 16 --seconds 20 --utterances 16
+    python scripts/benchmarks/service_load.py
+    python scripts/benchmarks/service_load.py --clients 16 --seconds 20 --utterances 16
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
-from benchmark_session import MODEL, utterances
+from session import MODEL, utterances
 from transformers.utils import logging
 
 from redifu.data.writers import with_predictions
