@@ -1,19 +1,19 @@
-"""Speed and memory of ReDiFu beside a literal reference of the released equations, measured in one run.
+"""Measures speed and memory of ReDiFu beside a literal reference of the released equations.
 
-Three sides take turns, so that a busy machine slows all of them alike: the reference
-(tests/released_reference.py), the model, and plain matrix products with as many floating point operations
-(FLOP). Medians are printed. Peak memory is that of a process of its own after training steps. Linux only.
+Three sides take turns, so that a busy machine slows all of them alike: the reference, the model, and plain
+matrix products with the same number of floating point operations (FLOP). Medians are printed. Peak memory
+is measured in a separate process that takes training steps. Linux only.
 
-    python scripts/benchmarks/model.py
+    python scripts/benchmarks/model.py --reference tests/released_reference.py
     python scripts/benchmarks/model.py --setting iemocap-16x110 --repeat 7 --threads 2
     python scripts/benchmarks/model.py --options      # the cost of each option
     python scripts/benchmarks/model.py --lengths      # time and memory in long dialogues
-    python scripts/benchmarks/model.py --compile      # what torch.compile makes of the fusion
+    python scripts/benchmarks/model.py --compile      # torch.compile on the fusion
 """
 
 import argparse
 import multiprocessing
-import sys
+import runpy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,9 +28,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from redifu import ReDiFuConfig, ReDiFuForEmotionRecognition
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from released_reference import ReleasedReference, released_loss  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +49,13 @@ SETTINGS = {
     "iemocap-16x60": Setting(recipe="iemocap", dialogues=16, utterances=60),
     "meld-16x33": Setting(recipe="meld", dialogues=16, utterances=33),
 }
-# For trying the script out: they say nothing about speed.
+# Only to try out the script: toy sizes say nothing about speed.
 TOY_SETTINGS = {
     "toy": Setting(
         recipe="meld", dialogues=2, utterances=5, overrides={"hidden_size": 8, "num_attention_heads": 4}
     )
 }
-# Each beside the released setting, which is the first.
+# Each is compared with the released setting, which comes first.
 OPTIONS: dict[str, dict[str, Any]] = {
     "released": {},
     "differential_attention none": {"differential_attention": "none"},
@@ -119,7 +116,7 @@ class Side:
 
 
 def random_batch(setting: Setting) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs of the model as the processor gives them, and labels."""
+    """Draw inputs in the form the processor returns, and labels."""
     config, shape = setting.config, (setting.dialogues, setting.utterances)
     generator = torch.Generator().manual_seed(0)
     inputs = {
@@ -143,9 +140,10 @@ def model_side(setting: Setting, *, attention: str = "sdpa") -> Side:
     )
 
 
-def reference_side(setting: Setting) -> Side:
-    config = setting.config
-    reference = ReleasedReference(
+def reference_side(setting: Setting, *, file: Path) -> Side:
+    """Build the reference from a Python file that defines `ReleasedReference` and `released_loss`."""
+    config, defined = setting.config, runpy.run_path(str(file))
+    reference = defined["ReleasedReference"](
         setting.recipe,
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
@@ -162,18 +160,24 @@ def reference_side(setting: Setting) -> Side:
     return Side(
         model=reference,
         predict=lambda: reference(*positional),
-        loss=lambda: released_loss(reference(*positional), labels),
+        loss=lambda: defined["released_loss"](reference(*positional), labels),
         optimizer=torch.optim.AdamW(reference.parameters()),
     )
 
 
-SIDES: dict[str, Callable[[Setting], Side]] = {"reference": reference_side, "model": model_side}
+Builders = dict[str, Callable[[Setting], Side]]
+
+
+def sides_of(reference: Path | None) -> Builders:
+    """Name the sides to measure: the model, and the reference where its file is given."""
+    beside = {} if reference is None else {"reference": partial(reference_side, file=reference)}
+    return {**beside, "model": model_side}
 
 
 def count_flops(setting: Setting) -> tuple[int, int]:
-    """Floating point operations of the model's forward pass and of its training step without the optimizer.
+    """Count the floating point operations of a forward pass and of a training step without the optimizer.
 
-    The counter does not know the CPU's fused attention; the eager one does the same products before its eyes.
+    The counter does not see into the CPU's fused attention. Eager attention does the same products visibly.
     """
     side = model_side(setting, attention="eager")
     with FlopCounterMode(display=False) as forward:
@@ -184,7 +188,7 @@ def count_flops(setting: Setting) -> tuple[int, int]:
 
 
 def timed(run: Callable[..., object], **options: bool) -> Callable[[], float]:
-    """A function that runs `run` and returns the seconds it took."""
+    """Return a function that calls `run` and returns the seconds it took."""
 
     def seconds() -> float:
         start = time.perf_counter()
@@ -195,7 +199,7 @@ def timed(run: Callable[..., object], **options: bool) -> Callable[[], float]:
 
 
 def product_rate(rows: int, inner: int, columns: int, *, flops: int) -> Callable[[], float]:
-    """A function that does about `flops` FLOP as fp32 products of one shape and returns FLOP a second."""
+    """Return a function that does about `flops` FLOP in fp32 products of one shape and returns FLOP/s."""
     left, right, result = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
     flops_each = 2 * rows * inner * columns
     count = max(1, round(flops / flops_each))
@@ -204,15 +208,15 @@ def product_rate(rows: int, inner: int, columns: int, *, flops: int) -> Callable
 
 
 def take_turns(sides: dict[str, Callable[[], float]], *, repeat: int) -> dict[str, float]:
-    """Median of `repeat` values of each side, one of each in turn, after one turn that does not count."""
+    """Return the median of `repeat` values of each side; sides take turns, and the first turn is dropped."""
     turns = [{name: side() for name, side in sides.items()} for _ in range(repeat + 1)]
     return {name: median(turn[name] for turn in turns[1:]) for name in sides}
 
 
-def measure(setting: Setting, names: list[str], *, repeat: int) -> list[str]:
-    """Time forward passes and training steps of the named sides and return lines of the report."""
+def measure(setting: Setting, builders: Builders, *, repeat: int) -> list[str]:
+    """Time forward passes and training steps of each side, as lines of the report."""
     flops = dict(zip(("forward", "step"), count_flops(setting), strict=True))
-    sides = {name: SIDES[name](setting) for name in names}
+    sides = {name: build(setting) for name, build in builders.items()}
     size, rows = setting.config.hidden_size, setting.dialogues * setting.utterances
     shapes = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in [(rows, size, 4 * size), (CUBE, CUBE, CUBE)]}
     lines = []
@@ -220,7 +224,7 @@ def measure(setting: Setting, names: list[str], *, repeat: int) -> list[str]:
         runs = {name: timed(getattr(side, kind)) for name, side in sides.items()}
         if CPU_HAS_AMX:
             runs["model, bf16"] = timed(getattr(sides["model"], kind), bf16=True)
-        # As many operations as a forward pass are enough to know the rate of a training step's products too.
+        # The rate of the products is the same for a training step, so a forward pass's work is enough.
         runs |= {name: product_rate(*shape, flops=flops["forward"]) for name, shape in shapes.items()}
         medians = take_turns(runs, repeat=repeat)
         rates = {name: medians.pop(name) for name in shapes}
@@ -229,7 +233,7 @@ def measure(setting: Setting, names: list[str], *, repeat: int) -> list[str]:
 
 
 def describe(kind: str, medians: dict[str, float], rates: dict[str, float], *, flops: int) -> list[str]:
-    """The lines of one kind of run; the model is held against the faster of the plain products."""
+    """Return the lines of one kind of run; the model is compared with the faster plain product."""
     product = flops / max(rates.values())
     lines = [f"  {kind}, {flops / 1e9:.4g} GFLOP"]
     for name, seconds in medians.items():
@@ -246,7 +250,7 @@ def describe(kind: str, medians: dict[str, float], rates: dict[str, float], *, f
 
 
 def in_its_own_process(function: Callable[..., int], *arguments: object, threads: int) -> int:
-    """What a function of this file returns in a fresh process, whose memory nothing else has touched."""
+    """Call a function of this file in a fresh process, whose memory nothing else has touched."""
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -257,21 +261,21 @@ def in_its_own_process(function: Callable[..., int], *arguments: object, threads
 
 
 def memory_of_process(key: str) -> int:
-    """Bytes of this process: VmHWM is its peak, VmRSS what it holds now."""
+    """Return bytes of this process: VmHWM is the peak, VmRSS the current value."""
     status = Path("/proc/self/status").read_text("utf-8")
     return 1024 * int(status.split(f"{key}:")[1].split()[0])
 
 
-def peak_of_training(name: str, setting: Setting) -> int:
-    """Peak bytes of this process after two training steps; the second begins with the optimizer's state."""
-    side = SIDES[name](setting)
+def peak_of_training(build: Callable[[Setting], Side], setting: Setting) -> int:
+    """Return the peak bytes of this process after two steps; the second has the optimizer's state."""
+    side = build(setting)
     side.step()
     side.step()
     return memory_of_process("VmHWM")
 
 
 def growth_of_forward(setting: Setting) -> int:
-    """Bytes by which a forward pass raises the peak of this process, after one of a short dialogue."""
+    """Return by how many bytes a forward pass raises the peak, after a warm-up on a short dialogue."""
     model_side(replace(setting, utterances=2)).forward()
     side = model_side(setting)
     before = memory_of_process("VmRSS")
@@ -279,9 +283,12 @@ def growth_of_forward(setting: Setting) -> int:
     return memory_of_process("VmHWM") - before
 
 
-def measure_memory(setting: Setting, names: list[str], *, threads: int) -> list[str]:
-    """Peak memory of training steps of each side, as lines of the report."""
-    peaks = {name: in_its_own_process(peak_of_training, name, setting, threads=threads) for name in names}
+def measure_memory(setting: Setting, builders: Builders, *, threads: int) -> list[str]:
+    """Measure the peak memory of training steps of each side, as lines of the report."""
+    peaks = {
+        name: in_its_own_process(peak_of_training, build, setting, threads=threads)
+        for name, build in builders.items()
+    }
     lines = [f"    {name:<14}{peak / 1e9:10.3f} GB" for name, peak in peaks.items()]
     if "reference" in peaks:
         lines[-1] += f"  {peaks['model'] / peaks['reference']:6.3f} of the reference's peak"
@@ -289,7 +296,7 @@ def measure_memory(setting: Setting, names: list[str], *, threads: int) -> list[
 
 
 def measure_options(options: dict[str, dict[str, Any]], setting: Setting, *, repeat: int) -> list[str]:
-    """Forward pass and training step with each option, as lines of a Markdown table."""
+    """Time forward passes and training steps with each option, as a Markdown table."""
     sides = {
         name: model_side(replace(setting, overrides={**setting.overrides, **fields}))
         for name, fields in options.items()
@@ -310,7 +317,7 @@ def measure_options(options: dict[str, dict[str, Any]], setting: Setting, *, rep
 def measure_lengths(
     options: dict[str, dict[str, Any]], lengths: Sequence[int], *, repeat: int, threads: int
 ) -> list[str]:
-    """Forward pass of one dialogue by its length: time an utterance, and memory, as a Markdown table."""
+    """Time the forward pass of one dialogue per utterance, and its memory, by length, as a Markdown table."""
     columns = [*(f"{length} utterances" for length in lengths), "last / first"]
     columns += [f"memory at {length}" for length in lengths[1:]]
     lines = [f"| option | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
@@ -331,7 +338,7 @@ def measure_lengths(
 
 
 def measure_compiled(setting: Setting, *, repeat: int) -> list[str]:
-    """The fusion as it is and through torch.compile without graph breaks, as a Markdown table."""
+    """Time the fusion eagerly and compiled without graph breaks, as a Markdown table."""
     shape = (setting.dialogues, setting.utterances)
     lines = ["| fusion | eager | compiled | gain | first call |", "|---|---|---|---|---|"]
     for name in ("mutual_attention", "text_diffusion"):
@@ -364,16 +371,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--setting",
         choices=[*SETTINGS, *TOY_SETTINGS],
         action="append",
-        help="may be repeated; default: all but toy",
+        help="may be repeated; default: all except toy",
     )
-    parser.add_argument("--repeat", type=int, default=5, help="turns, of which the median is printed")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument("--repeat", type=int, default=5, help="turns; the median is printed")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
     parser.add_argument(
-        "--skip-reference", action="store_true", help="measure the model and the products only"
+        "--reference", type=Path, metavar="FILE.py", help="measure this reference too; default: none"
     )
-    parser.add_argument("--options", action="store_true", help="measure the options and nothing else")
-    parser.add_argument("--lengths", action="store_true", help="measure long dialogues and nothing else")
-    parser.add_argument("--compile", action="store_true", help="measure torch.compile and nothing else")
+    parser.add_argument("--options", action="store_true", help="measure only the options")
+    parser.add_argument("--lengths", action="store_true", help="measure only long dialogues")
+    parser.add_argument("--compile", action="store_true", help="measure only torch.compile")
     return parser.parse_args(arguments)
 
 
@@ -383,9 +390,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     settings = SETTINGS | TOY_SETTINGS
-    names = ["model"] if options.skip_reference else ["reference", "model"]
+    builders = sides_of(options.reference)
     print(f"torch {torch.__version__}, {options.threads} threads, medians of {options.repeat}")
-    setting = settings[options.setting[0]] if options.setting else SETTINGS["meld-16x33"]
+    setting = settings[options.setting[0] if options.setting else "meld-16x33"]
     if options.options:
         print("\n".join(measure_options(OPTIONS, setting, repeat=options.repeat)), flush=True)
     if options.lengths:
@@ -397,8 +404,10 @@ def main(arguments: list[str] | None = None) -> None:
         return
     for setting_name in options.setting or SETTINGS:
         print(setting_name, flush=True)
-        print("\n".join(measure(settings[setting_name], names, repeat=options.repeat)), flush=True)
-        print("\n".join(measure_memory(settings[setting_name], names, threads=options.threads)), flush=True)
+        print("\n".join(measure(settings[setting_name], builders, repeat=options.repeat)), flush=True)
+        print(
+            "\n".join(measure_memory(settings[setting_name], builders, threads=options.threads)), flush=True
+        )
 
 
 if __name__ == "__main__":

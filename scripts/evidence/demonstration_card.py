@@ -1,7 +1,8 @@
 """Score a stored checkpoint with every subset of its streams, and write its card.
 
     python scripts/store_checkpoint.py runs/meld-ravdess-1 model_cards/redifu-meld-ravdess
-    python scripts/evidence/demonstration_card.py model_cards/redifu-meld-ravdess --data runs/evidence/paired-text
+    python scripts/evidence/demonstration_card.py model_cards/redifu-meld-ravdess \\
+        --data runs/evidence/paired-text
 
 With --data, a table with the splits dev and test, metrics.json gets the scores of the weights as they are
 stored, with intervals. The card, README.md, is then rendered from demonstration_card.md, metrics.json and the

@@ -251,7 +251,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from redifu.data.readers import read_conversations
     from redifu.evaluation.corruptions import read_grid
-    from redifu.evaluation.plots import plot_confusion
     from redifu.evaluation.scoring import evaluate_conversations
 
     output = None if options.output is None else Path(options.output)
@@ -259,22 +258,39 @@ def _evaluate(options: argparse.Namespace) -> None:
     if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
+    plots = None if output is None else _plots()
     model, processor = _load(options.model)
     given = read_conversations(options.data, split=options.split, check=processor.check)
     metrics = evaluate_conversations(model, processor, given)
     print_metrics(metrics)
     if grid is not None:
-        metrics["robustness"] = _evaluate_robustness(options, model, processor, grid)
+        metrics["robustness"] = _evaluate_robustness(options, model, processor, grid, plots)
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+        if plots is not None:
+            plots.plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
 
 
-def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any, grid: Any) -> list[dict]:
+def _plots() -> Any:
+    """Return the module that draws, or None where matplotlib is missing."""
+    from redifu.model.optional_packages import optional_package
+
+    try:
+        optional_package("matplotlib", extra="plots")
+    except ImportError as error:
+        print(f"redifu evaluate: no pictures: {error}", file=sys.stderr, flush=True)
+        return None
+    from redifu.evaluation import plots
+
+    return plots
+
+
+def _evaluate_robustness(
+    options: argparse.Namespace, model: Any, processor: Any, grid: Any, plots: Any
+) -> list[dict]:
     import pandas as pd
 
     from redifu.data.readers import read_conversations
-    from redifu.evaluation.plots import plot_severity
     from redifu.evaluation.robustness import evaluate_robustness, seed_of, tidy_rows
 
     given = read_conversations(options.data, split=options.split)
@@ -284,7 +300,8 @@ def _evaluate_robustness(options: argparse.Namespace, model: Any, processor: Any
         output, folder = Path(options.output), Path(options.model)
         named = tidy_rows(rows, dataset=Path(options.data).stem, model=folder.name, seed=seed_of(folder))
         pd.DataFrame(named).to_csv(output.with_suffix(".robustness.csv"), index=False)
-        plot_severity(named, output.with_suffix(".robustness.png"))
+        if plots is not None:
+            plots.plot_severity(named, output.with_suffix(".robustness.png"))
     return rows
 
 

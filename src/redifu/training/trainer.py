@@ -49,9 +49,9 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
 
     The run lives in OUTPUT.unfinished until it is whole; then that folder takes the name training.output. It
     holds model and processor, recipe.yaml, metrics.json (dev and test, of the epoch that was best on dev,
-    the last without dev),
-    log.jsonl and tensorboard. A finished run of the same recipe is not run again. A resumed run on a CPU ends
-    with the same bits as an uninterrupted one on the same machine and number of threads.
+    the last without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run of the same
+    recipe is not run again. A resumed run on a CPU ends with the same bits as an uninterrupted one on the
+    same machine and number of threads.
 
     With several processes (torchrun) a step's loss is the mean over the labelled utterances of all their
     dialogues, as in one process; only the squared losses per stream are means of the processes' squares.

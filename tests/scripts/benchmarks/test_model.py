@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from script_modules import SCRIPTS, load_script
 
 SCRIPT = SCRIPTS / "benchmarks/model.py"
+REFERENCE = Path(__file__).parents[2] / "released_reference.py"
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +24,13 @@ def test_both_sides_are_of_one_size(benchmark: ModuleType) -> None:
         with torch.device("meta"):
             counts = {
                 name: sum(parameter.numel() for parameter in build(setting).model.parameters())
-                for name, build in benchmark.SIDES.items()
+                for name, build in benchmark.sides_of(REFERENCE).items()
             }
         assert counts["reference"] == counts["model"]
 
 
 def test_a_side_predicts_without_training_and_trains(benchmark: ModuleType) -> None:
-    for build in benchmark.SIDES.values():
+    for build in benchmark.sides_of(REFERENCE).values():
         side = build(benchmark.TOY_SETTINGS["toy"])
         start = {name: x.clone() for name, x in side.model.state_dict().items()}
         side.forward()
@@ -61,10 +63,11 @@ def test_ratios_are_of_the_medians_and_the_faster_product(benchmark: ModuleType)
 @pytest.mark.slow
 def test_the_command_reports_every_side() -> None:
     command = [sys.executable, str(SCRIPT), "--setting", "toy", "--repeat", "1", "--threads", "1"]
-    report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    beside = [*command, "--reference", str(REFERENCE)]
+    report = subprocess.run(beside, check=True, capture_output=True, text=True).stdout
     for words in ("forward", "step", "times the plain product", "of the reference's peak"):
         assert words in report
-    alone = subprocess.run([*command, "--skip-reference"], check=True, capture_output=True, text=True).stdout
+    alone = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "reference" not in alone
 
 
