@@ -72,3 +72,28 @@ def plot_calibration(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | 
     axes.grid(alpha=0.3)
     add_legend(figure)
     figure.savefig(path)
+
+
+def plot_scores(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
+    """Draw the weighted F1 of each model on the clean data, with its 95 % interval.
+
+    Args:
+        rows: see `redifu.evaluation.plots.plot_severity`.
+        path: file to write.
+
+    Raises:
+        ValueError: the rows hold no weighted F1 on the clean data.
+    """
+    table = summarize_rows(rows)
+    table = table[(table["condition"] == "clean") & (table["metric"] == "weighted_f1")]
+    if table.empty:
+        raise ValueError("expected rows of weighted F1 on clean data, got none")
+    figure = new_figure(height=0.8 + 0.3 * len(table))
+    axes = figure.subplots()
+    errors = [table["value"] - table["low"], table["high"] - table["value"]]
+    axes.errorbar(table["value"], range(len(table)), xerr=errors, fmt="o", capsize=3, color="#0072b2")
+    axes.set_yticks(range(len(table)), table["model"], fontsize=11)
+    axes.invert_yaxis()
+    axes.set_xlabel("weighted F1 (0 to 100), 95 % interval", fontsize=11)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)

@@ -65,16 +65,16 @@ def _write_axes(axes: Axes, counts: np.ndarray, labels: Sequence[str], *, font_s
     axes.set_ylabel("true (utterances)", fontsize=13)
 
 
-# The title of a condition, and what its severities are. In dB more is better: that axis is turned.
+# The title of a condition and the name of its axis. More dB are less noise, so that axis is inverted.
 CONDITIONS = {
-    "subsets": ("only some streams", "streams, by their initials"),
-    "missing": ("any stream missing", "probability of a stream to be missing"),
-    "missing_side": ("audio and visual missing", "probability of a stream to be missing"),
-    "bursts": ("audio and visual missing in runs", "length of a run (utterances)"),
+    "subsets": ("only some streams", "streams (initials)"),
+    "missing": ("any stream missing", "probability that a stream is missing"),
+    "missing_side": ("audio and visual missing", "probability that a stream is missing"),
+    "bursts": ("audio and visual missing in consecutive utterances", "length of a gap (utterances)"),
     "noise": ("noise on audio and visual features", "noise (standard deviations of a feature)"),
     "noise_audio": ("noise on audio features", "noise (standard deviations of a feature)"),
     "noise_visual": ("noise on visual features", "noise (standard deviations of a feature)"),
-    "permuted": ("audio and visual of other utterances", "features"),
+    "permuted": ("audio and visual from other utterances", "features"),
     "white_noise": ("white noise in the sound", "signal-to-noise ratio (dB)"),
     "pink_noise": ("pink noise in the sound", "signal-to-noise ratio (dB)"),
     "babble_noise": ("other voices in the sound", "signal-to-noise ratio (dB)"),

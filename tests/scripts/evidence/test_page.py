@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import Grid, Severities
@@ -18,6 +20,7 @@ from training.toy import toy_recipe, write_toy_data
 read_rows = load_script("evidence/rows").read_rows
 
 RESULTS = SCRIPTS / "evidence/results"
+PAGE = SCRIPTS.parent / "examples/guides/evidence.md"
 GRID = Grid(conditions={"subsets": Severities(), "noise": Severities(severities=(0.5, 1.0), draws=2)})
 
 
@@ -141,7 +144,7 @@ def test_seeds_that_do_not_fit_are_refused(score: ModuleType, folder: Path, tmp_
         score.score(full, text_only=[*text, *full], **options)
 
 
-def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> None:
+def test_the_commands_go_from_runs_to_a_report(folder: Path, tmp_path: Path) -> None:
     grid, rows = tmp_path / "grid.yaml", tmp_path / "rows.csv"
     grid.write_text("conditions:\n  subsets: {}\n  noise: {severities: [0.5, 1], draws: 2}\n")
     runs, text = [str(run) for run in runs_of(folder, "full")], [str(run) for run in runs_of(folder, "text")]
@@ -150,13 +153,12 @@ def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> No
     subprocess.run(command, check=True)
     table = read_rows([rows])
     assert set(table["seed"]) == {"1", "2", "all"} and set(table["model"]) == {"full", "majority"}
-    page = tmp_path / "evidence.md"
-    subprocess.run(
-        [sys.executable, str(SCRIPTS / "evidence/render.py"), str(rows), "--output", str(page)], check=True
-    )
+    page = tmp_path / "report.md"
+    command = [sys.executable, str(SCRIPTS / "evidence/full_report.py"), str(rows), "--output", str(page)]
+    subprocess.run(command, check=True)
     said = page.read_text(encoding="utf-8")
     assert sorted(re.findall(r"\]\((.*?)\)", said)) == sorted(
-        str(path.relative_to(tmp_path)) for path in (tmp_path / "evidence").iterdir()
+        str(path.relative_to(tmp_path)) for path in (tmp_path / "report").iterdir()
     )
     at_one = table[(table["condition"] == "noise") & (table["severity"] == "1")]
     f1 = at_one.loc[(at_one["metric"] == "weighted_f1") & (at_one["seed"] != "all"), "value"]
@@ -168,18 +170,44 @@ def test_the_commands_go_from_runs_to_a_page(folder: Path, tmp_path: Path) -> No
     assert f"{gain:+.2f} [{low:+.2f}, {high:+.2f}] |" in said
 
 
-def test_the_page_is_what_its_rows_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cards = SCRIPTS.parent / "model_cards"
+@pytest.fixture
+def render(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that makes the page; it draws empty pictures, as their own tests draw them."""
+    render = load_script("evidence/render")
+    empty = {
+        name: replace(finding, plot=lambda rows, path: Image.new("RGB", (1, 1)).save(path))
+        for name, finding in render.FINDINGS.items()
+    }
+    monkeypatch.setattr(render, "FINDINGS", empty)
+    return render
+
+
+def test_the_page_is_what_its_rows_give(render: ModuleType, tmp_path: Path) -> None:
     pictures = tmp_path / "evidence"
     pictures.mkdir()
-    names = ("paired", "paired-changes", "paired-sounds", "cmu-mosi", "meld-text")
-    assert {path.stem for path in RESULTS.glob("*.parquet")} == set(names)
-    rows = read_rows(RESULTS / f"{name}.parquet" for name in names)
-    findings = (SCRIPTS / "evidence" / "findings.md").read_text(encoding="utf-8")
-    render = load_script("evidence/render")
-    for plot in ("plot_severity", "plot_label_f1", "plot_calibration"):  # which their own tests draw
-        monkeypatch.setattr(render, plot, lambda rows, path, **options: path.touch())
-    lines = render.page(rows, pictures, findings=findings)
-    assert "\n".join(lines) == (cards / "evidence.md").read_text(encoding="utf-8")
+    assert render.page(pictures) == PAGE.read_text(encoding="utf-8")
     drawn = {path.name for path in pictures.iterdir()}
-    assert drawn == {path.name for path in (cards / "evidence").glob("*.png")}
+    assert drawn == {path.name for path in PAGE.with_suffix("").iterdir()}
+    stored = {path.stem for path in RESULTS.glob("*.parquet")}
+    assert stored == set(load_script("evidence/full_report").STORED)
+
+
+def test_sentences_say_what_their_table_says() -> None:
+    sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    findings = [section for section in sections if re.match(r"\d+\. ", section)]
+    assert len(findings) == 6
+    sentences = 0
+    for section in findings:
+        _, said, rest = section.split("\n\n", 2)
+        table = rest.split("\n\n")[0]
+        cells = [float(number) for number in re.findall(r"\d+\.\d+", table)]
+        for number in re.findall(r"\d+\.\d+", said):
+            digits = len(number.partition(".")[2])
+            assert any(f"{cell:.{digits}f}" == number for cell in cells), number
+        sentences += len(re.findall(r"\.(?=\s|$)", said))
+    assert sentences <= 10
+
+
+def test_the_page_names_files_that_exist() -> None:
+    names = set(re.findall(r"scripts/[\w./-]+\.\w+", PAGE.read_text(encoding="utf-8")))
+    assert names and [name for name in names if not (SCRIPTS.parent / name).is_file()] == []

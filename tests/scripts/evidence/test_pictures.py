@@ -33,3 +33,17 @@ def test_calibration_leaves_empty_bins_out(monkeypatch, tmp_path):
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
     with pytest.raises(ValueError, match="rows of calibration"):
         pictures.plot_calibration(rows_of(CURVES), tmp_path / "calibration.png")
+
+
+def test_scores_have_the_interval_of_their_rows(monkeypatch, tmp_path):
+    rows = rows_of(CURVES)
+    ends = {("clean", "0", "weighted_f1_low"): 57, ("clean", "0", "weighted_f1_high"): 64}
+    rows += [{**row, "seed": "all"} for row in rows_of(ends, seeds=["2"])]
+    (axes,) = drawn(monkeypatch, pictures.plot_scores, rows, tmp_path / "scores.png")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fused", "plain"]
+    (dots,) = axes.containers
+    assert dots.lines[0].get_xdata() == pytest.approx([60, 70])
+    segments = dots.lines[2][0].get_segments()
+    assert [segment[:, 0].tolist() for segment in segments] == [[57, 64], [67, 74]]
+    with pytest.raises(ValueError, match="weighted F1 on clean data"):
+        pictures.plot_scores(rows_of({("missing", "0.1", "weighted_f1"): 50}), tmp_path / "scores.png")
