@@ -1,12 +1,12 @@
-"""Score a stored checkpoint with every subset of its streams, and write its card.
+"""Scores a stored checkpoint with every subset of its streams, and writes its card.
 
     python scripts/store_checkpoint.py runs/meld-ravdess-1 model_cards/redifu-meld-ravdess
     python scripts/evidence/demonstration_card.py model_cards/redifu-meld-ravdess \\
         --data runs/evidence/paired-text
 
-With --data, a table with the splits dev and test, metrics.json gets the scores of the weights as they are
-stored, with intervals. The card, README.md, is then rendered from demonstration_card.md, metrics.json and the
-configuration; without --data only that.
+With --data, which needs the splits dev and test, metrics.json gets the scores of the stored weights, with
+intervals. The card, README.md, is rendered from demonstration_card.md, metrics.json and the configuration;
+without --data, nothing else is done.
 """
 
 import argparse
@@ -43,9 +43,9 @@ def score(folder: Path, data: Path) -> dict[str, Any]:
     """Score a checkpoint on the dev and test set.
 
     Returns:
-        By split the metrics of `score_predictions`, with `f1_interval` in each class; "streams", by their
-        initials, the same of test with only these streams; "gain", as of `paired_bootstrap`, what all streams
-        have over text alone; "most_frequent", the metrics of the shares of the labels as probabilities.
+        By split the metrics of `score_predictions`, with `f1_interval` in each class. "streams": the same
+        for test with only these streams, by their initials. "gain": all streams against text alone, see
+        `paired_bootstrap`. "most_frequent": the metrics of the label shares as probabilities.
     """
     model, processor = load_pretrained(folder)
     results: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def metrics_of(predictions: RobustnessPredictions, probabilities: np.ndarray) ->
 
 
 def render(folder: Path) -> str:
-    """Return the card of a folder that `score` was applied to."""
+    """Return the card of a folder whose metrics.json holds the results of `score`."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": cell, "streams": streams}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="what store_checkpoint.py wrote")
+    parser.add_argument("folder", type=Path, help="a folder written by store_checkpoint.py")
     parser.add_argument("--data", type=Path, help="labelled conversations with the splits dev and test")
     options = parser.parse_args()
     if options.data is not None:
