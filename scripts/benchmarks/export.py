@@ -1,8 +1,8 @@
-"""What an export gains and what it costs: ONNX and ONNX with int8 weights beside PyTorch, in one run.
+"""Measures speed and accuracy of ONNX exports, with float32 and int8 weights, beside PyTorch.
 
-Sides take turns, as in `session.py`, on each utterance of a live conversation with a full window,
-and on whole dialogues at once. These are of the model as a causal one; weighted F1 on labelled data is of the
-model as it is.
+The sides take turns, as in `session.py`, on each utterance of a live conversation with a full window and on
+batches of whole dialogues. Speed is measured with the model loaded as causal, weighted F1 with the model as
+it is.
 
     python scripts/benchmarks/export.py
     python scripts/benchmarks/export.py --model runs/mine --data path/to/meld/dev.csv
@@ -32,7 +32,7 @@ DIALOGUES = 8
 
 
 def exported(model: Any, folder: Path) -> dict[str, Any]:
-    """Export a model: PyTorch, ONNX and int8 by name."""
+    """Export a model, and return PyTorch, ONNX and int8 by name."""
     sides = {"PyTorch": model}
     for name, int8 in (("ONNX", False), ("ONNX int8", True)):
         export_onnx(model, folder / "model.onnx", int8=int8)
@@ -84,10 +84,12 @@ def describe_scores(sides: dict[str, Any], processor: Any, data: str) -> list[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=str(MODEL), help="folder of a trained model")
-    parser.add_argument("--data", help="labelled conversations, to score both sides on")
-    parser.add_argument("--window", type=int, default=50, help="turns the model sees")
-    parser.add_argument("--utterances", type=int, default=300, help="utterances timed on each side")
-    parser.add_argument("--predictions", type=int, default=10, help=f"{DIALOGUES} dialogues timed so often")
+    parser.add_argument("--data", help="labelled conversations to score each side on")
+    parser.add_argument("--window", type=int, default=50, help="utterances the model sees")
+    parser.add_argument("--utterances", type=int, default=300, help="utterances timed per side")
+    parser.add_argument(
+        "--predictions", type=int, default=10, help=f"batches of {DIALOGUES} dialogues timed per side"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -98,9 +100,9 @@ def main() -> None:
         sides = exported(load(causal=True).eval(), Path(folder))
         size = options.window
         times = measure_sessions(sides, processor, window=size, number=options.utterances)
-        print(f"An utterance of a session, {size} turns of context:\n", *describe_latency(times), sep="\n")
+        print(f"One utterance in a session, context of {size}:\n", *describe_latency(times), sep="\n")
         times = measure_dialogues(sides, processor, length=size, number=options.predictions)
-        print(f"\n{DIALOGUES} dialogues of {size} turns:\n", *describe_latency(times), sep="\n", flush=True)
+        print(f"\n{DIALOGUES} dialogues of length {size}:\n", *describe_latency(times), sep="\n", flush=True)
         if options.data is not None:
             sides = exported(load().eval(), Path(folder))
             print(f"\n{options.data}:\n", *describe_scores(sides, processor, options.data), sep="\n")

@@ -1,6 +1,6 @@
-"""How fast media become features, in multiples of real time, side by side in one run; medians are printed.
+"""Measures how fast media become features, in multiples of real time; medians are printed.
 
-Time is given on the clock and on the processor: on a busy machine only the second says anything.
+Both wall-clock time and processor time are given. On a busy machine only processor time is meaningful.
 
     python scripts/benchmarks/extraction.py path/to/fixtures --repeat 5
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help=f"holds {SOUND} and {SIGHT}")
+    parser.add_argument("folder", type=Path, help=f"folder with {SOUND} and {SIGHT}")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -41,12 +41,12 @@ def main() -> None:
         path = str(options.folder / name)
         read = partial(extractor.read_medium, stream, path, [Span()])
         clock, processor = (SECONDS[name] / seconds for seconds in timed(read, repeat=options.repeat))
-        print(f"{backend} of {name}: {clock:.1f} times real time, {processor:.1f} by processor time")
+        print(f"{backend} of {name}: {clock:.1f} times real time, {processor:.1f} times by processor time")
     ((_, frames),) = read_frames(options.folder / SIGHT, [Span()], frames_per_second=5)
     boxes = choose_speaking_face(FaceFinder(), frames.pictures[:40], frames.times[:40])
     print(f"a face in {sum(box is not None for box in boxes)} of the first {len(boxes)} frames of {SIGHT}")
     clocks = {number: pool_seconds(options.folder / SIGHT, number) for number in (1, 2)}
-    print(f"two processes are {clocks[1] / clocks[2]:.2f} times as fast as one, their start included")
+    print(f"two processes are {clocks[1] / clocks[2]:.2f} times as fast as one, including their start")
 
 
 def timed(run: Callable[[], object], *, repeat: int) -> tuple[float, float]:
@@ -61,7 +61,7 @@ def timed(run: Callable[[], object], *, repeat: int) -> tuple[float, float]:
 
 
 def pool_seconds(video: Path, num_processes: int) -> float:
-    """Time to extract the faces of copies of a video, which differ in a byte so that no cache is hit."""
+    """Time the extraction of faces from copies of a video that differ in one byte, so no cache is hit."""
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{number}.mp4" for number in range(FILES_OF_THE_POOL)]
         for number, name in enumerate(names):

@@ -1,8 +1,8 @@
-"""What batching brings a service under load, and whether every client gets the answer to its own request.
+"""Measures what batching gains a service under load, and checks that each client gets its own answer.
 
-Two services run, one that predicts together what waits and one that predicts every request alone. They take
+Two services run: one predicts waiting requests together, the other predicts each request alone. They take
 turns, so that a busy machine slows both alike. Each reply is compared with its request and with a direct
-prediction; the exit status is 1 where one is lost, wrong or another client's.
+prediction. The exit status is 1 if any reply is lost, wrong or meant for another client.
 
     python scripts/benchmarks/service_load.py
     python scripts/benchmarks/service_load.py --clients 16 --seconds 20 --utterances 16
@@ -34,19 +34,19 @@ ROUNDS = 3
 
 
 def make_conversations(number: int, *, longest: int) -> list[dict[str, Any]]:
-    """Make conversations of 1 to `longest` utterances, no two of them alike."""
+    """Make conversations of 1 to `longest` utterances, all different."""
     lengths, stream = random.Random(0), utterances()
     return [{"utterances": list(islice(stream, lengths.randint(1, longest)))} for _ in range(number)]
 
 
 def direct_predictions(model: Any, processor: Any, conversations: list[dict]) -> list[dict]:
-    """Predict conversations one by one, without a service."""
+    """Predict conversations one at a time, without a service."""
     predictions = predict_conversations(model, processor, conversations, lookahead_utterances=1)
     return [with_predictions(given, rows, labels=model.config.labels) for given, rows in predictions]
 
 
 def complaint(reply: dict[str, Any], expected: dict[str, Any]) -> str | None:
-    """Say what is wrong with a reply: it is another conversation, or its scores differ."""
+    """Return what is wrong with a reply (another conversation, or other scores), or None."""
     if reply.get("id") != expected["id"]:
         return f"expected the reply to {expected['id']}, got {str(reply)[:200]}"
     given, wanted = reply["utterances"], expected["utterances"]
@@ -60,7 +60,7 @@ def complaint(reply: dict[str, Any], expected: dict[str, Any]) -> str | None:
 async def client(
     http: httpx.AsyncClient, name: str, expected: list[dict], *, end: float, times: list[float]
 ) -> list[str]:
-    """Ask one request after another until `end`; return what was wrong, and add to `times` in seconds."""
+    """Send requests until `end`; return what was wrong, and append the seconds of each to `times`."""
     complaints = []
     generator = random.Random(name)
     number = 0
@@ -83,7 +83,7 @@ async def client(
 async def put_under_load(
     address: str, expected: list[dict], *, clients: int, seconds: float, times: list[float]
 ) -> list[str]:
-    """Run clients at once for so many seconds, each to the end of its last request."""
+    """Run `clients` clients at once for `seconds` seconds; each finishes its last request."""
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=120) as http:
         end = time.perf_counter() + seconds
@@ -93,7 +93,7 @@ async def put_under_load(
 
 @contextmanager
 def running_service(model: str, *, max_batch: int) -> Iterator[str]:
-    """Run the command, and give its address as soon as it answers."""
+    """Run the command, and yield its address as soon as it answers."""
     command = [
         sys.executable,
         "-m",
@@ -123,10 +123,12 @@ def describe(name: str, times: list[float], elapsed: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=str(MODEL), help="folder of a trained model")
-    parser.add_argument("--clients", type=int, default=64, help="clients at a time")
-    parser.add_argument("--seconds", type=float, default=60, help="load on each service")
-    parser.add_argument("--utterances", type=int, default=4, help="most utterances of a conversation")
-    parser.add_argument("--max-batch", type=int, default=Limits().max_batch, help="of one of the services")
+    parser.add_argument("--clients", type=int, default=64, help="concurrent clients")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of load on each service")
+    parser.add_argument("--utterances", type=int, default=4, help="maximum utterances per conversation")
+    parser.add_argument(
+        "--max-batch", type=int, default=Limits().max_batch, help="maximum batch of the batching service"
+    )
     options = parser.parse_args()
     logging.disable_progress_bar()
     conversations = make_conversations(64, longest=options.utterances)
@@ -157,7 +159,7 @@ def main() -> None:
         print(describe(name, values, elapsed[name]))
     rates = [len(times[name]) / elapsed[name] for name in names]
     print(
-        f"batching answers {rates[0] / rates[1]:.2f} times as many; {len(complaints)} replies lost or wrong"
+        f"batching answers {rates[0] / rates[1]:.2f} times as many requests, {len(complaints)} wrong or lost"
     )
     if complaints:
         raise SystemExit("\n".join(complaints[:10]))

@@ -1,13 +1,13 @@
-"""What an utterance of a live conversation costs: with and without reuse, and in a long conversation.
+"""Measures what one utterance of a live conversation costs, with and without reuse, and over time.
 
-Sides take turns, so that a busy machine slows both alike: a session, which encodes only the new text, and
-the model on the whole window; a new session, and one that has long been running. Beside the time on the
-clock stands that on the processor, which other work on the machine changes less. A model that is not causal
-is loaded as one: as fast, but not as good.
+The sides take turns, so that a busy machine slows both alike: a session, which encodes only the new text,
+against the model on the whole window; and a new session against one that has run for long. Processor time
+is given beside wall-clock time, because other work on the machine affects it less. A model that is not
+causal is loaded as causal: just as fast, but less accurate.
 
     python scripts/benchmarks/session.py
     python scripts/benchmarks/session.py --model runs/mine --window 100 --utterances 500
-    python scripts/benchmarks/session.py --memory 100000     # that of a long conversation only; Linux
+    python scripts/benchmarks/session.py --memory 100000     # only the memory of a long conversation; Linux
 """
 
 import argparse
@@ -35,7 +35,7 @@ WORDS = (
 
 
 def utterances(seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Make utterances without end: no text is like another, 3 to 20 words long as in real dialogues."""
+    """Yield utterances endlessly: all texts differ, with 3 to 20 words as in real dialogues."""
     generator = random.Random(seed)
     while True:
         text = " ".join(generator.choices(WORDS.split(), k=generator.randint(3, 20)))
@@ -43,7 +43,7 @@ def utterances(seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def take_turns(sides: dict[str, Callable[[dict], object]], stream: Iterator[dict]) -> dict[str, np.ndarray]:
-    """Time every side on each utterance: (utterances, 2) milliseconds, on the clock and on the processor."""
+    """Time each side on each utterance: (utterances, 2) milliseconds of wall-clock and processor time."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for utterance in stream:
         for name, answer in sides.items():
@@ -55,7 +55,7 @@ def take_turns(sides: dict[str, Callable[[dict], object]], stream: Iterator[dict
 
 
 def measure_latency(model: Any, processor: Any, *, window: int, number: int) -> dict[str, np.ndarray]:
-    """Time `number` utterances, with a full window, by a session and by the model on the whole window."""
+    """Time `number` utterances with a full window, in a session and by the model on the whole window."""
     stream = utterances()
     session = full_session(model, processor, seen := list(itertools.islice(stream, window)))
     recent = deque(seen, maxlen=window)
@@ -74,7 +74,7 @@ def measure_growth(
 ) -> dict[str, np.ndarray]:
     """Time the last `part` of `number` utterances of a session, and the first `part` of a new one.
 
-    The new one has its window full, too; otherwise it would have less to read.
+    The new session starts with a full window too; otherwise it would have less to read.
     """
     stream = utterances(seed=1)
     new = full_session(model, processor, list(itertools.islice(stream, window)))
@@ -85,7 +85,7 @@ def measure_growth(
 
 
 def measure_memory(model: Any, processor: Any, *, window: int, number: int) -> dict[int, int]:
-    """Bytes of this process when a session has heard a tenth of `number` utterances, and all of them."""
+    """Return the bytes of this process after a tenth of `number` utterances and after all of them."""
     session = ConversationSession(model, processor, window=window)
     memory = {}
     for heard, utterance in enumerate(itertools.islice(utterances(seed=1), number), start=1):
@@ -104,7 +104,7 @@ def full_session(model: Any, processor: Any, seen: list[dict]) -> ConversationSe
 
 
 def describe_latency(times: dict[str, np.ndarray]) -> list[str]:
-    lines = ["| | p50 | p99 | p50 on the processor | p99 on the processor |", "|---|---|---|---|---|"]
+    lines = ["| | p50 | p99 | p50, processor time | p99, processor time |", "|---|---|---|---|---|"]
     for name, values in times.items():
         clock, processor = np.percentile(values, [50, 99], axis=0).T
         cells = " | ".join(f"{value:.1f} ms" for value in (*clock, *processor))
@@ -117,22 +117,22 @@ def describe_growth(times: dict[str, np.ndarray], *, number: int) -> str:
     said = (
         f"the {name} {len(times[name])} {clock:.1f} ms ({cpu:.1f})" for name, (clock, cpu) in medians.items()
     )
-    return f"{number:,} utterances, median (on the processor): {', '.join(said)}"
+    return f"{number:,} utterances, median (processor time): {', '.join(said)}"
 
 
 def describe_memory(memory: dict[int, int]) -> str:
     said = (f"{held / 1e6:.1f} MB after {heard:,} utterances" for heard, held in memory.items())
-    return f"memory of the process: {', '.join(said)}"
+    return f"process memory: {', '.join(said)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=str(MODEL), help="folder of a trained model")
-    parser.add_argument("--window", type=int, default=50, help="turns the model sees")
-    parser.add_argument("--utterances", type=int, default=300, help="utterances timed on both sides")
+    parser.add_argument("--window", type=int, default=50, help="utterances the model sees")
+    parser.add_argument("--utterances", type=int, default=300, help="utterances timed per side")
     parser.add_argument("--long", type=int, default=2000, help="utterances of the long conversation")
-    parser.add_argument("--part", type=int, default=200, help="utterances compared at its ends")
-    parser.add_argument("--memory", type=int, help="utterances of a conversation whose memory is measured")
+    parser.add_argument("--part", type=int, default=200, help="utterances compared at each end")
+    parser.add_argument("--memory", type=int, help="measure only memory, over this many utterances")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,11 +1,11 @@
-"""Score several seeds of several systems on the same dialogues, and test their differences.
+"""Scores several seeds of several systems on the same dialogues, and tests their differences.
 
     python scripts/evidence/compare_runs.py $MELD/test.csv --system "with relations" runs/full-* \
         --system "no relations" runs/plain-* --output comparison.json
 
-Prints a Markdown table: mean and standard deviation over a system's runs and, against the first system, the
-difference of weighted F1 with the 95 % interval and the p value of a paired bootstrap over dialogues. Last
-comes the most frequent label given to every utterance, with the shares of the labels as probabilities.
+Prints a Markdown table: the mean and standard deviation over a system's runs, and the difference in weighted
+F1 to the first system with the 95 % interval and p value of a paired bootstrap over dialogues. The last row
+gives every utterance the most frequent label, with the label shares as probabilities.
 """
 
 import argparse
@@ -41,13 +41,13 @@ def compare(systems: dict[str, list[Path]], data: Path, *, split: str | None = N
     """Score every run of every system.
 
     Args:
-        systems: folders of finished runs by the name of the system; all with the same labels.
+        systems: folders of finished runs by system name; all must have the same labels.
         data: labelled conversations.
-        split: the split to read of a file with several.
+        split: the split to read, for a file with several.
 
     Returns:
-        By system: `runs` {metric: [one value a run]}, `difference` (first system's own: None) as of
-        `paired_bootstrap`; `most frequent label` in the same form.
+        For each system: `runs` {metric: [one value per run]} and `difference`, see `paired_bootstrap` (None
+        for the first system). `most frequent label` has the same form.
     """
     conversations = list(read_conversations(data, split=split))
     labels = load_pretrained(next(iter(systems.values()))[0])[0].config.labels
@@ -73,7 +73,7 @@ def compare(systems: dict[str, list[Path]], data: Path, *, split: str | None = N
 
 
 def table_of(result: dict[str, Any]) -> Iterator[str]:
-    """Give the lines of a Markdown table of what `compare` returned."""
+    """Yield the lines of a Markdown table of the result of `compare`."""
     yield _line(HEADER)
     yield _line(["---"] * len(HEADER))
     for name, system in result.items():
@@ -110,16 +110,16 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="labelled conversations")
-    parser.add_argument("--split", help="the split to read of a file with several")
+    parser.add_argument("--split", help="split to read, for a file with several")
     parser.add_argument(
         "--system",
         nargs="+",
         action="append",
         required=True,
         metavar="NAME RUN",
-        help="a name, and folders of finished runs",
+        help="a name and the folders of finished runs",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write every number, too")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write every number")
     arguments = parser.parse_args()
     compared = compare(
         {name: [Path(run) for run in runs] for name, *runs in arguments.system},

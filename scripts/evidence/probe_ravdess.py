@@ -1,8 +1,8 @@
-"""How much emotion the features of a clip carry, clean and in noise: a linear probe on RAVDESS.
+"""Measures how much emotion the features of a clip carry, clean and in noise: a linear probe on RAVDESS.
 
-Logistic regression on standardised features, 6 folds of 4 actors that are never seen in training, 8 emotions
-(chance 12.5 %). Noise, white or babble (8 other clips), is added at a signal-to-noise ratio; the probe is
-trained on clean clips. Beside it, how often the estimated ratio orders two levels of the same clip correctly.
+Logistic regression on standardised features, 6 folds of 4 actors not seen in training, 8 emotions (chance
+12.5 %). The probe is trained on clean clips and tested with white noise or babble (8 other clips) at several
+signal-to-noise ratios. It also reports how often the estimated ratio orders two levels of a clip correctly.
 
     python scripts/evidence/probe_ravdess.py path/to/ravdess                        # clips as audio/*.flac
     python scripts/evidence/probe_ravdess.py path/to/ravdess --backend opensmile:IS10 --clips 288
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backend", choices=[*AUDIO_BACKENDS, "action_units"], default="log_mel")
     parser.add_argument(
-        "--clips", type=int, help="so many test clips in noise, drawn at random; default: all"
+        "--clips", type=int, help="number of test clips in noise, drawn at random; default: all"
     )
     options = parser.parse_args()
     paths = sorted((options.folder / "audio").glob("*.flac"))
@@ -87,7 +87,7 @@ def accuracy(
     tested: np.ndarray | None = None,
     features: np.ndarray | None = None,
 ) -> float:
-    """Per cent right on unseen actors, on the clean features or on others of the clips `tested`."""
+    """Return the accuracy on unseen actors in per cent, on clean features or those of clips `tested`."""
     tested = np.arange(len(clean)) if tested is None else tested
     features = clean if features is None else features
     right = []

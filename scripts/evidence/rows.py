@@ -1,9 +1,9 @@
-"""Results of many runs as tidy rows, and the predictions they are made of, in files.
+"""Reads and writes the results of many runs as tidy rows, and the predictions behind them.
 
-A row is dataset, model, seed, condition, severity, metric, value; condition, severity and metric are those
-of `robustness`. Rows of the seed "all" are of all runs of a model together: weighted_f1 and gain_over_text,
-means over runs and draws, and the ends of their 95 % intervals, METRIC_low and METRIC_high, by a paired
-bootstrap over dialogues. The model "majority" gives every utterance the most frequent label.
+A row has dataset, model, seed, condition, severity, metric and value; see `redifu.evaluation.robustness` for
+conditions and metrics. Rows of the seed "all" pool all runs of a model: weighted_f1 and gain_over_text are
+means over runs and draws, METRIC_low and METRIC_high the ends of their 95 % intervals (paired bootstrap over
+dialogues). The model "majority" gives every utterance the most frequent label.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,17 +33,17 @@ def pooled_rows(
     """Score all runs of a model together.
 
     Args:
-        runs: of several seeds, under the same grid.
-        text_only: (utterances, labels) probabilities of text-only runs on the clean data; none leaves the
-            gain out.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        runs: predictions of several seeds under the same grid.
+        text_only: (utterances, labels) probabilities of text-only runs on the clean data; without them there
+            is no gain.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Returns:
-        Rows of condition, severity, metric and value.
+        Rows with condition, severity, metric and value.
 
     Raises:
-        ValueError: the runs are not of the same conditions, utterances and labels.
+        ValueError: the runs differ in conditions, utterances or labels.
     """
     first = runs[0]
     for run in runs:
@@ -75,7 +75,7 @@ def pooled_rows(
 
 
 def majority_predictions(known: RobustnessPredictions) -> RobustnessPredictions:
-    """Give every utterance of other predictions the shares of their true labels, on the clean data."""
+    """Return predictions on the clean data that give every utterance the shares of the true labels."""
     shares = np.bincount(known.references, minlength=len(known.labels)) / len(known.references)
     (clean, *_) = known.conditions
     probabilities = np.tile(shares.astype(np.float32), (1, len(known.references), 1))
@@ -85,7 +85,7 @@ def majority_predictions(known: RobustnessPredictions) -> RobustnessPredictions:
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
-    """Write rows of `COLUMNS` as Parquet where the name ends so, else as CSV."""
+    """Write rows as Parquet if the name ends in .parquet, else as CSV."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
     if Path(path).suffix == ".parquet":
         frame.to_parquet(path, index=False)
@@ -94,10 +94,10 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read rows from files of `write_rows`, all but the value as strings.
+    """Read rows from files written by `write_rows`; all columns but the value are strings.
 
     Raises:
-        ValueError: naming the file, for other columns.
+        ValueError: a file has other columns.
     """
     frames = []
     for path in paths:
@@ -114,7 +114,7 @@ def read_rows(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:
-    """Write predictions as an .npz file of plain arrays, in one step."""
+    """Write predictions atomically, as an .npz file of plain arrays."""
     arrays: dict[str, Any] = {
         "labels": np.array(predictions.labels),
         "references": predictions.references,
@@ -134,7 +134,7 @@ def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:
 
 
 def load_predictions(path: Path) -> RobustnessPredictions:
-    """Read what `save_predictions` wrote."""
+    """Read a file written by `save_predictions`."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     conditions = []

@@ -1,9 +1,9 @@
-"""Feed damaged files to every reader of conversations and of turns, and look for what a user should not see.
+"""Feeds damaged files to every reader of conversations and turns, and reports what users should never see.
 
-Inputs are valid files with odd values and with cut, doubled and inserted parts, and now and then raw bytes.
-Each must end in conversations that pass their checks, or in a ValueError of one printable line that begins
-with the file's name. Anything else is a finding: it is printed with the shortest input that led there, and
-the exit status is 1.
+Inputs are valid files with odd values and with parts cut, doubled or inserted, and sometimes raw bytes. Each
+must give conversations that pass validation, or a ValueError of one printable line that starts with the
+file's name. Anything else is a finding: it is printed with the shortest input that caused it, and the exit
+status is 1.
 
     python tests/data/fuzz_readers.py
     TMPDIR=/dev/shm python tests/data/fuzz_readers.py --examples 1000 --seed 7
