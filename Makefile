@@ -1,6 +1,6 @@
 # `make` alone lists the targets. They use .venv where it exists; `make check PYTHON=python3.12` uses another one.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-PYTEST := $(PYTHON) -m pytest
+PYTEST := $(PYTHON) -m pytest -n auto --dist loadscope
 RUFF := $(PYTHON) -m ruff
 
 .DEFAULT_GOAL := help

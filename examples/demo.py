@@ -18,12 +18,13 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from redifu.data.schema import validate_conversation
 
 import redifu  # noqa: F401  registers the model with transformers
 from redifu.cli import MISTAKES
-from redifu.data.readers import parse_json, read_conversations
+from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording
-from redifu.data.schema import validate_conversation
+from redifu.data.transcripts import conversation_of, parse_json, utterances_of_transcript
 from redifu.data.writers import with_predictions, write_conversations
 from redifu.inference.explanation import explain_conversations
 from redifu.inference.loading import load_pretrained
@@ -90,7 +91,10 @@ def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
         return [{**prepare_recording(recording, turns, folder=folder), FOLDER: str(folder)}]
 
     with gr.Blocks(title="ReDiFu", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown("## Emotions of a conversation\nWho feels what, when, and what it was recognised from.")
+        gr.Markdown(
+            "## Emotions of a conversation\n"
+            "Which emotion label the model gives to each utterance, when, and from which streams."
+        )
         given = gr.State()
         sources = []
         with gr.Tab("Text"):
@@ -99,13 +103,13 @@ def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
             )
             sources.append((gr.Button("Recognise the text", variant="primary"), from_text, [text]))
         with gr.Tab("File"):
-            kinds = [".json", ".jsonl", ".csv", ".parquet"]
+            kinds = [".json", ".jsonl", ".txt", ".csv", ".parquet"]
             file = gr.File(label="Conversations, as redifu predict reads them", file_types=kinds, height=140)
             sources.append((gr.Button("Recognise the file", variant="primary"), from_file, [file]))
         if processor.feature_extractor.media:
             with gr.Tab("Recording"):
                 recording = gr.File(label="Sound or video", file_types=["audio", "video"], height=140)
-                kinds = [".rttm", ".srt", ".vtt", ".csv"]
+                kinds = [".rttm", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".json"]
                 turns = gr.File(label="Who speaks when", file_types=kinds, height=140)
                 button = gr.Button("Recognise the recording", variant="primary")
                 sources.append((button, from_recording, [recording, turns]))
@@ -152,23 +156,11 @@ def mute(conversation: dict[str, Any], used: Collection[str]) -> dict[str, Any]:
 def read_pasted(text: str) -> list[dict[str, Any]]:
     """Read JSON, one conversation or a list, or a transcript."""
     if text.lstrip().startswith(("{", "[")):
-        found = parse_json(text, source="text")
+        found = conversation_of(parse_json(text, source="text"))
     else:
-        found = {"utterances": [read_line(number, line) for number, line in numbered(text)]}
+        found = {"utterances": utterances_of_transcript(text.split("\n"), source="text")}
     each = found if isinstance(found, list) else [found]
     return [validate_conversation(one, source="text", index=index) for index, one in enumerate(each)]
-
-
-def numbered(text: str) -> list[tuple[int, str]]:
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def read_line(number: int, line: str) -> dict[str, str]:
-    """Read `Speaker: text`."""
-    speaker, colon, said = (part.strip() for part in line.partition(":"))
-    if not (speaker and colon and said):
-        raise ValueError(f"text: line {number}: expected Speaker: text, got {line!r:.60}")
-    return {"speaker": speaker, "text": said}
 
 
 def checked(conversations: Any, processor: Any) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def cross_modal_ids(
 
 
 def text_diffusion(
-    module: Any, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], quality: Tensor | None = None
+    module: Any, streams: Mapping[str, Tensor], present: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The fused text (utterances, hidden) and the reliabilities (utterances, 3)."""
     config, num_heads = module.config, module.heads
@@ -133,7 +133,7 @@ def text_diffusion(
     for name in names:
         for i in range(length):
             if present[name][i]:
-                reliability[i, MODALITIES.index(name)] = _trust(module, name, i, streams, quality)
+                reliability[i, MODALITIES.index(name)] = _trust(module, name, i, streams)
     state = heads_of(start, num_heads)
     first = heads_of(start, num_heads)
     for _ in range(config.diffusion_steps):
@@ -156,16 +156,8 @@ def text_diffusion(
     return module.feed_forward(start, torch.cat(state, dim=-1)), reliability
 
 
-def _trust(
-    module: Any, name: str, index: int, streams: Mapping[str, Tensor], quality: Tensor | None
-) -> Tensor:
+def _trust(module: Any, name: str, index: int, streams: Mapping[str, Tensor]) -> Tensor:
     if name == "text":
         return torch.tensor(1.0)
     estimate = module.reliabilities[name]
-    read = estimate.norm(streams[name][index])
-    if module.config.quality_size is not None:
-        measures = torch.zeros(module.config.quality_size)
-        if quality is not None:
-            measures = quality[index, MODALITIES.index(name) - 1]
-        read = torch.cat([read, measures])
-    return estimate.estimate(read).sigmoid()[0]
+    return estimate.estimate(estimate.norm(streams[name][index])).sigmoid()[0]

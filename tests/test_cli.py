@@ -15,11 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from model.made_media import tone, write_sound
-from redifu.cli import _BACKENDS, _ENGINES, main
-from redifu.data.executors import ENGINES
+from media.made_media import tone, write_sound
+from redifu.cli import main
 from redifu.data.readers import read_conversations
-from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (
@@ -155,33 +153,62 @@ def test_predict_shows_count_and_rate_on_a_terminal(
     assert "/s" in err
 
 
+def test_predict_reads_own_tables_and_transcripts(folder: Path, tmp_path: Path) -> None:
+    table, transcript = tmp_path / "talk.csv", tmp_path / "talk.txt"
+    table.write_text("Who,Utterance\nAna,great\nBen,not so great\n", encoding="utf-8")
+    transcript.write_text("Ana: great\nBen: not so great\n", encoding="utf-8")
+    answers = []
+    for given in ([str(table), "--columns", "text=Utterance,speaker=Who"], [str(transcript)]):
+        assert main(["predict", str(folder / "model"), *given, "--output", str(tmp_path / "a.jsonl")]) == 0
+        answers += lines_of(tmp_path / "a.jsonl")
+    assert answers[0] == answers[1]
+    assert answers[0]["id"] == "talk"
+    assert [one["speaker"] for one in answers[0]["utterances"]] == ["Ana", "Ben"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "extract", "add-noise"])
+def test_a_column_that_is_not_there_gets_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    table = tmp_path / "talk.csv"
+    table.write_text("Who,Utterance\nAna,great\n", encoding="utf-8")
+    model = [str(folder / "model")] if command in ("predict", "evaluate") else []
+    written = [] if model else ["--output", str(tmp_path / "out")]
+    noise = ["--snr", "0", "5"] if command == "add-noise" else []
+    arguments = [command, *model, str(table), *written, *noise, "--columns", "text=Words,speaker=Who"]
+    assert "talk.csv: expected the columns Words, got Who, Utterance" in refused(capsys, *arguments)
+
+
+def test_columns_of_lines_from_stdin_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", str(folder / "model"), "-", "--columns", "text=Words"]
+    assert "--columns needs a table, got JSON lines from stdin" in refused(capsys, *command)
+
+
 def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversations = toy_conversations(2900, seed=9)
     assert sum(len(each["utterances"]) for each in conversations) > 10_000
     path = write_conversations(tmp_path / "long.jsonl", conversations)
     waiting = most = 0
 
-    def count(read: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
-        def counted(*arguments: Any, **options: Any) -> Iterator[dict]:
+    def count(read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def counted(*arguments: Any, **options: Any) -> Iterator[Any]:
             nonlocal waiting, most
             for conversation in read(*arguments, **options):
-                waiting += len(conversation["utterances"])
+                waiting += len(conversation.utterances)
                 most = max(most, waiting)
                 yield conversation
 
         return counted
 
-    def written(predictions: Iterator[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
-        nonlocal waiting, most
-        assert number == waiting == sum(len(each["utterances"]) for each in conversations)
-        waiting = most = 0
-        for conversation, probabilities in predictions:
-            yield conversation, probabilities
-            waiting -= len(conversation["utterances"])
+    def written(answers: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        nonlocal waiting
+        for conversation, predictions in answers:
+            yield conversation, predictions
+            waiting -= len(conversation.utterances)
 
-    from redifu.data import readers
+    from redifu.inference import recogniser
 
-    monkeypatch.setattr(readers, "read_conversations", count(readers.read_conversations))
+    monkeypatch.setattr(recogniser, "read_conversations", count(recogniser.read_conversations))
     monkeypatch.setattr("redifu.cli.counted", written)
     assert main(["predict", str(folder / "model"), str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
     assert [each["id"] for each in lines_of(tmp_path / "out.jsonl")] == [each["id"] for each in conversations]
@@ -364,12 +391,7 @@ def test_add_noise_makes_copies_that_extract_reads(
     assert complaint.endswith("the lower first, got 20 -5\n")
 
 
-def test_the_backends_that_can_be_named_are_those_that_extract() -> None:
-    assert {"audio": tuple(AUDIO_BACKENDS), "visual": tuple(VISUAL_BACKENDS)} == _BACKENDS
-    assert tuple(ENGINES) == _ENGINES
-
-
-@pytest.mark.parametrize(("package", "extra"), [("librosa", "media"), ("ray", "ray")])
+@pytest.mark.parametrize(("package", "extra"), [("av", "media"), ("ray", "ray")])
 def test_a_package_that_is_not_installed_gets_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -593,7 +615,16 @@ def test_data_without_labels_can_not_be_scored(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["predit"], ["predict"], ["evaluate", "a", "b", "--ouput", "c"], ["prepare", "a", "--output", "b"]],
+    [
+        *(
+            [],
+            ["predit"],
+            ["predict"],
+            ["evaluate", "a", "b", "--ouput", "c"],
+            ["prepare", "a", "--output", "b"],
+        ),
+        *(["predict", "a", "b", "--columns", mapping] for mapping in ("text", "", "text=Words,")),
+    ],
 )
 def test_bad_arguments_get_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -610,6 +641,6 @@ def test_what_is_no_mistake_of_the_user_keeps_its_traceback(
     def fail(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("broken inside")
 
-    monkeypatch.setattr("redifu.data.readers.read_conversations", fail)
+    monkeypatch.setattr("redifu.inference.recogniser.read_conversations", fail)
     with pytest.raises(RuntimeError, match="broken inside"):
         main(["predict", str(folder / "model"), str(folder / "dev.jsonl")])

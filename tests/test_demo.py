@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, text_model
 from model.tiny_processors import tokenizer
 from redifu.inference.predictions import predict_conversations
+from redifu.media.reading import AUDIO_BACKENDS
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
-from redifu.model.media_features import AUDIO_BACKENDS
 
 pytest.importorskip("gradio", reason="the demo needs the extra `demo`")
-pytest.importorskip("librosa", reason="the recording of the demo needs the extra `media`")
+pytest.importorskip("av", reason="the recording of the demo needs the extra `media`")
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo.py"

@@ -1,8 +1,9 @@
-"""The guides are run as they stand, at toy size; the recorded conversation is read with all its streams."""
+"""The fine-tuning guide at toy size, the quickstart, and the recorded conversation with all its streams."""
 
 import csv
 import json
 import re
+import runpy
 import shlex
 from itertools import combinations
 from pathlib import Path
@@ -12,34 +13,30 @@ import pytest
 import torch
 import yaml
 
+from documents import FINE_TUNING, ROOT, shell_commands
 from redifu.cli import main
+from redifu.data.media_reading import read_media
 from redifu.data.readers import read_conversations
+from redifu.data.turns import read_turns
+from redifu.media.face_features import ACTION_UNITS, read_action_units
+from redifu.media.quality import QUALITY
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
-from redifu.model.media_quality import QUALITY
-from redifu.model.visual_features import ACTION_UNITS, read_action_units
 
-ROOT = Path(__file__).resolve().parents[1]
-GUIDE = ROOT / "examples/fine-tuning/README.md"
 RECORDED = ROOT / "examples/moving-day/conversation.json"
-
-
-def commands(guide: Path) -> list[list[str]]:
-    """The commands of a guide's shell blocks, without what stands in front of `redifu`."""
-    blocks = re.findall(r"```sh\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [shlex.split(line.split("redifu ", 1)[1]) for block in blocks for line in block.splitlines()]
 
 
 @pytest.mark.slow
 def test_the_fine_tuning_guide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     for name in ("examples", "model_cards"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLIPS", "runs/clips")
-    extract, train, *in_noise, train_noisy, evaluate, predict = commands(GUIDE)
+    commands = [shlex.split(line.split("redifu ", 1)[1]) for line in shell_commands(FINE_TUNING)[1:]]
+    extract, train, *in_noise, train_noisy, evaluate, predict = commands
     assert main(extract) == 0
     assert main([*train, "training.epochs=6"]) == 0
     assert [main(command) for command in in_noise] == [0, 0]
@@ -62,6 +59,26 @@ def test_the_recorded_conversation_is_the_one_without_media() -> None:
     assert recorded == plain
 
 
+def test_the_subtitles_of_the_recording_are_its_turns() -> None:
+    recorded = json.loads(RECORDED.read_text("utf-8"))["utterances"]
+    turns = read_turns(RECORDED.with_name("recording.srt"))
+    expected = [tuple(said[name] for name in ("start", "end", "speaker", "text")) for said in recorded]
+    assert [(turn.start, turn.end, turn.speaker, turn.text) for turn in turns] == expected
+
+
+@pytest.mark.slow
+def test_the_quickstart_prints_every_utterance_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="the extra media is not installed")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples/quickstart.py"), run_name="__main__")
+    printed = capsys.readouterr().out.splitlines()
+    recorded = json.loads(RECORDED.read_text("utf-8"))["utterances"]
+    assert [line.endswith(said["text"]) for line, said in zip(printed, recorded, strict=True)] == [True] * 12
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_recorded_faces_have_action_units_as_openface_writes_them() -> None:
     with RECORDED.with_name("recording.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -81,12 +98,12 @@ def test_the_recorded_faces_have_action_units_as_openface_writes_them() -> None:
 
 
 def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     extractor = ReDiFuFeatureExtractor(audio_backend="log_mel", visual_backend="action_units")
     (conversation,) = read_conversations(RECORDED)
-    read = extractor.read_media(conversation)
-    assert all(not said.get("missing") for said in read["utterances"])
-    inputs = extractor([read], return_tensors="pt")
+    read = read_media(conversation, extractor)
+    assert all(not said.missing for said in read.utterances)
+    inputs = extractor([read.to_inputs()], return_tensors="pt")
     assert inputs["modality_mask"][..., 1:].all()
     config = ReDiFuConfig(
         text_size=None,
@@ -98,15 +115,15 @@ def test_a_model_of_three_streams_reads_the_recorded_conversation() -> None:
     )
     with torch.no_grad():
         logits = ReDiFuForEmotionRecognition(config).eval()(**inputs).logits
-    assert logits.shape == (1, len(conversation["utterances"]), 2) and logits.isfinite().all()
+    assert logits.shape == (1, len(conversation.utterances), 2) and logits.isfinite().all()
 
 
 @pytest.mark.slow
 def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path) -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     features, model = tmp_path / "features", tmp_path / "model"
     assert main(["extract", str(RECORDED), "--output", str(features)]) == 0
-    utterances = next(read_conversations(features))["utterances"]
+    utterances = next(read_conversations(features)).utterances
     shares = [
         dict(zip(QUALITY["visual"], said["visual_quality"], strict=True))["face_share"] for said in utterances
     ]

@@ -1,6 +1,7 @@
 """The layout: imports run one way, what travels with a checkpoint is flat, and nothing else stands about."""
 
 import ast
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -26,7 +27,10 @@ FLOORS = (
     "evaluation",
     "inference",
     "data",
+    "conversation",
     "model",
+    "media",
+    "optional_packages",
 )
 
 FILES = {
@@ -35,6 +39,7 @@ FILES = {
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "Makefile",
     ".gitignore",
@@ -87,6 +92,12 @@ def imports_not_flat(source: str, path: Path) -> list[str]:
     ]
 
 
+def test_contributing_lists_the_floors_in_order() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", row)]
+    assert ["__init__", *listed] == list(FLOORS)
+
+
 def test_no_import_climbs() -> None:
     climbing = [
         line
@@ -119,7 +130,7 @@ def test_model_imports_are_flat() -> None:
         ("redifu/data/readers.py", "from .. import hub"),
         ("redifu/data/readers.py", "import redifu"),
         ("redifu/serving/batching.py", "def load():\n    from redifu.cli import main"),
-        ("redifu/model/losses.py", "if TYPE_CHECKING:\n    from redifu.data.schema import Conversation"),
+        ("redifu/model/losses.py", "if TYPE_CHECKING:\n    from redifu.conversation import Conversation"),
     ],
 )
 def test_a_climbing_import_is_caught(path: str, line: str) -> None:
@@ -132,7 +143,7 @@ def test_a_climbing_import_is_caught(path: str, line: str) -> None:
         ("redifu/__init__.py", "from .inference.session import ConversationSession"),
         ("redifu/__init__.py", "from redifu.model import ReDiFuConfig"),
         ("redifu/cli.py", "from redifu.hub import publish"),
-        ("redifu/data/readers.py", "from redifu.data.schema import validate_conversation"),
+        ("redifu/data/readers.py", "from redifu.conversation import validate_conversation"),
         ("redifu/data/readers.py", "from .schema import validate_conversation"),
         ("redifu/data/__init__.py", "from .schema import validate_conversation"),
         ("redifu/data/collator.py", "from ..model import ReDiFuProcessor"),

@@ -115,7 +115,7 @@ def test_the_demonstration_reads_files_of_all_streams() -> None:
 
 
 def test_the_example_of_the_demonstration_shows_three_streams(tmp_path: Path) -> None:
-    pytest.importorskip("librosa", reason="the extra media is not installed")
+    pytest.importorskip("av", reason="the extra media is not installed")
     conversation, output = ROOT / "examples/moving-day/conversation.json", tmp_path / "emotions.jsonl"
     page = tmp_path / "emotions.html"
     command = ["predict", str(DEMONSTRATION), str(conversation), "--html", str(page)]

@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     files = {name for name in files if "__pycache__" not in name and ".egg-info" not in name}
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert "redifu/hub/card_template.md" in names
+    assert {"redifu/hub/card_template.md", "redifu/py.typed"} <= names
     information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert names - information == files
     assert {Path(name).name for name in information} == {

@@ -21,8 +21,8 @@ import av
 import cv2
 import numpy as np
 
-from redifu.model.media_decoding import Span, read_sound
-from redifu.model.visual_features import ACTION_UNITS
+from redifu.media.decoding import Span, read_sound
+from redifu.media.face_features import ACTION_UNITS
 
 FOLDER = Path(__file__).resolve().parent
 RECORDING, UNITS = "recording.webm", "recording.csv"

@@ -16,9 +16,9 @@ from statistics import median
 import cv2
 
 from redifu.data.extraction import extract_conversations
+from redifu.media.decoding import Span, read_frames
+from redifu.media.face_tracking import FaceFinder, choose_speaking_face
 from redifu.model import ReDiFuFeatureExtractor
-from redifu.model.face_tracking import FaceFinder, choose_speaking_face
-from redifu.model.media_decoding import Span, read_frames
 
 SOUND, SIGHT = "speech.flac", "talking_face.mp4"
 SECONDS = {SOUND: 11.0, SIGHT: 8.0}

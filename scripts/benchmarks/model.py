@@ -12,6 +12,7 @@ is measured in a separate process that takes training steps. Linux only.
 """
 
 import argparse
+import math
 import multiprocessing
 import runpy
 import time
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from redifu import ReDiFuConfig, ReDiFuForEmotionRecognition
+from redifu.model.relation_attention import Subgraphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,12 @@ class Setting:
 
     @property
     def config(self) -> ReDiFuConfig:
-        return ReDiFuConfig.released(self.recipe, **self.overrides)
+        fields = {name: value for name, value in self.overrides.items() if name != EDGES_ABOVE}
+        return ReDiFuConfig.released(self.recipe, **fields)
 
 
+# An override that is no field of the configuration: the number of utterances above which relations are edges.
+EDGES_ABOVE = "edges_above"
 SETTINGS = {
     "iemocap-16x110": Setting(recipe="iemocap", dialogues=16, utterances=110),
     "iemocap-16x60": Setting(recipe="iemocap", dialogues=16, utterances=60),
@@ -66,26 +71,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "relation_modalities": ["text", "audio", "visual"],
         "cross_modal_relations": True,
     },
-    "graph sparse": {"graph_implementation": "sparse"},
+    "graph sparse": {EDGES_ABOVE: 0},
     "fusion concat": {"fusion": "concat"},
     **{
         f"fusion text_diffusion, {steps} steps": {"fusion": "text_diffusion", "diffusion_steps": steps}
         for steps in (1, 2, 4)
     },
     "consistency_size 16": {"consistency_size": 16},
-    "learned_modality_weights": {"learned_modality_weights": True},
     "causal": {"causal": True},
     "attention_window 10": {"attention_window": 10},
 }
 LENGTHS = (100, 1000, 4000)
 LONG_OPTIONS: dict[str, dict[str, Any]] = {
     "released": {},
-    "graph dense": {"graph_implementation": "dense"},
+    "graph dense": {EDGES_ABOVE: math.inf},
     "attention_window 25": {"attention_window": 25},
     "causal, attention_window 25": {"causal": True, "attention_window": 25},
     "text_diffusion": {"fusion": "text_diffusion"},
     "text_diffusion, attention_window 25": {"fusion": "text_diffusion", "attention_window": 25},
 }
+SIZES = ("hidden_size", "text_size", "audio_size", "visual_size", "num_labels", "num_speakers")
 CUBE = 2048
 CPU_HAS_AMX = "amx_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
 
@@ -131,6 +136,9 @@ def random_batch(setting: Setting) -> tuple[dict[str, Tensor], Tensor]:
 
 def model_side(setting: Setting, *, attention: str = "sdpa") -> Side:
     model = ReDiFuForEmotionRecognition._from_config(setting.config, attn_implementation=attention)
+    for module in model.modules():
+        if isinstance(module, Subgraphs) and EDGES_ABOVE in setting.overrides:
+            module._edges_above = setting.overrides[EDGES_ABOVE]
     inputs, labels = random_batch(setting)
     return Side(
         model=model,
@@ -145,14 +153,9 @@ def reference_side(setting: Setting, *, file: Path) -> Side:
     config, defined = setting.config, runpy.run_path(str(file))
     reference = defined["ReleasedReference"](
         setting.recipe,
-        hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         window=config.relation_window,
-        text_size=config.text_size,
-        audio_size=config.audio_size,
-        visual_size=config.visual_size,
-        num_labels=config.num_labels,
-        num_speakers=config.num_speakers,
+        **{name: getattr(config, name) for name in SIZES},
     )
     inputs, labels = random_batch(setting)
     names = ("text_features", "audio_features", "visual_features", "speaker_ids")

@@ -27,9 +27,9 @@ from redifu.data.extraction import extract_conversations
 from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import conversations_from_table, read_conversations
 from redifu.data.writers import write_conversations
+from redifu.media.face_features import ACTION_UNITS
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.backbones import encode_texts
-from redifu.model.visual_features import ACTION_UNITS
 from redifu.training.build import backbone_folder
 
 SPLITS = ("train", "dev", "test")

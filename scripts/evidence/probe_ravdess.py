@@ -19,11 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from redifu.data.sound_noise import add_noise, babble_noise, white_noise
+from redifu.media.decoding import Span, read_sound
+from redifu.media.noise import add_noise, babble_noise, white_noise
+from redifu.media.quality import audio_quality
 from redifu.model.audio_features import SAMPLING_RATE, log_mel_features, opensmile_features
-from redifu.model.media_decoding import Span, read_sound
-from redifu.model.media_features import AUDIO_BACKENDS
-from redifu.model.media_quality import audio_quality
+from redifu.model.feature_extraction_redifu import AUDIO_BACKENDS
 
 FOLDS, ACTORS_OF_A_FOLD = 6, 4
 LEVELS = (20, 10, 5, 0, -5)

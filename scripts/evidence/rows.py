@@ -79,9 +79,7 @@ def majority_predictions(known: RobustnessPredictions) -> RobustnessPredictions:
     shares = np.bincount(known.references, minlength=len(known.labels)) / len(known.references)
     (clean, *_) = known.conditions
     probabilities = np.tile(shares.astype(np.float32), (1, len(known.references), 1))
-    return replace(
-        known, conditions=[replace(clean, probabilities=probabilities, reliability={})], weights={}
-    )
+    return replace(known, conditions=[replace(clean, probabilities=probabilities, reliability={})])
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -121,7 +119,6 @@ def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:
         "dialogues": predictions.dialogues,
         "points": np.array(_points(predictions)),
     }
-    arrays |= {f"weight:{name}": np.array(value) for name, value in predictions.weights.items()}
     for number, each in enumerate(predictions.conditions):
         arrays[f"probabilities:{number}"] = each.probabilities
         arrays |= {
@@ -152,7 +149,6 @@ def load_predictions(path: Path) -> RobustnessPredictions:
         references=arrays["references"],
         dialogues=arrays["dialogues"],
         conditions=conditions,
-        weights=_named(arrays, "weight:"),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from redifu.console import (
     counted,
     extraction_progress,
+    mapping,
     print_metrics,
     print_predictions,
     print_robustness,
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "conversations",
         metavar="CONVERSATIONS",
-        help="JSON, JSONL, CSV or Parquet file; - answers JSON lines one by one and skips wrong ones",
+        help="JSON, JSONL, CSV, Parquet or .txt file; - answers JSON lines one by one and skips wrong ones",
     )
     predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     predict.add_argument(
@@ -145,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
     )
     kind = prepare.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--turns", metavar="FILE", help="who speaks when: .rttm, .srt, .vtt or .csv")
+    kind.add_argument(
+        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV, whisperX's JSON"
+    )
     kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
     prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
@@ -156,6 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
     noise.add_argument("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
     noise.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (%(default)s)")
+
+    for each in (predict, evaluate, extract, noise):
+        each.add_argument("--columns", metavar="text=Utterance,...", type=mapping, help="names in a table")
 
     serve = _command(commands, "serve", _serve, "answer over HTTP")
     serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
@@ -181,56 +187,42 @@ def _predict(options: argparse.Namespace) -> int:
     if options.explain and not as_lines:
         given = options.output or "a table on the screen"
         raise ValueError(f"--explain writes JSON lines: expected --output FILE.jsonl, got {given}")
-    model, processor = _load(options.model, runtime=options.runtime)
+    recogniser = _load(options.model, runtime=options.runtime)
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
         _complain(options, complaint)
         refused.append(complaint)
 
-    predictions, number = _predictions(options, model, processor, refuse=refuse)
+    explain = options.explain or options.html is not None
+    if options.conversations == "-":
+        if options.columns:
+            raise ValueError("--columns needs a table, got JSON lines from stdin")
+        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
+    else:
+        given = recogniser.read(options.conversations, columns=options.columns)
+        answers = recogniser.predict(given, explain=explain)
     if options.output is None and options.html is None:
-        print_predictions(predictions, model.config.labels, as_lines=as_lines)
+        print_predictions(answers, as_lines=as_lines)
         return 2 if refused else 0
     with ExitStack() as files:
-        writers = [files.enter_context(writer) for writer in _writers(options, model.config)]
-        for conversation, probabilities in counted(predictions, number=number):
-            for writer in writers:
-                writer.write(conversation, probabilities)
+        writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
+        for conversation, predictions in counted(answers):
+            for write in writers:
+                write(conversation, predictions)
     return 2 if refused else 0
 
 
-def _writers(options: argparse.Namespace, config: Any) -> Iterator[Any]:
+def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
     from redifu.reports.html_report import report_writer
 
     if options.output is not None:
-        yield prediction_writer(options.output, config.labels)
+        yield prediction_writer(options.output, recogniser.labels)
     if options.html is not None:
-        name = Path(options.model).resolve().name
-        yield report_writer(options.html, config.labels, streams=config.modalities, model_name=name)
-
-
-def _predictions(
-    options: argparse.Namespace, model: Any, processor: Any, *, refuse: Callable[[str], None]
-) -> tuple[Iterator[tuple[dict, Any]], int | None]:
-    """Predict what the options name; return the number of its utterances where it is known, too."""
-    from redifu.data.readers import read_conversations
-    from redifu.inference.explanation import explain_conversations
-    from redifu.inference.predictions import predict_conversations
-    from redifu.inference.stdin_predictions import answer_lines
-
-    explained = options.explain or options.html is not None
-    predict = partial(explain_conversations if explained else predict_conversations, model, processor)
-    if options.conversations == "-":
-        lines = sys.stdin.buffer
-        return answer_lines(predict, lines, check=processor.check, source="stdin", refuse=refuse), None
-    given = read_conversations(options.conversations, check=processor.check)
-    if options.output is None and options.html is None:
-        return predict(given), None
-    # Read twice: a mistake at the end of a long file is said before the work, and the bar has an end.
-    number = sum(len(conversation["utterances"]) for conversation in given)
-    return predict(read_conversations(options.conversations)), number
+        yield report_writer(
+            options.html, recogniser.labels, streams=recogniser.streams, model_name=recogniser.name
+        )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -249,7 +241,6 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import json
 
-    from redifu.data.readers import read_conversations
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.scoring import evaluate_conversations
 
@@ -259,21 +250,21 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
     grid = None if options.robustness is None else read_grid(options.robustness)
     plots = None if output is None else _plots()
-    model, processor = _load(options.model)
-    given = read_conversations(options.data, split=options.split, check=processor.check)
-    metrics = evaluate_conversations(model, processor, given)
+    recogniser = _load(options.model)
+    given = list(recogniser.read(options.data, split=options.split, columns=options.columns))
+    metrics = evaluate_conversations(recogniser.model, recogniser.processor, given)
     print_metrics(metrics)
     if grid is not None:
-        metrics["robustness"] = _evaluate_robustness(options, model, processor, grid, plots)
+        metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
         output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if plots is not None:
-            plots.plot_confusion(metrics, model.config.labels, output.with_suffix(".png"))
+            plots.plot_confusion(metrics, recogniser.labels, output.with_suffix(".png"))
 
 
 def _plots() -> Any:
     """Return the module that draws, or None where matplotlib is missing."""
-    from redifu.model.optional_packages import optional_package
+    from redifu.optional_packages import optional_package
 
     try:
         optional_package("matplotlib", extra="plots")
@@ -286,15 +277,13 @@ def _plots() -> Any:
 
 
 def _evaluate_robustness(
-    options: argparse.Namespace, model: Any, processor: Any, grid: Any, plots: Any
+    options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any, plots: Any
 ) -> list[dict]:
     import pandas as pd
 
-    from redifu.data.readers import read_conversations
     from redifu.evaluation.robustness import evaluate_robustness, seed_of, tidy_rows
 
-    given = read_conversations(options.data, split=options.split)
-    rows = evaluate_robustness(model, processor, given, grid).rows
+    rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
     print_robustness(rows)
     if options.output is not None:
         output, folder = Path(options.output), Path(options.model)
@@ -319,8 +308,9 @@ def _publish(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from redifu.hub.onnx_export import export_onnx
 
-    model, _ = _load(options.folder)
-    difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
+    difference = export_onnx(
+        _load(options.folder).model, options.output, features=options.features, int8=options.int8
+    )
     print(f"{options.output}: logits differ by {difference:.1e} at most")
 
 
@@ -333,11 +323,9 @@ def _extract(options: argparse.Namespace) -> int:
     given = (options.audio_backend, options.visual_backend)
     audio_backend, visual_backend = (None if backend == "none" else backend for backend in given)
     extractor = ReDiFuFeatureExtractor(
-        audio_backend=audio_backend,
-        visual_backend=visual_backend,
-        face_detector=options.face_detector,
+        audio_backend=audio_backend, visual_backend=visual_backend, face_detector=options.face_detector
     )
-    conversations = list(read_conversations(options.conversations))
+    conversations = list(read_conversations(options.conversations, columns=options.columns))
     with extraction_progress() as report:
         failed = extract_conversations(
             conversations,
@@ -376,12 +364,12 @@ def _add_noise(options: argparse.Namespace) -> None:
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
-    given = read_conversations(options.conversations, split=options.split)
+    given = read_conversations(options.conversations, split=options.split, columns=options.columns)
     print(write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed))
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from redifu.model.optional_packages import optional_package
+    from redifu.optional_packages import optional_package
 
     optional_package("fastapi", extra="serve")
     from redifu.serving.http_service import serve
@@ -390,15 +378,11 @@ def _serve(options: argparse.Namespace) -> None:
     serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
 
 
-def _load(name_or_path: str, *, runtime: str = "torch") -> tuple[Any, Any]:
+def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
+    from redifu.inference.recogniser import load
+
     _be_quiet()
-    if runtime == "onnx":
-        from redifu.inference.onnx_runtime import load_onnx
-
-        return load_onnx(name_or_path)
-    from redifu.inference.loading import load_pretrained
-
-    return load_pretrained(name_or_path)
+    return load(name_or_path, runtime=runtime)
 
 
 def _be_quiet() -> None:

@@ -20,28 +20,26 @@ from rich.table import Table
 from rich.text import Text
 
 
-def print_predictions(predictions: Iterable[tuple[dict, Any]], labels: list[str], *, as_lines: bool) -> None:
+def print_predictions(answers: Iterable[tuple[Any, Any]], *, as_lines: bool) -> None:
     """Print each conversation as soon as it is there, as a table or as a JSON line."""
     from redifu.data.writers import with_predictions
 
     console = Console()
-    for given, probabilities in predictions:
-        conversation = with_predictions(given, probabilities, labels=labels)
+    for conversation, predictions in answers:
         if as_lines:
             # In ASCII: what cannot be written would end the stream.
-            print(json.dumps(conversation, default=str), flush=True)
+            print(json.dumps(with_predictions(conversation, predictions), default=str), flush=True)
         else:
-            console.print(_prediction_table(conversation))
+            console.print(_prediction_table(conversation.id, predictions))
 
 
-def _prediction_table(conversation: dict) -> Table:
-    table = Table("speaker", "text", "emotion", title=Text(conversation["id"]), title_justify="left")
+def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
+    table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
     table.add_column("probability", justify="right")
-    for utterance in conversation["utterances"]:
-        emotion, scores = utterance["emotion"], utterance["scores"]
-        cells = [utterance["speaker"], utterance.get("text") or "", emotion or "-"]
+    for each in predictions:
         # Text: a bracket in what somebody said is no markup.
-        table.add_row(*map(Text, cells), f"{scores[emotion]:.2f}" if scores else "-")
+        cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
+        table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
     return table
 
 
@@ -86,16 +84,21 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
-def counted(predictions: Iterable[tuple[dict, Any]], *, number: int | None) -> Iterator[tuple[dict, Any]]:
-    """Pass predictions on; show on stderr how many of how many utterances are done, and how fast."""
+def mapping(text: str) -> dict[str, str]:
+    """Read "text=Utterance,speaker=Speaker"; argparse names this function where it cannot be read."""
+    return dict(pair.split("=", 1) for pair in text.split(","))
+
+
+def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Pass predictions on; show on stderr how many utterances are done, and how fast."""
     console = Console(stderr=True)
     utterances = TextColumn("{task.completed:,} utterances")
-    columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=number)
-        for conversation, probabilities in predictions:
-            yield conversation, probabilities
-            progress.advance(task, len(conversation["utterances"]))
+        task = progress.add_task("", total=None)
+        for conversation, predictions in answers:
+            yield conversation, predictions
+            progress.advance(task, len(predictions))
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import redifu
+from redifu.conversation import Conversation
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording
-from redifu.data.schema import validate_conversation
 
 PACKAGE = Path(redifu.__file__).parent
 LONGEST_LINE = 1000  # characters of a complaint, beside the file's name
@@ -63,7 +63,7 @@ class Reader:
     """
 
     ending: str
-    read: Callable[[Path], Iterable[dict[str, Any]]]
+    read: Callable[[Path], Iterable[Conversation]]
     files: st.SearchStrategy[str]
     tokens: tuple[str, ...]
 
@@ -162,7 +162,7 @@ def cues(header: str, *, comma: str) -> st.SearchStrategy[str]:
     return st.lists(cue, min_size=1, max_size=3).map(lambda given: header + "\n\n".join(given) + "\n")
 
 
-def read_turns_of(file: Path) -> list[dict[str, Any]]:
+def read_turns_of(file: Path) -> list[Conversation]:
     return [prepare_recording(file.with_name(RECORDING), file, folder=file.parent)]
 
 
@@ -233,7 +233,7 @@ def try_input(reader: Reader, content: bytes, file: Path, outcome: Outcome) -> N
     outcome.inputs += 1
     begun = time.process_time()
     try:
-        given = [validate_conversation(each, source=str(file)) for each in reader.read(file)]
+        given = [Conversation.from_dict(each.to_dict(), source=str(file)) for each in reader.read(file)]
         outcome.read += 1
         if not given:
             outcome.keep("nothing read, and nothing said", content)

@@ -1,31 +1,15 @@
 import numpy as np
 import pytest
-import torch
 
-from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
+from redifu.data.collator import LengthGroupedBatchSampler
 
 LENGTHS = np.random.default_rng(0).integers(1, 34, 1038).tolist()
-
-
-class LengthProcessor:
-    """Stands in for a processor: gives out how many utterances came."""
-
-    def __call__(self, conversations: list[dict], return_tensors: str) -> dict[str, torch.Tensor]:
-        assert isinstance(conversations, list)
-        assert return_tensors == "pt"
-        return {"lengths": torch.tensor([len(each["utterances"]) for each in conversations])}
 
 
 def padding(batches: list[list[int]]) -> float:
     """The share of a padded batch that is not real."""
     places = sum(max(LENGTHS[index] for index in batch) * len(batch) for batch in batches)
     return 1 - sum(LENGTHS) / places
-
-
-def test_the_collator_hands_the_batch_to_the_processor() -> None:
-    conversations = [{"utterances": [{}] * length} for length in (3, 1)]
-    assert ConversationCollator(LengthProcessor())(conversations)["lengths"].tolist() == [3, 1]
-    assert ConversationCollator(LengthProcessor())(tuple(conversations))["lengths"].tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(

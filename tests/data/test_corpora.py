@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from redifu.conversation import Conversation
 from redifu.data.corpora import CORPORA, IEMOCAP_LABELS, read_corpus
 from redifu.data.readers import read_conversations
 from redifu.data.writers import write_conversations
 from redifu.model import ReDiFuConfig
-from redifu.model.feature_extraction_redifu import FOLDER
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -18,8 +18,9 @@ def write(path: Path, text: str = "") -> Path:
     return path
 
 
-def utterances_of(conversations: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    return {each["id"]: each["utterances"] for each in conversations}
+def utterances_of(conversations: list[Conversation]) -> dict[str, list[dict[str, Any]]]:
+    """The utterances of each conversation as they will be written."""
+    return {each.id: each.to_dict()["utterances"] for each in conversations}
 
 
 # IEMOCAP
@@ -58,12 +59,12 @@ def iemocap(tmp_path: Path) -> Path:
 
 def test_iemocap_has_its_turns_in_time_with_text_label_and_split(iemocap: Path) -> None:
     conversations, notes = read_corpus("iemocap", iemocap, folder=iemocap)
-    assert [(each["id"], each["split"]) for each in conversations] == [
+    assert [(each.id, each.split) for each in conversations] == [
         ("Ses01F_impro01", "train"),
         ("Ses04F_impro01", "dev"),
         ("Ses05F_impro01", "test"),
     ]
-    first, second, third = conversations[0]["utterances"]
+    first, second, third = utterances_of(conversations)["Ses01F_impro01"]
     sentences = "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01"
     assert first == {
         "id": "Ses01F_impro01_F000",
@@ -147,9 +148,9 @@ def test_meld_finds_the_clip_of_each_utterance(meld: Path, tmp_path: Path) -> No
     (meld / "output_repeated_splits_test" / "dia1_utt0.mp4").unlink()
     conversations, notes = read_corpus("meld", meld, folder=tmp_path)
     clips = {
-        f"{each['split']} {one['text']}": (one.get("audio"), one.get("video"))
+        f"{each.split} {one.text}": (one.audio, one.video)
         for each in conversations
-        for one in each["utterances"]
+        for one in each.utterances
     }
     folders = {split: f"MELD.Raw/{name}" for split, name in MELD_CLIPS.items()}
     there = {
@@ -171,11 +172,12 @@ def test_meld_finds_the_clip_of_each_utterance(meld: Path, tmp_path: Path) -> No
 def test_dialogues_of_meld_have_different_ids_and_a_split_each(meld: Path, tmp_path: Path) -> None:
     conversations, _ = read_corpus("meld", meld, folder=tmp_path)
     ids = ["train-0", "train-125", "dev-0", "dev-110", "test-0", "test-1"]
-    assert [each["id"] for each in conversations] == ids
-    assert [one["text"] for one in conversations[0]["utterances"]] == ["d0 u0", "d0 u2"]
+    assert [each.id for each in conversations] == ids
+    assert [one.text for one in conversations[0].utterances] == ["d0 u0", "d0 u2"]
     write_conversations(tmp_path / "meld.jsonl", conversations)
     read = list(read_conversations(tmp_path / "meld.jsonl", split="dev"))
-    assert [{**each, FOLDER: str(tmp_path)} for each in conversations if each["split"] == "dev"] == read
+    assert [each for each in conversations if each.split == "dev"] == read
+    assert [each.to_dict() for each in read] == [each.to_dict() for each in conversations[2:4]]
 
 
 def test_meld_may_be_unpacked_in_folders_or_lack_parts(meld: Path, tmp_path: Path) -> None:
@@ -242,11 +244,11 @@ def test_labels_of_mosei_come_from_a_table(mosei: Path) -> None:
     rows = "video_id,clip,label,split\nabc,0,happy,train\nabc,1,,train\nabc,2,sad,train\nxyz,0,happy,dev\n"
     write(mosei / "labels.csv", rows)
     conversations, notes = read_corpus("mosei", mosei, folder=mosei)
-    assert [each["split"] for each in conversations] == ["train", "dev"]
-    assert [one.get("label") for one in conversations[0]["utterances"]] == ["happy", None, "sad"]
+    assert [each.split for each in conversations] == ["train", "dev"]
+    assert [one.label for one in conversations[0].utterances] == ["happy", None, "sad"]
     assert not any("labels" in note for note in notes)
     write(mosei / "labels.csv", "video_id,clip,label\nabc,0,happy\n")
-    assert "split" not in read_corpus("mosei", mosei, folder=mosei).conversations[0]
+    assert "split" not in read_corpus("mosei", mosei, folder=mosei).conversations[0].to_dict()
 
 
 # Bad input

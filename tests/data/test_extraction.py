@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import redifu
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from redifu.data import extraction
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
 from redifu.data.readers import MANIFEST, read_conversations

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
 
 from data import fuzz_readers  # noqa: E402
+from redifu.conversation import Conversation  # noqa: E402
 
 
 @pytest.fixture
@@ -29,14 +30,14 @@ def test_every_input_is_read_or_refused_in_one_clear_line(fuzz: Callable[..., An
     assert outcome.read + outcome.refused == outcome.inputs == 100
 
 
-def wrong(file: Path) -> Iterable[dict[str, Any]]:
+def wrong(file: Path) -> Iterable[Conversation]:
     content = file.read_bytes()
     if content == b"key":
         return {}["talk"]
     if content == b"silent":
         return []
     if content == b"broken":
-        return [{"utterances": None}]
+        return [Conversation(id="broken", utterances=())]
     raise ValueError({b"lines": f"{file}: one\ntwo", b"nameless": "no"}.get(content, f"{file}: {content!r}"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import read_conversations
 from redifu.model import ReDiFuFeatureExtractor

@@ -1,17 +1,21 @@
 import csv
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redifu.conversation import FEATURES, Conversation
+from redifu.data import readers
 from redifu.data.readers import conversation_from_line, conversations_from_dataset, read_conversations
-from redifu.model.feature_extraction_redifu import FOLDER
 
 TALK: list[dict[str, Any]] = [
     {
@@ -25,6 +29,22 @@ TALK: list[dict[str, Any]] = [
 ]
 COLUMNS = ["dialogue_id", "turn", "speaker", "text", "audio", "start", "end", "label"]
 COLUMNS += ["text_features", "audio_features", "mood"]
+
+
+def as_given(conversations: Iterable[Conversation]) -> list[dict[str, Any]]:
+    """What the conversations hold as JSON; their fields must hold the same."""
+    written = []
+    for each in conversations:
+        written.append(each.to_dict())
+        assert each.id == written[-1]["id"]
+        for one, given in zip(each.utterances, written[-1]["utterances"], strict=True):
+            for name in ("speaker", "text", "audio", "video", "start", "end", "label"):
+                assert getattr(one, name) == given.get(name), name
+            for name in FEATURES:
+                values = getattr(one, name)
+                expected = None if given.get(name) is None else np.float32(given[name]).tolist()
+                assert (None if values is None else values.tolist()) == expected, name
+    return written
 
 
 def rows_of(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -64,22 +84,21 @@ def test_every_format_gives_the_same_conversations(tmp_path: Path, name: str) ->
     path = write(tmp_path / name.lower(), TALK).rename(tmp_path / name)
     for source in (path, str(path)):
         conversations = list(read_conversations(source))
-        # Only those that name media have to know where their paths begin.
-        assert [each.pop(FOLDER, None) for each in conversations] == [None, str(tmp_path)]
-        assert conversations == TALK
+        assert as_given(conversations) == TALK
+        assert {each.folder for each in conversations} == {tmp_path}
 
 
 def test_a_json_file_may_hold_one_object_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps({"utterances": TALK[0]["utterances"]}), "utf-8-sig")
-    assert list(read_conversations(path)) == [{**TALK[0], "id": "one-0"}]
+    assert as_given(read_conversations(path)) == [{**TALK[0], "id": "one-0"}]
 
 
 def test_ids_of_json_lines_count_objects_not_lines(tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     line = json.dumps({"utterances": TALK[0]["utterances"]})
     path.write_text(f"\n{line}\n\n{line}\n", "utf-8")
-    assert [each["id"] for each in read_conversations(path)] == ["talk-0", "talk-1"]
+    assert [each.id for each in read_conversations(path)] == ["talk-0", "talk-1"]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +111,8 @@ def test_ids_of_json_lines_count_objects_not_lines(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_line_is_named_by_its_number(line: str, complaint: str) -> None:
-    def check(conversation: dict[str, Any]) -> None:
-        raise ValueError(f"{conversation['id']} does not fit")
+    def check(conversation: Conversation) -> None:
+        raise ValueError(f"{conversation.id} does not fit")
 
     with pytest.raises(ValueError) as error:
         conversation_from_line(line, source="stdin", number=7, index=3, check=check)
@@ -102,7 +121,7 @@ def test_a_wrong_line_is_named_by_its_number(line: str, complaint: str) -> None:
 
 def test_a_line_without_an_id_is_named_after_its_place() -> None:
     line = json.dumps({"utterances": TALK[0]["utterances"]})
-    assert conversation_from_line(line, source="stdin", number=7, index=3)["id"] == "stdin-3"
+    assert conversation_from_line(line, source="stdin", number=7, index=3).id == "stdin-3"
 
 
 def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
@@ -110,22 +129,23 @@ def test_json_lines_are_read_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     path.write_text((json.dumps(TALK[0]) + "\n") * 10_000 + "oops\n", "utf-8")
     reader = read_conversations(path)
-    assert next(reader) == TALK[0]
+    assert next(reader).to_dict() == TALK[0]
     with pytest.raises(ValueError, match="long.jsonl: line 10001: not JSON"):
         list(reader)
 
 
 def test_one_conversation_is_checked_before_the_next_is_read(tmp_path: Path) -> None:
-    seen = []
+    seen: list[Conversation] = []
     reader = read_conversations(write(tmp_path / "talk.jsonl", TALK), check=seen.append)
-    assert next(reader) == TALK[0]
-    assert seen == TALK[:1]
+    first = next(reader)
+    assert first.to_dict() == TALK[0]
+    assert [each is first for each in seen] == [True]
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "parquet"])
 def test_a_check_that_fails_gets_the_name_of_the_file(tmp_path: Path, ending: str) -> None:
-    def check(conversation: dict[str, Any]) -> None:
-        raise ValueError(f"dialogue {conversation['id']}, utterance 1: no")
+    def check(conversation: Conversation) -> None:
+        raise ValueError(f"dialogue {conversation.id}, utterance 1: no")
 
     path = write(tmp_path / f"talk.{ending}", TALK)
     with pytest.raises(ValueError) as error:
@@ -209,12 +229,25 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
             b"dialogue_id,speaker,text_features\n1,A," + b"[" * 100_000,
             "dialogue 1, utterance 0: text_features: expected a list of at least one number, got '[[[[",
         ),
+        ("a.txt", b"", "expected at least one conversation, got none"),
+        ("a.txt", b"Ana: hi\nand so on\n", "line 2: expected Speaker: text, got 'and so on'"),
+        ("a.txt", b"10:31 Ana: hi", "line 1: expected Speaker: text, got '10:31 Ana: hi'"),
+        ("a.txt", b"https://example.org: look", "line 1: expected Speaker: text, got 'https"),
+        ("a.txt", b"[14.03.25, 20:15:09] Ana: hi", "line 1: expected Speaker: text, got '[14.03.25"),
+        ("a.txt", b"\nAna: caf\xe9", "line 2: the text is neither UTF-8 nor UTF-16"),
+        ("a.json", b'{"segments": []}', "dialogue a-0: expected a list of at least one utterance, got []"),
+        (
+            "a.json",
+            b'{"segments": [{"text": "hi", "start": 1, "end": 1}]}',
+            "dialogue a-0, utterance 0: end: expected a time after start 1",
+        ),
+        ("a.json", b'{"segments": [1]}', "dialogue a-0, utterance 0: expected an object, got 1"),
         ("a.csv", b"\x1b[31m", "expected the columns dialogue_id, speaker, got '\\x1b[31m'"),
         ("a.parquet", b"PAR1", "not a Parquet file: "),
         (
-            "a.txt",
+            "a.md",
             b"Ana: hi",
-            "expected a file name ending in one of .json, .jsonl, .csv, .parquet, got '.txt'",
+            "expected a file name ending in one of .json, .jsonl, .txt, .csv, .parquet, got '.md'",
         ),
     ],
 )
@@ -241,6 +274,42 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
         read_conversations(tmp_path)
 
 
+# Transcripts
+
+
+def test_a_transcript_is_one_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.txt"
+    path.write_text("Ana: Hi: you?\n\n  小明：你好 \r\n", "utf-8-sig")
+    said = [{"speaker": "Ana", "text": "Hi: you?"}, {"speaker": "小明", "text": "你好"}]
+    assert as_given(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+
+
+SEGMENTS = [
+    {"start": 0.5, "end": 1.0, "text": " Hi  there.", "speaker": "SPEAKER_00", "words": []},
+    {"start": 1.0, "end": 2.0, "text": " Hello."},
+    {"start": 2.0, "end": 2.5, "text": " "},
+]
+SAID = [
+    {"speaker": "SPEAKER_00", "text": "Hi there.", "start": 0.5, "end": 1.0},
+    {"speaker": "unknown", "text": "Hello.", "start": 1.0, "end": 2.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("a.json", {"segments": SEGMENTS, "word_segments": [], "language": "en"}, ["a-0"]),
+        ("a.json", SEGMENTS, ["a-0"]),
+        ("a.json", [{"segments": SEGMENTS}, {"id": "b", "segments": SEGMENTS}], ["a-0", "b"]),
+        ("a.jsonl", {"id": "b", "segments": SEGMENTS}, ["b"]),
+    ],
+)
+def test_segments_of_whisperx_are_utterances(tmp_path: Path, name: str, content: Any, ids: list[str]) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps(content), "utf-8")
+    assert list(read_conversations(path)) == [{"id": each, "utterances": SAID} for each in ids]
+
+
 # Tables
 
 
@@ -248,23 +317,23 @@ def test_rows_are_grouped_by_first_appearance_and_sorted_by_turn(tmp_path: Path)
     order = [("z", 10), ("a", 1), ("z", 9), ("a", 0), ("z", 100)]
     rows = [{"dialogue_id": d, "turn": t, "speaker": "A", "text": f"{d}{t}"} for d, t in order]
     path = write_csv(tmp_path / "talk.csv", rows, ["dialogue_id", "turn", "speaker", "text"])
-    read = [[each["id"], *(u["text"] for u in each["utterances"])] for each in read_conversations(path)]
+    read = [[each.id, *(u.text for u in each.utterances)] for each in read_conversations(path)]
     assert read == [["z", "z9", "z10", "z100"], ["a", "a0", "a1"]]
 
 
 def test_without_turns_the_rows_keep_their_order(tmp_path: Path) -> None:
     rows = [{"dialogue_id": 1, "speaker": "A", "text": text} for text in "zaq"]
     path = write_csv(tmp_path / "talk.csv", rows, ["dialogue_id", "speaker", "text"])
-    assert [u["text"] for u in next(read_conversations(path))["utterances"]] == list("zaq")
+    assert [u.text for u in next(read_conversations(path)).utterances] == list("zaq")
 
 
 def test_a_split_selects_rows_and_separates_dialogues(tmp_path: Path) -> None:
     columns = ["split", "dialogue_id", "speaker", "text"]
     rows = [{"split": s, "dialogue_id": 0, "speaker": "A", "text": s} for s in ("train", "dev", "train")]
     path = write_csv(tmp_path / "talk.csv", rows, columns)
-    texts = [[u["text"] for u in each["utterances"]] for each in read_conversations(path)]
+    texts = [[u.text for u in each.utterances] for each in read_conversations(path)]
     assert texts == [["train", "train"], ["dev"]]
-    assert [len(each["utterances"]) for each in read_conversations(path, split="train")] == [2]
+    assert [len(each.utterances) for each in read_conversations(path, split="train")] == [2]
     with pytest.raises(ValueError, match=r"talk.csv: expected a split, one of train, dev, got 'test'"):
         list(read_conversations(path, split="test"))
 
@@ -275,7 +344,7 @@ def test_a_split_selects_conversations_of_a_json_file(tmp_path: Path, ending: st
     talks = [{"split": split, "utterances": utterances} for split in ("train", "dev", "train")]
     path = write(tmp_path / f"talk.{ending}", talks)
     # An id that follows from the place in the file is the same whatever is selected.
-    assert [each["id"] for each in read_conversations(path, split="train")] == ["talk-0", "talk-2"]
+    assert [each.id for each in read_conversations(path, split="train")] == ["talk-0", "talk-2"]
     assert len(list(read_conversations(path))) == 3
     with pytest.raises(ValueError, match=r"expected a split, one of train, dev, got 'test'"):
         list(read_conversations(path, split="test"))
@@ -290,20 +359,109 @@ def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
         list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
 
 
+def test_a_table_without_dialogues_is_one_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.csv"
+    path.write_text("speaker,text\nAna,Hi.\nBen,Hello.\n", "utf-8")
+    said = [{"speaker": "Ana", "text": "Hi."}, {"speaker": "Ben", "text": "Hello."}]
+    assert as_given(read_conversations(path)) == [{"id": "dinner", "utterances": said}]
+
+
+def test_a_table_without_dialogues_may_have_turns_and_splits(tmp_path: Path) -> None:
+    path = tmp_path / "dinner.csv"
+    path.write_text("split,turn,speaker,text\na,2,Ana,3\na,1,Ben,2\nb,1,Ana,1\n", "utf-8")
+    read = [(each.id, [one.text for one in each.utterances]) for each in read_conversations(path)]
+    assert read == [("dinner", ["2", "3"]), ("dinner", ["1"])]
+
+
+def test_dialogues_under_a_name_of_its_own_are_not_joined_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    path.write_text("call,speaker,text\n1,Ana,Hi.\n2,Ben,Hello.\n", "utf-8")
+    with pytest.raises(ValueError, match=r"expected the columns dialogue_id, got call, speaker, text; col"):
+        list(read_conversations(path))
+    named = read_conversations(path, columns={"dialogue_id": "call"})
+    assert [each.id for each in named] == ["1", "2"]
+
+
+OWN_NAMES = {"dialogue_id": "call", "speaker": "who", "text": "Utterance", "label": "feels", "turn": "no"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_map_the_names_of_a_table(tmp_path: Path, ending: str) -> None:
+    import datasets
+
+    path = write(tmp_path / f"talk.{ending}", TALK)
+    read = partial(pd.read_csv, keep_default_na=False) if ending == "csv" else pd.read_parquet
+    frame = read(path)
+    frame = frame.rename(columns=OWN_NAMES).assign(text="not this one")
+    own = tmp_path / f"own.{ending}"
+    frame.to_csv(own, index=False) if ending == "csv" else frame.to_parquet(own)
+    expected = as_given(read_conversations(path))
+    assert as_given(read_conversations(own, columns=OWN_NAMES)) == expected
+    if ending == "parquet":
+        dataset = datasets.Dataset.from_pandas(frame)
+        assert as_given(conversations_from_dataset(dataset, columns=OWN_NAMES)) == TALK
+
+
+def test_columns_may_swap_names(tmp_path: Path) -> None:
+    path = tmp_path / "swapped.csv"
+    path.write_text("text,speaker\nAna,Hi.\n", "utf-8")
+    (read,) = read_conversations(path, columns={"text": "speaker", "speaker": "text"})
+    assert as_given([read])[0]["utterances"] == [{"speaker": "Ana", "text": "Hi."}]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "complaint"),
+    [
+        ("a.csv", {"text": "Words"}, "expected the columns Words, got speaker, text"),
+        ("a.csv", {"words": "text"}, f"expected columns for {', '.join(readers.COLUMNS)}, got words"),
+        ("a.csv", {"text": "text", "label": "text"}, "expected a column for each name, got text, text"),
+        ("a.json", {"text": "Words"}, "columns can only be renamed in a table, got .json"),
+    ],
+)
+def test_columns_that_cannot_be_mapped_are_refused(
+    tmp_path: Path, name: str, columns: dict[str, str], complaint: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("speaker,text\nAna,Hi.\n", "utf-8")
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path, columns=columns))
+    assert str(error.value) == f"{path}: {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("2", 2.0), ("1:02", 62.0), ("01:02:03", 3723.0), ("0:00:01.25", 1.25), ("00:00:01,5", 1.5)],
+)
+def test_times_of_a_table_may_be_clock_times(tmp_path: Path, cell: str, expected: float) -> None:
+    path = tmp_path / "clock.csv"
+    path.write_text(f'speaker,text,start,end\nAna,Hi.,"{cell}",9:00:00\n', "utf-8")
+    (read,) = read_conversations(path)
+    said = {"speaker": "Ana", "text": "Hi.", "start": expected, "end": 32400.0}
+    assert as_given([read])[0]["utterances"] == [said]
+
+
+def test_times_of_a_parquet_file_may_be_times_of_a_clock(tmp_path: Path) -> None:
+    times = {"start": [time(0, 0, 1, 500_000)], "end": [time(1, 1, 1)]}
+    pd.DataFrame({"speaker": ["Ana"], "text": ["Hi."], **times}).to_parquet(tmp_path / "timed.parquet")
+    (read,) = read_conversations(tmp_path / "timed.parquet")
+    (given,) = as_given([read])[0]["utterances"]
+    assert [given[name] for name in ("start", "end")] == [1.5, 3661.0]
+
+
 def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:
     import datasets
 
     table = datasets.Dataset.from_pandas(pd.DataFrame(rows_of(TALK), columns=COLUMNS))
-    assert list(conversations_from_dataset(table)) == TALK
+    assert as_given(conversations_from_dataset(table)) == TALK
     # A selection is kept as indices, which reading must follow.
-    assert list(conversations_from_dataset(table.select([2]))) == TALK[1:]
+    assert as_given(conversations_from_dataset(table.select([2]))) == TALK[1:]
     both = datasets.DatasetDict(train=table, test=table.select([2]))
     both.save_to_disk(tmp_path / "both")
     table.save_to_disk(tmp_path / "one")
     for name, split, expected in (("one", None, TALK), ("both", "test", TALK[1:])):
         conversations = list(read_conversations(tmp_path / name, split=split))
-        assert conversations[-1].pop(FOLDER) == str(tmp_path / name)
-        assert conversations == expected
+        assert conversations[-1].folder == tmp_path / name
+        assert as_given(conversations) == expected
     with pytest.raises(ValueError, match="both: expected a split, one of train, test, got None"):
         read_conversations(tmp_path / "both")
 
@@ -319,8 +477,8 @@ def test_class_labels_of_a_dataset_become_their_names() -> None:
         label=datasets.ClassLabel(names=["anger", "joy"]),
     )
     (read,) = conversations_from_dataset(datasets.Dataset.from_dict(rows, features=features))
-    assert read["id"] == "3"
-    assert [u.get("label") for u in read["utterances"]] == ["joy", None, None]
+    assert read.id == "3"
+    assert [u.label for u in read.utterances] == ["joy", None, None]
 
 
 # MELD
@@ -330,8 +488,8 @@ MELD_HEADER = (
 )
 
 
-def control_characters(conversations: list[dict[str, Any]]) -> list[str]:
-    strings = [u[name] for each in conversations for u in each["utterances"] for name in ("text", "speaker")]
+def control_characters(conversations: list[Conversation]) -> list[str]:
+    strings = [text for each in conversations for u in each.utterances for text in (u.text, u.speaker)]
     return [text for text in strings if any(unicodedata.category(character) == "Cc" for character in text)]
 
 
@@ -342,20 +500,20 @@ def test_meld_is_read_whole(test_data: Path, split: str, dialogues: int, utteran
     path = test_data / "data" / "meld" / f"{split}.csv"
     read = list(read_conversations(path))
     assert len(read) == dialogues
-    assert sum(len(each["utterances"]) for each in read) == utterances
+    assert sum(len(each.utterances) for each in read) == utterances
     assert not control_characters(read)
     with path.open(encoding="utf-8", newline="") as file:
         rows = {(row["Dialogue_ID"], int(row["Utterance_ID"])): row for row in csv.DictReader(file)}
-    turns: dict[str, list[int]] = {each["id"]: [] for each in read}
+    turns: dict[str, list[int]] = {each.id: [] for each in read}
     for dialogue, turn in sorted(rows):
         turns[dialogue].append(turn)
     for each in read:
-        for turn, utterance in zip(turns[each["id"]], each["utterances"], strict=True):
-            row = rows[each["id"], turn]
-            assert (utterance["speaker"], utterance["text"]) == (row["Speaker"], row["Utterance"])
-            assert (utterance["label"], utterance["sentiment"]) == (row["Emotion"], row["Sentiment"])
-            assert "start" not in utterance
-            assert "end" not in utterance
+        for turn, utterance in zip(turns[each.id], each.utterances, strict=True):
+            row = rows[each.id, turn]
+            assert (utterance.speaker, utterance.text) == (row["Speaker"], row["Utterance"])
+            assert (utterance.label, utterance.given["sentiment"]) == (row["Emotion"], row["Sentiment"])
+            assert utterance.start is None and "start" not in utterance.given
+            assert utterance.end is None and "end" not in utterance.given
 
 
 def test_the_control_characters_of_meld_are_repaired(tmp_path: Path) -> None:
@@ -364,8 +522,8 @@ def test_the_control_characters_of_meld_are_repaired(tmp_path: Path) -> None:
     row = f'1,{words},joy,positive,5,0,4,7,"00:20:57,256","00:21:00,049"'
     path.write_text(f"{MELD_HEADER}\n{row}\n", "utf-8")
     (read,) = read_conversations(path)
-    (utterance,) = read["utterances"]
-    assert (read["id"], utterance["text"], utterance["speaker"]) == ("5", "I’m “here”… ab café", "Franša")
+    (utterance,) = read.utterances
+    assert (read.id, utterance.text, utterance.speaker) == ("5", "I’m “here”… ab café", "Franša")
     assert not control_characters([read])
 
 
@@ -378,31 +536,32 @@ def test_columns_of_meld_win_over_columns_that_have_our_names_already(tmp_path: 
     ]
     path.write_text("\n".join(rows), encoding="utf-8")
     (dialogue,) = read_conversations(path)
-    assert [(one["text"], one["label"]) for one in dialogue["utterances"]] == [("a", "fear"), ("b", "joy")]
+    assert [(one.text, one.label) for one in dialogue.utterances] == [("a", "fear"), ("b", "joy")]
 
 
 def test_meld_may_come_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "meld.csv"
     path.write_text("Utterance,Speaker,Dialogue_ID,Utterance_ID\nb,Ross,0,1\na,Joey,0,0\n", "utf-8")
     expected = [{"text": "a", "speaker": "Joey"}, {"text": "b", "speaker": "Ross"}]
-    assert list(read_conversations(path)) == [{"id": "0", "utterances": expected}]
+    assert as_given(read_conversations(path)) == [{"id": "0", "utterances": expected}]
 
 
 def test_mosi_features_are_read(test_data: Path) -> None:
     path = test_data / "data" / "mosi" / "utterances.parquet"
     train, test = (list(read_conversations(path, split=split)) for split in ("train", "test"))
-    assert [(len(part), sum(len(each["utterances"]) for each in part)) for part in (train, test)] == [
+    assert [(len(part), sum(len(each.utterances) for each in part)) for part in (train, test)] == [
         (62, 1447),
         (31, 752),
     ]
-    assert {each["id"] for each in list(read_conversations(path))} == {each["id"] for each in train + test}
+    assert {each.id for each in read_conversations(path)} == {each.id for each in train + test}
     table = pd.read_parquet(path).set_index(["dialogue_id", "turn"]).sort_index()
     for each in test[:3]:
-        for utterance, (_, row) in zip(each["utterances"], table.loc[each["id"]].iterrows(), strict=True):
-            assert utterance["label"] == str(row["label"])
+        for utterance, (_, row) in zip(each.utterances, table.loc[each.id].iterrows(), strict=True):
+            assert utterance.label == str(row["label"])
             for name, size in (("text_features", 100), ("audio_features", 73), ("visual_features", 100)):
-                assert utterance[name] == row[name].tolist()
-                assert len(utterance[name]) == size
+                assert utterance.given[name] == row[name].tolist()
+                values = getattr(utterance, name)
+                assert values.shape == (size,) and np.array_equal(values, row[name])
 
 
 # Properties
@@ -433,7 +592,7 @@ def test_any_table_gives_every_row_once_in_its_place(
     for row in sorted(rows, key=lambda row: row["turn"]):
         kept = {name: row[name] for name in columns[2:] if row[name] is not None}
         expected[row["dialogue_id"]].append(kept)
-    read = [(each["id"], each["utterances"]) for each in read_conversations(path)]
+    read = [(each["id"], each["utterances"]) for each in as_given(read_conversations(path))]
     assert read == list(expected.items())
 
 
@@ -444,4 +603,4 @@ def test_an_empty_cell_of_a_column_of_floats_is_absent(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "ages.csv", index=False)
     for name in ("ages.parquet", "ages.csv"):
         (conversation,) = read_conversations(tmp_path / name)
-        assert ["age" in one for one in conversation["utterances"]] == [True, False]
+        assert ["age" in one.given for one in conversation.utterances] == [True, False]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from redifu.conversation import Conversation
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording, probe_recording
 from redifu.data.writers import write_conversations
-from redifu.model.feature_extraction_redifu import FOLDER
 
 pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
 
@@ -35,20 +35,20 @@ def test_turns_become_utterances_that_point_to_the_recording(tmp_path: Path) -> 
     sound = write_sound(tmp_path / "sound" / "dinner.wav")
     turns = tmp_path / "dinner.srt"
     turns.write_text(SRT, "utf-8")
-    conversation = prepare_recording(sound, turns, folder=tmp_path / "talks")
+    folder = tmp_path / "talks"
+    conversation = prepare_recording(sound, turns, folder=folder)
     audio = "../sound/dinner.wav"
     # They overlap, as people do; the second is cut at the end of the recording.
-    assert conversation == {
+    assert conversation.to_dict() == {
         "id": "dinner",
         "utterances": [
             {"speaker": "Ana", "text": "Hi.", "audio": audio, "start": 0.5, "end": 1.0},
             {"speaker": "Ben", "text": "Hello.", "audio": audio, "start": 0.75, "end": 2.0},
         ],
     }
-    write_conversations(tmp_path / "talks" / "a.json", [conversation])
-    given = {**conversation, FOLDER: str(tmp_path / "talks")}
-    assert list(read_conversations(tmp_path / "talks" / "a.json")) == [given]
-    assert (tmp_path / "talks" / audio).resolve() == sound.resolve()
+    write_conversations(folder / "a.json", [conversation])
+    assert list(read_conversations(folder / "a.json")) == [conversation]
+    assert Path(conversation.medium_of(conversation.utterances[0], "audio")).resolve() == sound.resolve()
 
 
 def test_a_turn_beyond_the_recording_is_refused(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_real_turns_without_text_are_prepared(test_data: Path, tmp_path: Path) -
     conversation = prepare_recording(
         fixtures / "two_speakers.wav", fixtures / "two_speakers.rttm", folder=tmp_path
     )
-    utterances = conversation["utterances"]
+    utterances = conversation.to_dict()["utterances"]
     assert len(utterances) == 10
     assert {each["speaker"] for each in utterances} == {"speaker90", "speaker91"}
     assert all(set(each) == {"speaker", "audio", "start", "end"} for each in utterances)
@@ -130,8 +130,8 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 def test_several_conversations_are_a_list_or_lines(tmp_path: Path) -> None:
     talks = [{"id": name, "utterances": [{"speaker": "Ana", "text": "né"}]} for name in "ab"]
     for name in ("a.json", "a.jsonl"):
-        write_conversations(tmp_path / name, talks)
-        assert list(read_conversations(tmp_path / name)) == talks
+        write_conversations(tmp_path / name, map(Conversation.from_dict, talks))
+        assert [each.to_dict() for each in read_conversations(tmp_path / name)] == talks
     assert isinstance(json.loads((tmp_path / "a.json").read_text("utf-8")), list)
     with pytest.raises(ValueError, match="expected a file name ending in .json or .jsonl, got '.csv'"):
-        write_conversations(tmp_path / "a.csv", talks)
+        write_conversations(tmp_path / "a.csv", [])

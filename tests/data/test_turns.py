@@ -47,6 +47,12 @@ def test_csv_gives_turns_with_text_in_any_order_of_columns(tmp_path: Path) -> No
     assert read_turns(write(tmp_path / "b.csv", "start,end,speaker\n0,1,Ana\n"))[0].text is None
 
 
+def test_times_of_a_csv_may_be_clock_times(tmp_path: Path) -> None:
+    text = 'start,end,speaker\n0:01.5,00:00:02,Ana\n1:02:03,"1:02:04,25",Ben\n'
+    turns = read_turns(write(tmp_path / "a.csv", text))
+    assert [turn[:2] for turn in turns] == [(1.5, 2.0), (3723.0, 3724.25)]
+
+
 def test_srt_gives_cues_sorted_by_time(tmp_path: Path) -> None:
     text = cue("Late.", times="01:00:00,500 --> 01:00:01,000 X1:10 X2:20") + cue("Early.", "Still.")
     assert read_turns(write(tmp_path / "a.srt", text)) == [
@@ -146,7 +152,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
             "line 2: expected SPEAKER and 7 to 9 more fields, got 'SPEAKER a",
         ),
         ("a.rttm", "speaker a 1 1 1 <NA> <NA> Ana <NA>", "line 1: expected SPEAKER and 7 to 9 more fields"),
-        ("a.rttm", "SPEAKER a 1 x 1 <NA> <NA> Ana <NA>", "line 1: expected seconds, got 'x'"),
+        ("a.rttm", "SPEAKER a 1 x 1 <NA> <NA> Ana <NA>", "line 1: expected seconds or H:M:S, got 'x'"),
         ("a.rttm", "SPEAKER a 1 -1 1 <NA> <NA> Ana <NA>", "line 1: expected a start of at least 0 seconds"),
         ("a.rttm", "SPEAKER a 1 nan 1 <NA> <NA> Ana <NA>", "line 1: expected a start of at least 0 seconds"),
         ("a.rttm", "SPEAKER a 1 1 0 <NA> <NA> Ana <NA>", "line 1: expected an end after the start 1, got 1"),
@@ -162,7 +168,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ("a.csv", "start,end,speaker\n", "expected at least one turn, got none"),
         ("a.csv", "start,end,speaker\n0,1,Ana,hi", "line 2: expected 3 cells, got 4"),
         ("a.csv", "start,end,speaker\n0,1,", "line 2: expected the name of a speaker, got ''"),
-        ("a.csv", "start,end,speaker\n0,1,Ana\n1,0:03,Ana", "line 3: expected seconds, got '0:03'"),
+        ("a.csv", "start,end,speaker\n0,1,Ana\n1,0:0x,Ana", "line 3: expected seconds or H:M:S, got '0:0x'"),
         ("a.csv", "start,end,speaker\n0,inf,Ana", "line 2: expected an end after the start 0, got inf"),
         ("a.csv", 'start,end,speaker\n0,1,"A"na', "line 2: not a CSV table: "),
         ("a.srt", cue("a") + "no times", "line 5: expected the times of a cue"),

@@ -1,14 +1,16 @@
 """What is done to conversations: how much of it, to which streams, and the same for every model."""
 
 from copy import deepcopy
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from redifu.data.sound_noise import add_noise, babble_noise, pink_noise, white_noise
+from answers import conversation_of
 from redifu.evaluation.corruptions import CORRUPTIONS, Condition, corrupt, read_grid, subsets_of
+from redifu.media.noise import add_noise, babble_noise, pink_noise, white_noise
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ("text", "audio", "visual")
@@ -22,12 +24,12 @@ def made(dialogues=40, length=25, seed=0):
     for number in range(dialogues):
         utterances = []
         for turn in range(length):
-            one = {"speaker": "Ana", "label": "joy", "audio_quality": [float(turn)]}
+            one = {"speaker": "Ana", "label": "joy", "audio_quality": [float(turn)] * 4}
             one |= {KEYS[name]: generator.normal(3, 2, size=4).astype(np.float32) for name in STREAMS}
             one |= {"audio_features": None} if turn % 5 == 4 else {}
             one |= {"text_features": None} if turn % 7 == 6 else {}
             utterances.append(one)
-        conversations.append({"id": f"d{number}", "utterances": utterances})
+        conversations.append(conversation_of({"id": f"d{number}", "utterances": utterances}))
     return conversations
 
 
@@ -42,12 +44,14 @@ def applied(name, severity="1", *, draw=0, given=None, keys=KEYS):
 
 
 def flat(conversations):
-    return list(chain.from_iterable(each["utterances"] for each in conversations))
+    return list(chain.from_iterable(each.utterances for each in conversations))
 
 
 def presence(conversations):
     """(utterances, 3) bool."""
-    return np.array([[one[KEYS[name]] is not None for name in STREAMS] for one in flat(conversations)])
+    return np.array(
+        [[getattr(one, KEYS[name]) is not None for name in STREAMS] for one in flat(conversations)]
+    )
 
 
 SEVERITIES = {"missing": "0.4", "missing_side": "0.4", "bursts": "4", "subsets": "ta"}
@@ -59,16 +63,16 @@ def test_the_input_and_what_is_no_stream_stay_as_they_are(name):
     given = made(5)
     before = deepcopy(given)
     corrupted = applied(name, SEVERITIES.get(name, "1"), given=given)
-    np.testing.assert_equal(given, before)
-    assert [each["id"] for each in corrupted] == [each["id"] for each in given]
+    np.testing.assert_equal(list(map(asdict, given)), list(map(asdict, before)))
+    assert [each.id for each in corrupted] == [each.id for each in given]
     for one, other in zip(flat(corrupted), flat(given), strict=True):
-        assert (one["speaker"], one["label"]) == (other["speaker"], other["label"])
+        assert (one.speaker, one.label) == (other.speaker, other.label)
 
 
 @pytest.mark.parametrize("name", [name for name in FEATURE_CONDITIONS if name != "subsets"])
 def test_draws_differ_and_are_the_same_again(name):
     severity = SEVERITIES.get(name, "1")
-    first, again, other = (applied(name, severity, draw=draw) for draw in (0, 0, 1))
+    first, again, other = (list(map(asdict, applied(name, severity, draw=draw))) for draw in (0, 0, 1))
     np.testing.assert_equal(first, again)
     with pytest.raises(AssertionError):
         np.testing.assert_equal(first, other)
@@ -79,17 +83,17 @@ def test_a_model_without_visual_meets_the_same(name):
     severity = SEVERITIES.get(name, "1")
     given = made()
     without = [
-        {**one, "utterances": [{**each, "visual_features": None} for each in one["utterances"]]}
+        replace(one, utterances=[each.with_fields(visual_features=None) for each in one.utterances])
         for one in given
     ]
     for one, other in zip(
         flat(applied(name, severity)), flat(applied(name, severity, given=without)), strict=True
     ):
         # But what would be the last stream of the one model may go for the other.
-        if one["audio_features"] is not None and other["audio_features"] is not None:
-            np.testing.assert_array_equal(one["audio_features"], other["audio_features"])
-        kept = other["audio_features"] is not None or other["text_features"] is not None
-        assert kept or (one["audio_features"] is None and one["text_features"] is None)
+        if one.audio_features is not None and other.audio_features is not None:
+            np.testing.assert_array_equal(one.audio_features, other.audio_features)
+        kept = other.audio_features is not None or other.text_features is not None
+        assert kept or (one.audio_features is None and one.text_features is None)
 
 
 @pytest.mark.parametrize("name", ["missing", "missing_side", "bursts"])
@@ -118,8 +122,9 @@ def test_streams_are_missing_as_often_as_asked_and_the_more_the_fewer():
 
 def test_bursts_are_runs_of_the_asked_length():
     (given,) = made(1, length=4000)
-    for one in given["utterances"]:
-        one["text_features"] = one["audio_features"] = np.ones(4, np.float32)
+    ones = np.ones(4, np.float32)
+    full = [one.with_fields(text_features=ones, audio_features=ones) for one in given.utterances]
+    given = replace(given, utterances=full)
     for length in (1, 4):
         lost = ~presence(applied("bursts", str(length), given=[given]))
         assert not lost[:, 0].any() and (lost[:, 1] == lost[:, 2]).all()
@@ -148,7 +153,7 @@ def test_noise_has_the_asked_deviation_of_each_feature(name, noisy):
     for stream, key in KEYS.items():
         pairs = zip(flat(corrupted), flat(given), strict=True)
         clean, after = (
-            np.array([each[key] for each in side if each[key] is not None])
+            np.array([getattr(each, key) for each in side if getattr(each, key) is not None])
             for side in zip(*[(b, a) for a, b in pairs], strict=True)
         )
         if stream not in noisy:
@@ -166,20 +171,21 @@ def test_permuted_features_are_the_same_ones_elsewhere():
     np.testing.assert_array_equal(presence(corrupted), presence(given))
     for stream, key in KEYS.items():
         before, after = (
-            [tuple(one[key]) for one in flat(side) if one[key] is not None] for side in (given, corrupted)
+            [tuple(getattr(one, key)) for one in flat(side) if getattr(one, key) is not None]
+            for side in (given, corrupted)
         )
         moved = sum(one != other for one, other in zip(before, after, strict=True))
         assert sorted(before) == sorted(after)
         assert moved == 0 if stream == "text" else moved > 0.9 * len(before)
     # Sound and its quality go together, and picture and sound of an utterance that has both.
     quality = {
-        tuple(one["audio_features"]): one["audio_quality"]
+        tuple(one.audio_features): one.quality["audio"]
         for one in flat(given)
-        if one["audio_features"] is not None
+        if one.audio_features is not None
     }
     for one in flat(corrupted):
-        if one["audio_features"] is not None:
-            assert one["audio_quality"] == quality[tuple(one["audio_features"])]
+        if one.audio_features is not None:
+            assert one.quality["audio"] == quality[tuple(one.audio_features)]
 
 
 @pytest.mark.parametrize("make", [white_noise, pink_noise, babble_noise])
@@ -222,14 +228,17 @@ def test_sounds_of_utterances_are_disturbed(name):
         {"speaker": "Ana", "text_features": np.ones(4)},
         {"speaker": "Ana", "audio": {"array": generator.normal(size=80), "sampling_rate": 16000}},
     ]
-    given = [{"id": "a", "utterances": utterances[:2]}, {"id": "b", "utterances": utterances[2:]}]
+    given = [
+        conversation_of({"id": name, "utterances": part})
+        for name, part in (("a", utterances[:2]), ("b", utterances[2:]))
+    ]
     first, second, third = flat(applied(name, "0", given=given))
     for one, before in ((first, utterances[0]), (third, utterances[2])):
-        assert one["audio"]["array"].shape == before["audio"]["array"].shape
-        assert np.abs(one["audio"]["array"] - before["audio"]["array"]).max() > 0.1
-        assert np.abs(one["audio"]["array"]).max() == pytest.approx(0.99)
-        assert one["audio"]["sampling_rate"] == 16000
-    assert second == utterances[1]
+        assert one.audio["array"].shape == before["audio"]["array"].shape
+        assert np.abs(one.audio["array"] - before["audio"]["array"]).max() > 0.1
+        assert np.abs(one.audio["array"]).max() == pytest.approx(0.99)
+        assert one.audio["sampling_rate"] == 16000
+    assert second is given[0].utterances[1]
 
 
 def test_the_grid_of_the_examples_names_every_corruption():

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from answers import predicted
 from inference.stand_in_model import LABELS, StandInModel, StandInProcessor, conversation
 from redifu.evaluation.metrics import score_predictions
 from redifu.evaluation.scoring import evaluate_conversations
-from redifu.inference.predictions import predict_conversations
 
 
 def labelled(name="a"):
@@ -16,9 +16,9 @@ def test_scores_the_labelled_utterances_of_all_conversations():
     partly = conversation("b", ["so", "so", "ah"], labels=[None, "joy", None])
     without = conversation("c", ["oh", "oh"])
     scores = evaluate_conversations(model, processor, iter([labelled(), partly, without]))
-    predicted = [rows for _, rows in predict_conversations(model, processor, [labelled(), partly])]
+    rows = [rows for _, rows in predicted(model, processor, [labelled(), partly])]
     expected = score_predictions(
-        np.concatenate([predicted[0], predicted[1][1:2]]),
+        np.concatenate([rows[0], rows[1][1:2]]),
         [1, 2, 0, 1, 1],
         dialogues=["0", "0", "0", "0", "1"],
         labels=LABELS,
@@ -43,7 +43,7 @@ def test_has_the_keys_of_the_written_json():
 def test_conversations_that_share_an_id_are_resampled_apart():
     right = conversation("same", ["ah"], labels=["joy"])
     model, processor = StandInModel(), StandInProcessor()
-    ((_, rows),) = predict_conversations(model, processor, [right])
+    ((_, rows),) = predicted(model, processor, [right])
     answer = LABELS[int(rows.argmax())]
     wrong = next(label for label in LABELS if label != answer)
     both = [conversation("same", ["ah"], labels=[label]) for label in (answer, wrong)]

@@ -39,7 +39,16 @@ def test_the_whole_card(folder: Path) -> None:
 
 def test_a_bare_folder_gets_a_card_without_what_nobody_knows(tmp_path: Path) -> None:
     card = card_of(write_features_model(tmp_path / "model"))
-    for absent in ("license", "language", "model-index", "base_model", "## Results", "## Training", "None"):
+    for absent in (
+        "license",
+        "language",
+        "model-index",
+        "base_model",
+        "pipeline_tag",
+        "## Results",
+        "## Training",
+        "None",
+    ):
         assert absent not in card
     for name, size in (("text", 6), ("audio", 5), ("visual", 4)):
         assert f'"{name}_features": [0.0] * {size}' in card
@@ -56,8 +65,8 @@ def test_a_calibrated_model_is_said_to_be(tmp_path: Path) -> None:
     ("content", "complaint"),
     [
         ("lisence: mit", r"expected some of the keys language, license, .*, got \{'lisence': 'mit'\}"),
-        ("language: en", r"language must be a list of texts, got 'en'"),
-        ("license: [mit]", r"license must be a text, got \['mit'\]"),
+        ("language: en", r"language must be a list of strings, got 'en'"),
+        ("license: [mit]", r"license must be a string, got \['mit'\]"),
         ("- en", r"expected some of the keys"),
         ("{", r"not YAML"),
     ],

@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: it comes 
 import onnx
 import onnxruntime
 
+from answers import predicted
 from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_text_model
 from model.tiny_models import TEXT_CONFIGS, VARIANTS, text_model, tiny_batch, tiny_model
@@ -26,8 +27,7 @@ from redifu.hub.onnx_export import (
     sample_inputs,
 )
 from redifu.inference.loading import load_pretrained
-from redifu.inference.onnx_runtime import FILE, OnnxModel, load_onnx
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.onnx_runtime import CONFIG, FILE, OnnxModel, load_onnx
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Of every stream it would be the same graph thrice; and edges become dense ids.
-SMALLER = {"relation_modalities": ["text"], "graph_implementation": "sparse"}
+SMALLER = {"relation_modalities": ["text"], "edges": True}
 
 
 @pytest.mark.parametrize("variant", ["iemocap", "causal", "windowed", "whole", "consistent"])
@@ -64,7 +64,7 @@ def test_an_export_of_features_is_the_model(variant: str, tmp_path: Path) -> Non
 
 
 FUSIONS: dict[str, dict[str, Any]] = {
-    "bert": {"fusion": "text_diffusion", "quality_size": 2, "relation_modalities": []},
+    "bert": {"fusion": "text_diffusion", "relation_modalities": []},
     "roberta": {"fusion": "concat", "relation_modalities": ["text"]},
     "modernbert": {"fusion": "concat", "relation_modalities": []},
 }
@@ -95,6 +95,33 @@ def test_an_export_of_texts_is_the_model(family: str, tmp_path: Path) -> None:
         torch.testing.assert_close(actual, model(**without_text).logits[usable], rtol=0, atol=TOLERANCE)
 
 
+def test_an_export_is_calibrated_and_so_is_one_of_an_earlier_version(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    model = tiny_model(fusion="concat", relation_modalities=[])
+    inputs = sample_inputs(model.config, (2, 5, 1))
+    usable = inputs["modality_mask"].any(-1)
+    undivided = model(**inputs).logits.detach()[usable]
+    for exported_at in (1.7, 1.0):
+        model.config.temperature = exported_at
+        export_onnx(model, file)
+        graph = onnx.load(file)
+        said = {entry.key: entry.value for entry in graph.metadata_props}
+        if exported_at == 1.0:
+            # Earlier versions left the division to whoever predicted, and the configuration said by what.
+            former = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
+            said[CONFIG] = json.dumps({**json.loads(said[CONFIG]), **former, "temperature": 1.7})
+            onnx.helper.set_model_props(graph, said)
+            onnx.save(graph, file)
+        else:
+            session = onnxruntime.InferenceSession(file)
+            (logits,) = session.run(
+                None, {each.name: inputs[each.name].numpy() for each in graph.graph.input}
+            )
+            np.testing.assert_allclose(logits[usable.numpy()], undivided / 1.7, rtol=0, atol=TOLERANCE)
+        logits = OnnxModel(file)(**inputs).logits[usable]
+        torch.testing.assert_close(logits, undivided / 1.7, rtol=0, atol=TOLERANCE)
+
+
 def test_the_fusion_alone_reads_text_features(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "fusion.onnx"
     assert main(["export", str(folder), "--output", str(output), "--features"]) == 0
@@ -118,7 +145,7 @@ def test_an_export_says_nothing_of_this_machine(folder: Path) -> None:
 
 def test_the_runtime_predicts_what_the_model_does(folder: Path) -> None:
     expected, actual = (
-        [probabilities for _, probabilities in predict_conversations(*load(folder), conversations())]
+        [probabilities for _, probabilities in predicted(*load(folder), conversations())]
         for load in (load_pretrained, load_onnx)
     )
     for there, here in zip(expected, actual, strict=True):
@@ -152,7 +179,7 @@ def test_a_published_export_runs_by_its_name(
 ) -> None:
     assert main(["publish", str(folder), "ana/mood"]) == 0
     (expected, *_), (actual, *_) = (
-        list(predict_conversations(*load_onnx(place), conversations())) for place in (folder, "ana/mood")
+        list(predicted(*load_onnx(place), conversations())) for place in (folder, "ana/mood")
     )
     np.testing.assert_array_equal(actual[1], expected[1])
     asked = " ".join(hub.requests)

@@ -13,7 +13,7 @@ from model.tiny_models import tiny_config, tiny_model
 from redifu.cli import main
 from redifu.hub.onnx_export import export_onnx
 from redifu.inference.onnx_runtime import CONFIG, load_onnx
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 
 @pytest.fixture
@@ -70,6 +70,13 @@ def test_weights_outside_of_the_folder_are_not_read(folder: Path) -> None:
     weights.external_data.add(key="location", value="../secret")
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(ValueError, match=r"not an exported ReDiFu model: .*'\.\./secret' points outside"):
+        load_onnx(folder)
+
+
+def test_an_export_with_a_deleted_option_is_refused(folder: Path) -> None:
+    config = tiny_config().to_dict() | {"quality_size": 4}
+    write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config)})
+    with pytest.raises(ValueError, match="model.onnx: not .*quality_size is no longer an option: .* got 4"):
         load_onnx(folder)
 
 

@@ -111,8 +111,7 @@ def test_the_code_of_a_card_by_hand_runs_once_it_is_published(hub: LoopbackHub) 
     model, processor = load_pretrained(CARD)
     with torch.no_grad():
         logits = model(**processor(names["conversation"])).logits
-    expected = (logits / model.config.temperature).softmax(-1)
-    assert torch.equal(names["probabilities"], expected)
+    assert torch.equal(names["probabilities"], logits.softmax(-1))
 
 
 def test_an_export_is_published_unless_it_is_too_large(
@@ -173,7 +172,7 @@ def test_nothing_meant_to_be_private_goes_to_a_public_repository(
     before = dict(hub.repositories["ana/mood"].commits)
     capsys.readouterr()
     assert main(["publish", str(features_model), "ana/mood", "--private"]) == 2
-    assert "ana/mood exists and is public" in capsys.readouterr().err
+    assert "ana/mood already exists and is public" in capsys.readouterr().err
     assert hub.repositories["ana/mood"].commits == before
 
 
@@ -186,7 +185,7 @@ def test_a_wrong_token_gets_one_line(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert main(["publish", str(features_model), "ana/mood"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("redifu publish: error: ana/mood: the Hub refuses the token")
+    assert err.startswith("redifu publish: error: ana/mood: the Hub rejected the token")
     assert err.count("\n") == 1
     assert hub.repositories == {}
 
@@ -195,6 +194,19 @@ def test_offline_gets_one_line(features_model: Path, capsys: pytest.CaptureFixtu
     assert main(["publish", str(features_model), "ana/mood"]) == 2
     err = capsys.readouterr().err
     assert "offline mode is enabled" in err
+    assert err.count("\n") == 1
+
+
+def test_a_hub_that_cannot_be_reached_gets_one_line(
+    hub: LoopbackHub,
+    features_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert main(["publish", str(features_model), "ana/mood"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("redifu publish: error: ana/mood: cannot reach the Hub: ")
     assert err.count("\n") == 1
 
 

@@ -1,5 +1,6 @@
 """Published models load where this package is not installed, and run no code of theirs where it is."""
 
+import ast
 import json
 import os
 import re
@@ -55,10 +56,10 @@ def run(hub: LoopbackHub, python: Path, tmp_path: Path) -> RunPython:
 
 
 def publish_toy(write: Callable[[Path], Path], folder: Path, repo_id: str) -> tuple[str, dict[str, Any]]:
-    """Publish a model; return the code of its card, and what that must compute."""
+    """Publish a model; return the code of its card that needs no package, and what that must compute."""
     files = files_to_publish(write(folder), repo_id)
     publish(files, repo_id)
-    (code,) = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), flags=re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), flags=re.DOTALL)
     model, processor = load_pretrained(folder)
     inputs = processor(CONVERSATION)
     with torch.no_grad():
@@ -89,6 +90,35 @@ def test_the_code_of_the_card_loads_without_the_package(
             assert found["complaint"] == "relation_graph needs torch-geometric: pip install torch-geometric"
             for name, value in expected.items():
                 torch.testing.assert_close(torch.tensor(found[name]), value, rtol=0, atol=1e-6)
+
+
+def test_the_code_of_the_card_runs_with_the_package(
+    hub: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for write in (write_text_model, write_features_model):
+        files = files_to_publish(write(tmp_path / write.__name__), "ana/mood")
+        publish(files, "ana/mood")
+        code, _ = re.findall(r"```python\n(.*?)```", files["README.md"].decode(), flags=re.DOTALL)
+        capsys.readouterr()
+        exec(code, {})
+        (ranked,) = ast.literal_eval(capsys.readouterr().out)
+        (best,) = ranked
+        assert best["label"] in LABELS
+        assert 1 / 3 < best["score"] <= 1
+
+
+def test_the_hint_of_the_card_is_what_transformers_says(run: RunPython, tmp_path: Path) -> None:
+    write_text_model(tmp_path / "model")
+    code = (
+        "from transformers import AutoModelForSequenceClassification as auto\n"
+        "try: auto.from_pretrained('model')\n"
+        "except ValueError as error: print(error)"
+    )
+    said = run("-c", code)
+    assert "`redifu`" in said and "does not recognize" in said
+    assert "does not recognize the model type `redifu`, `import redifu` is missing" in (
+        files_to_publish(tmp_path / "model", "ana/mood")["README.md"].decode()
+    )
 
 
 @pytest.mark.parametrize("trust", [None, True])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from answers import conversation_of, explained, predicted
 from model.tiny_models import LABELS, SIZES, VARIANTS, text_model, tiny_model
 from model.tiny_processors import conversation, feature_processor, text_processor, utterance
 from redifu.data.writers import with_predictions
 from redifu.inference.explanation import MOST_ATTENDED, explain_conversations
-from redifu.inference.predictions import predict_conversations
 from redifu.model import MODALITIES
 
 
@@ -34,8 +34,8 @@ def random_conversation(length, *, seed=0, streams=MODALITIES, share=0.7):
 
 
 def explain(model, processor, given, **options):
-    ((explained, probabilities),) = explain_conversations(model, processor, [given], **options)
-    return [each["explanation"] for each in explained["utterances"]], probabilities
+    ((explanations, probabilities),) = explained(model, processor, [given], **options)
+    return explanations, probabilities
 
 
 def test_leaving_a_stream_out_is_predicting_without_it():
@@ -44,7 +44,7 @@ def test_leaving_a_stream_out_is_predicting_without_it():
     emotions = probabilities.argmax(1)
     for name in MODALITIES:
         silent = [{**each, f"{name}_features": None} for each in given["utterances"]]
-        ((_, without),) = predict_conversations(model, processor, [{"id": "d", "utterances": silent}])
+        ((_, without),) = predicted(model, processor, [{"id": "d", "utterances": silent}])
         for turn, (each, explanation) in enumerate(zip(given["utterances"], explanations, strict=True)):
             if explanation is None:
                 assert len(each) == 1 and np.isnan(probabilities[turn]).all()
@@ -67,7 +67,7 @@ def test_a_text_is_left_out_of_the_context_of_others_too():
     given = conversation(*(utterance(text=text, audio_features=[0.3] * 5) for text in words))
     explanations, probabilities = explain(model, processor, given)
     silent = {**given, "utterances": [{**each, "text": None} for each in given["utterances"]]}
-    ((_, without),) = predict_conversations(model, processor, [silent])
+    ((_, without),) = predicted(model, processor, [silent])
     for turn, explanation in enumerate(explanations):
         emotion = probabilities[turn].argmax()
         expected = probabilities[turn, emotion] - without[turn, emotion]
@@ -79,14 +79,14 @@ def test_predictions_are_those_without_an_explanation(variant):
     model, processor = tiny_model(**VARIANTS[variant]), feature_processor(max_utterances=8)
     given = [random_conversation(length, seed=length) for length in (20, 1, 5)]
     before = model.config._attn_implementation
-    explained = list(explain_conversations(model, processor, given))
-    predicted = list(predict_conversations(model, processor, given))
+    answers = list(explained(model, processor, given))
+    plain = list(predicted(model, processor, given))
     assert model.config._attn_implementation == before == "sdpa"
-    for one, (explanation, probabilities), (_, expected) in zip(given, explained, predicted, strict=True):
+    for one, (explanations, probabilities), (returned, expected) in zip(given, answers, plain, strict=True):
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-        for each in explanation["utterances"]:
-            assert (each.pop("explanation") is None) == (len(each) == 1)
-        assert explanation == one
+        for each, explanation in zip(one["utterances"], explanations, strict=True):
+            assert (explanation is None) == (len(each) == 1)
+        assert returned.to_dict() == one
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -94,9 +94,7 @@ def test_explanations_do_not_depend_on_the_batching(variant):
     model, processor = tiny_model(**VARIANTS[variant]), feature_processor(max_utterances=8)
     given = [random_conversation(length, seed=length) for length in (20, 1, 5, 7)]
     one, other = (
-        json.dumps(
-            [each for each, _ in explain_conversations(model, processor, given, batch_utterances=size)]
-        )
+        json.dumps([each for each, _ in explained(model, processor, given, batch_utterances=size)])
         for size in (1, 256)
     )
     rounded = [
@@ -108,10 +106,8 @@ def test_explanations_do_not_depend_on_the_batching(variant):
 
 def attention_maps(model, processor, given):
     """All weights of the model on one dialogue, averaged over heads and layers: (utterances, utterances)."""
-    model.config._attn_implementation = "eager"
     with torch.no_grad():
         output = model(**processor([given]), output_attentions=True)
-    model.config._attn_implementation = "sdpa"
     return {name: maps[0].mean(0).numpy() for name, maps in output.attentions.items()}, output
 
 
@@ -210,28 +206,29 @@ def test_a_stream_that_is_not_the_speakers_is_missing():
 
 
 def test_media_are_read_once(monkeypatch):
-    from redifu.model.feature_extraction_redifu import ReDiFuFeatureExtractor
-    from redifu.model.media_features import AUDIO_BACKENDS, StreamReading
+    from redifu.data import media_reading
+    from redifu.media.reading import Reading
+    from redifu.model.feature_extraction_redifu import AUDIO_BACKENDS, ReDiFuFeatureExtractor
 
     read = []
 
-    def reading(self, name, medium, spans):
+    def reading(extractor, stream, medium, spans):
         read.append(medium)
         features = np.full(AUDIO_BACKENDS["log_mel"], 0.5, dtype=np.float32)
-        return [StreamReading(features=features, quality={"snr": 20.0}, missing=None, failed=False)]
+        return [Reading(values=features, quality={"snr": 20.0})]
 
-    monkeypatch.setattr(ReDiFuFeatureExtractor, "read_medium", reading)
+    monkeypatch.setattr(media_reading, "read_spans", reading)
     processor = feature_processor()
     processor.feature_extractor = ReDiFuFeatureExtractor(text_size=6, audio_backend="log_mel", visual_size=4)
     model = tiny_model(audio_size=AUDIO_BACKENDS["log_mel"])
     given = conversation(utterance(audio="a.wav", text_features=[0.1] * 6), utterance(audio="b.wav"))
-    explanations, probabilities = explain(model, processor, given)
+    ((returned, predictions),) = explain_conversations(model, processor, [conversation_of(given)])
     assert read == ["a.wav", "b.wav"]
+    explanations = [each.explanation for each in predictions]
     assert [explanation["quality"] for explanation in explanations] == [{"audio": {"snr": 20.0}}] * 2
     assert explanations[0]["contributions"].keys() == {"text", "audio"}
     # What was read is not written.
-    ((explained, _),) = explain_conversations(model, processor, [given])
-    written = with_predictions(explained, probabilities, labels=LABELS)
+    written = with_predictions(returned, predictions)
     assert written["utterances"][1].keys() == {"speaker", "audio", "explanation", "emotion", "scores"}
 
 

@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoProcessor, pipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    BertForSequenceClassification,
+    TextClassificationPipeline,
+    pipeline,
+)
 
-from model.tiny_models import LABELS, text_model, tiny_model
-from model.tiny_processors import conversation, feature_processor, text_processor, utterance
+from answers import predicted
+from model.tiny_models import LABELS, TEXT_CONFIGS, text_model, tiny_model
+from model.tiny_processors import conversation, feature_processor, text_processor, tokenizer, utterance
+from redifu.inference.loading import load_pretrained
 from redifu.inference.pipeline import TASK
-from redifu.inference.predictions import predict_conversations
 
 SOUND = [0.5, -1.0, 2.0, 0.0, 1.0]
 # Of different lengths, two of them cut into pieces; with streams missing, one without any that is read.
@@ -62,8 +70,8 @@ def expected(folder: Path) -> list[Any]:
 
 def test_a_conversation_gets_what_prediction_gives(folder: Path, expected: list[Any]) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    predicted = predict_conversations(model, AutoProcessor.from_pretrained(folder), CONVERSATIONS)
-    for recognised, (_, probabilities) in zip(expected, predicted, strict=True):
+    answers = predicted(model, AutoProcessor.from_pretrained(folder), CONVERSATIONS)
+    for recognised, (_, probabilities) in zip(expected, answers, strict=True):
         for row, wanted in zip(scores(recognised), probabilities.tolist(), strict=True):
             # What has no answer is a row of NaN there.
             assert row == (None if wanted[0] != wanted[0] else pytest.approx(wanted, abs=1e-5))
@@ -135,8 +143,16 @@ def test_an_unknown_parameter_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"id": "d", "utterances": []}, "expected a conversation with utterances"),
-        ({"id": "d"}, "expected a conversation with utterances"),
+        ({"id": "d", "utterances": []}, r"dialogue d has no utterances: expected a list, got \[\]"),
+        ({"id": "d", "utterances": "no"}, "dialogue d has no utterances: expected a list, got 'no'"),
+        ({"id": "d"}, r"expected a conversation .*, one utterance or one text, got \{'id': 'd'\}"),
+        ({"txt": "no"}, "expected one of the keys text, audio, .* in an utterance, got txt"),
+        (
+            conversation(utterance(txt="no"), name="d"),
+            "dialogue d, utterance 0: expected one of the keys text",
+        ),
+        ("  ", "expected a conversation .*, got the blank text"),
+        ("hello.json", r"hello.json names a file, .*: use redifu.load\(MODEL\)\('hello.json'\) instead"),
         (conversation(utterance(text="no"), {"text": "no"}, name="d"), "dialogue d, utterance 1: speaker"),
         (conversation(utterance(text=3), name="d"), "dialogue d, utterance 0: text must be a string, got 3"),
         (conversation(utterance(audio_features=[1.0]), name="d"), "dialogue d, utterance 0: audio_features"),
@@ -144,11 +160,100 @@ def test_an_unknown_parameter_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_wrong_conversation_is_refused(folder: Path, wrong: Any, complaint: str) -> None:
-    for inputs in (wrong, [CONVERSATIONS[0], wrong]):
+    recognise = build(folder)
+    for given in (wrong, [CONVERSATIONS[0], wrong]):
         with pytest.raises(ValueError, match=complaint):
-            build(folder)(inputs)
-    with pytest.raises(ValueError, match="expected a conversation with utterances, got 'h'"):
-        list(build(folder)("hello.json"))
+            recognise(given)
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame({"speaker": ["Ana"], "text": ["no"]}), 3, None])
+def test_what_holds_no_conversations_is_refused(folder: Path, table: Any) -> None:
+    recognise, kind = build(folder), type(table).__name__
+    with pytest.raises(ValueError, match=f"expected conversations, got {kind}: give a list of utterances"):
+        recognise(table)
+    with pytest.raises(
+        ValueError, match=f"expected a conversation .*, one utterance or one text, got {kind}"
+    ):
+        recognise([CONVERSATIONS[0], table])
+
+
+def test_a_text_is_an_utterance(folder: Path, expected: list[Any]) -> None:
+    recognise = build(folder)
+    alone = recognise("no")
+    assert_same([[alone]], [expected[5]])  # the speaker's name is not in this model's text
+    for same in ({"text": "no"}, utterance(text="no"), utterance("Ben", text="no", label=None)):
+        assert recognise(same) == alone
+    assert recognise("no", top_k=1) == alone[:1]
+    assert recognise({"text": "no", "video": None}) == alone
+    assert recognise(utterance(video="silent.mp4")) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_texts_in_a_list_are_inputs_of_their_own(folder: Path, batch_size: int) -> None:
+    recognise = build(folder, batch_size=batch_size)
+    texts = ["no", "you came !", "hello"]
+    assert_same([recognise(texts)], [[recognise(text) for text in texts]])
+    assert_same([list(recognise(iter(texts)))], [[recognise(text) for text in texts]])
+    mixed = recognise([texts[0], CONVERSATIONS[4], {"text": texts[2]}])
+    assert_same([mixed[1]], [recognise(CONVERSATIONS[4])])
+    assert_same([[mixed[0], mixed[2]]], [[recognise(texts[0]), recognise(texts[2])]])
+
+
+def test_a_file_that_exists_is_no_text(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "our dinner.csv").touch()
+    with pytest.raises(ValueError, match="dinner.csv names a file"):
+        build(folder)(str(tmp_path / "our dinner.csv"))
+    assert build(folder)("I wrote it into our other dinner.csv")
+
+
+def test_a_model_without_text_takes_no_text() -> None:
+    recognise = pipeline(TASK, model=tiny_model(), processor=feature_processor(), device="cpu")
+    with pytest.raises(ValueError, match="this model reads no text, got 'no'"):
+        recognise("no")
+
+
+def test_the_task_of_the_hub_gives_the_same_pipeline(folder: Path, expected: list[Any]) -> None:
+    recognise = pipeline("text-classification", model=str(folder), device="cpu")
+    assert type(recognise) is type(build(folder))
+    assert_same(recognise(CONVERSATIONS), expected)
+    assert recognise("no", top_k=1) == build(folder)("no", top_k=1)
+
+
+def test_other_models_keep_their_text_classification() -> None:
+    model = BertForSequenceClassification(TEXT_CONFIGS["bert"])
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer(), device="cpu")
+    assert type(classify) is TextClassificationPipeline
+    (answer,) = classify("no")
+    assert set(answer) == {"label", "score"}
+
+
+def test_model_and_processor_agree_on_labels(folder: Path) -> None:
+    options: dict[str, Any] = {"id2label": {0: "up", 1: "down"}}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, ignore_mismatched_sizes=True, **options
+    )
+    assert {each["label"] for each in pipeline(TASK, model=model)("no")} == {"up", "down"}
+    for changed in (options, {"num_labels": 2}):
+        processor = AutoProcessor.from_pretrained(folder, **changed)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, ignore_mismatched_sizes=True, **changed
+        )
+        assert model.config.labels == processor.labels
+        assert model.config.label2id == {name: index for index, name in enumerate(processor.labels)}
+        assert pipeline(TASK, model=model, processor=processor)("no")
+    with pytest.raises(
+        ValueError, match="the model has the labels LABEL_0, LABEL_1, its processor calm, glad"
+    ):
+        pipeline(TASK, model=model, processor=AutoProcessor.from_pretrained(folder))
+
+
+def test_a_folder_whose_parts_disagree_is_refused(folder: Path, tmp_path: Path) -> None:
+    AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(folder, id2label={0: "a", 1: "b", 2: "c"}).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="the labels calm, glad, cross, its processor a, b, c: load both with"
+    ):
+        load_pretrained(tmp_path)
 
 
 def test_a_saved_pipeline_is_a_checkpoint_with_its_processor(

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from answers import predicted
 from inference.stand_in_model import LABELS, WORDS, StandInModel, StandInProcessor, conversation
 from model.tiny_models import LABELS as TINY_LABELS
 from model.tiny_models import SIZES, text_model
-from redifu.inference.predictions import batches_by_length, predict_conversations
+from redifu.inference.batches import batches_by_length
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 
@@ -26,7 +28,7 @@ def random_conversations(lengths, seed=0):
 def by_hand(model, dialogue):
     """The stand-in model's equations, one utterance at a time, over the whole dialogue."""
     rows = []
-    turns = [utterance["text"] for utterance in dialogue["utterances"]]
+    turns = [utterance.text for utterance in dialogue.utterances]
     for turn in range(len(turns)):
         logits = torch.zeros(len(LABELS))
         for back in range(min(turn, 2) + 1):
@@ -43,8 +45,8 @@ LENGTHS = [3, 17, 1, 5, 6, 2, 40, 1, 7, 4, 5]
 @pytest.mark.parametrize("lookahead_utterances", [1, 20, 1000])
 def test_order_and_numbers_do_not_depend_on_the_batching(batch_utterances, lookahead_utterances):
     model, conversations = StandInModel(), random_conversations(LENGTHS)
-    predicted = list(
-        predict_conversations(
+    answers = list(
+        predicted(
             model,
             StandInProcessor(),
             conversations,
@@ -52,9 +54,9 @@ def test_order_and_numbers_do_not_depend_on_the_batching(batch_utterances, looka
             lookahead_utterances=lookahead_utterances,
         )
     )
-    assert len(predicted) == len(conversations)
-    for (returned, probabilities), given in zip(predicted, conversations, strict=True):
-        assert returned is given
+    assert len(answers) == len(conversations)
+    for (returned, probabilities), given in zip(answers, conversations, strict=True):
+        assert returned == given
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities, by_hand(model, given), atol=1e-5)
 
@@ -69,13 +71,13 @@ def test_reads_no_further_ahead_than_the_window(lookahead_utterances, most_ahead
             pulled += 1
             yield conversation(str(index), ["ah", "oh", "hm"])
 
-    predictions = predict_conversations(
+    predictions = predicted(
         StandInModel(), StandInProcessor(), endless(), lookahead_utterances=lookahead_utterances
     )
     assert pulled == 0
     for given_out in range(1, 50):
         returned, _ = next(predictions)
-        assert returned["id"] == str(given_out - 1)
+        assert returned.id == str(given_out - 1)
         assert pulled - given_out < most_ahead
 
 
@@ -93,8 +95,10 @@ def test_memory_holds_one_window():
             alive -= 1
 
     most = 0
-    given = (Counted(conversation(str(index), ["ah", "oh"])) for index in range(200))
-    predictions = predict_conversations(StandInModel(), StandInProcessor(), given, lookahead_utterances=10)
+    made = (conversation(str(index), ["ah", "oh"]) for index in range(200))
+    # `given` goes wherever the conversation does.
+    given = (replace(each, given=Counted(each.given)) for each in made)
+    predictions = predicted(StandInModel(), StandInProcessor(), given, lookahead_utterances=10)
     for _ in predictions:
         most = max(most, alive)
     # The window of five, the one being filled while its last is still in the caller's hands.
@@ -103,7 +107,7 @@ def test_memory_holds_one_window():
 
 def test_batches_stay_within_their_size_padding_included():
     model = StandInModel()
-    list(predict_conversations(model, StandInProcessor(), random_conversations(LENGTHS), batch_utterances=12))
+    list(predicted(model, StandInProcessor(), random_conversations(LENGTHS), batch_utterances=12))
     assert all(rows * longest <= 12 for rows, longest in model.batch_shapes)
     assert max(rows for rows, _ in model.batch_shapes) > 1
 
@@ -117,16 +121,14 @@ def test_batches_hold_every_index_once_and_similar_lengths():
 
 def test_an_utterance_without_a_usable_stream_has_nan_and_the_others_their_numbers():
     model, given = StandInModel(), conversation("gap", ["ah", None, "oh"])
-    ((_, probabilities),) = predict_conversations(model, StandInProcessor(), [given])
+    ((_, probabilities),) = predicted(model, StandInProcessor(), [given])
     assert np.isnan(probabilities).tolist() == [[False] * 3, [True] * 3, [False] * 3]
     np.testing.assert_allclose(probabilities[[0, 2]], by_hand(model, given)[[0, 2]], atol=1e-5)
 
 
 def test_a_model_in_training_mode_is_put_in_evaluation_mode_for_every_batch():
     model = StandInModel().train()
-    predictions = predict_conversations(
-        model, StandInProcessor(), random_conversations([2, 2]), lookahead_utterances=1
-    )
+    predictions = predicted(model, StandInProcessor(), random_conversations([2, 2]), lookahead_utterances=1)
     next(predictions)
     model.train()
     next(predictions)
@@ -138,17 +140,17 @@ def test_a_model_that_diverged_is_named_and_not_taken_for_a_missing_stream():
     model.table.data[WORDS.index("so")] = torch.nan
     given = [conversation("fine", ["ah"]), conversation("broken", ["ah", "so"])]
     with pytest.raises(FloatingPointError, match="dialogue broken"):
-        list(predict_conversations(model, StandInProcessor(), given))
+        list(predicted(model, StandInProcessor(), given))
 
 
 @pytest.mark.parametrize("name", ["batch_utterances", "lookahead_utterances"])
 def test_a_limit_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-        next(predict_conversations(StandInModel(), StandInProcessor(), [], **{name: 0}))
+        next(predicted(StandInModel(), StandInProcessor(), [], **{name: 0}))
 
 
 def test_no_conversation_gives_nothing():
-    assert list(predict_conversations(StandInModel(), StandInProcessor(), [])) == []
+    assert list(predicted(StandInModel(), StandInProcessor(), [])) == []
 
 
 def real_processor():
@@ -182,13 +184,10 @@ def test_the_real_model_gives_the_same_numbers_at_any_batch_size():
     conversations = [conversation_with_gaps(length, generator) for length in (4, 30, 1, 9, 12, 2)]
     conversations.append({"id": "nothing", "utterances": [{"speaker": "Ana"}]})
     model, processor = text_model("bert"), real_processor()
-    runs = [
-        list(predict_conversations(model, processor, conversations, batch_utterances=size))
-        for size in (1, 24, 256)
-    ]
+    runs = [list(predicted(model, processor, conversations, batch_utterances=size)) for size in (1, 24, 256)]
     for given, one, *others in zip(conversations, *runs, strict=True):
         returned, expected = one
-        assert returned is given
+        assert returned.to_dict() == given
         present = [len(utterance) > 1 for utterance in given["utterances"]]
         assert (~np.isnan(expected)).all(1).tolist() == present
         np.testing.assert_allclose(expected[present].sum(1), 1, atol=1e-5)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from model.made_media import tone, write_sound
+from answers import conversation_of
+from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, SIZES, VARIANTS, raw_model, text_model, tiny_model
 from model.tiny_processors import WORDS, feature_processor, tokenizer
 from redifu import ConversationSession
+from redifu.data.media_reading import read_media
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 
 WINDOW = 4
@@ -242,5 +244,6 @@ def test_backbones_hear_and_see_each_utterance_once(test_data: Path, tmp_path: P
     answers = [session.add(utterance) for utterance in utterances]
     assert heard == [1, 1, 1]
     with torch.no_grad():
-        expected = model(**processor({"utterances": utterances})).logits[0, -1].softmax(-1)
+        read = read_media(conversation_of({"utterances": utterances}), processor.feature_extractor)
+        expected = model(**processor.batch([read.to_inputs()])).logits[0, -1].softmax(-1)
     assert list(answers[-1]["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-5)

@@ -8,11 +8,17 @@ import pytest
 
 from model.tiny_models import tiny_model
 from model.tiny_processors import feature_processor, utterance
+from redifu.conversation import Conversation
 from redifu.inference.predictions import predict_conversations
 from redifu.inference.stdin_predictions import answer_lines
 
 PROCESSOR = feature_processor()
 predict = partial(predict_conversations, tiny_model(), PROCESSOR)
+
+
+def check(conversation: Conversation) -> None:
+    PROCESSOR.check(conversation.to_inputs())
+
 
 GOOD = json.dumps({"utterances": [utterance(text_features=[0.5] * 6)]})
 OVERFLOWING = json.dumps({"id": "loud", "utterances": [utterance(text_features=[3e38] * 6)]})
@@ -26,11 +32,12 @@ def test_a_line_is_answered_before_the_next_is_read() -> None:
             assert len(answered) == number
             yield GOOD
 
-    for conversation, probabilities in answer_lines(
-        predict, lines(), check=PROCESSOR.check, source="stdin", refuse=pytest.fail
+    for conversation, predictions in answer_lines(
+        predict, lines(), check=check, source="stdin", refuse=pytest.fail
     ):
-        assert probabilities.shape == (1, 3)
-        answered.append(conversation["id"])
+        (prediction,) = predictions
+        assert prediction.probabilities.shape == (3,)
+        answered.append(conversation.id)
     assert answered == ["stdin-0", "stdin-1", "stdin-2"]
 
 
@@ -38,8 +45,8 @@ def test_a_wrong_line_is_refused_and_the_others_are_answered() -> None:
     complaints: list[str] = []
     wrong = json.dumps({"id": "d", "utterances": [utterance(audio_features=[1.0])]})
     lines = ["{]", "", GOOD, wrong, '{"utterances": []}', OVERFLOWING, GOOD]
-    answers = answer_lines(predict, lines, check=PROCESSOR.check, source="stdin", refuse=complaints.append)
-    assert [conversation["id"] for conversation, _ in answers] == ["stdin-1", "stdin-5"]
+    answers = answer_lines(predict, lines, check=check, source="stdin", refuse=complaints.append)
+    assert [conversation.id for conversation, _ in answers] == ["stdin-1", "stdin-5"]
     assert [complaint.split(": ")[:3] for complaint in complaints] == [
         ["stdin", "line 1", "not JSON"],
         ["stdin", "line 4", "dialogue d, utterance 0"],
@@ -49,6 +56,6 @@ def test_a_wrong_line_is_refused_and_the_others_are_answered() -> None:
 
 
 def test_no_line_at_all_is_a_mistake() -> None:
-    answers = answer_lines(predict, ["", "\n"], check=PROCESSOR.check, source="stdin", refuse=pytest.fail)
+    answers = answer_lines(predict, ["", "\n"], check=check, source="stdin", refuse=pytest.fail)
     with pytest.raises(ValueError, match="stdin: expected at least one conversation, got none"):
         list(answers)

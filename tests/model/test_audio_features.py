@@ -1,11 +1,13 @@
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.made_media import tone
+from media.made_media import tone
+from redifu.media.decoding import Span, read_sound
+from redifu.model import audio_features
 from redifu.model.audio_features import LOG_MEL_SIZE, log_mel_features, opensmile_features
-from redifu.model.media_decoding import Span, read_sound
 
 # Where the statistics of one track stand: means of 40 bands first, and so on; see log_mel_features.
 PITCH = slice(-11, -6)
@@ -69,6 +71,36 @@ def test_opensmile_gives_its_sets(name: str, size: int) -> None:
     for sound in (tone(1.0), tone(0.02)):
         features = opensmile_features(sound, name)
         assert features.shape == (size,) and np.isfinite(features).all()
+
+
+def test_opensmile_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio_features._opensmile.cache_clear()
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    with pytest.raises(ImportError, match=r"^opensmile is not installed: pip install 'redifu\[smile\]'$"):
+        opensmile_features(tone(0.1), "IS10")
+
+
+def test_the_pitch_is_that_of_librosa(test_data: Path) -> None:
+    librosa = pytest.importorskip("librosa", reason="librosa is not installed: it comes with the extra dev")
+    options = {"fmin": 60.0, "fmax": 500.0, "sr": 16000, "frame_length": 1024, "hop_length": 160}
+    rising = voice(70 * 2 ** np.linspace(0, 2.7, 32000))  # 70 to 455 Hz
+    noise = np.random.default_rng(0).standard_normal(16000)
+    sounds = [rising, noise, np.zeros(4000), np.ones(4000)]
+    for name in ("speech.flac", "two_speakers.wav", "vosk_test.wav"):
+        ((_, waveform),) = read_sound(test_data / "fixtures" / name, [Span()], sampling_rate=16000)
+        sounds.append(waveform)
+    for sound in sounds:
+        frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound, 512), 1024)[::160]
+        expected = librosa.yin(sound.astype(np.float64), **options)
+        np.testing.assert_allclose(audio_features._fundamental_frequency(frames), expected, rtol=1e-6)
+
+
+def test_cepstra_are_the_orthonormal_cosine_transform() -> None:
+    fft = pytest.importorskip("scipy.fft", reason="scipy is not installed: it comes with the extra media")
+    mel = np.random.default_rng(0).normal(-4, 2, (7, 40)).astype(np.float32)
+    cepstra = audio_features._cepstra(mel)
+    assert cepstra.dtype == np.float32
+    np.testing.assert_allclose(cepstra, fft.dct(mel, norm="ortho", axis=1)[:, :14], atol=1e-5)
 
 
 def test_real_speech_is_voiced(test_data: Path) -> None:

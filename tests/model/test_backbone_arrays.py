@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import Wav2Vec2FeatureExtractor
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, raw_model
 from model.tiny_processors import tokenizer
 from redifu.data.extraction import extract_conversations

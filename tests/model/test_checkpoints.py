@@ -69,6 +69,19 @@ def test_the_base_model_is_inside(model: ReDiFuForEmotionRecognition, tmp_path: 
     assert_same(headed.redifu, model.redifu)
 
 
+def test_a_checkpoint_of_an_earlier_version_answers_as_before(tmp_path: Path) -> None:
+    model = tiny_model(fusion="text_diffusion", diffusion_steps=2)
+    model.save_pretrained(tmp_path)
+    former = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
+    edit(tmp_path / "config.json", temperature=1.7, **former)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    batch = tiny_batch(5, 2)
+    with torch.no_grad():
+        # There, whoever predicted divided the logits by the temperature.
+        before = (model(**batch).logits / 1.7).softmax(-1)
+        torch.testing.assert_close(loaded(**batch).logits.softmax(-1), before, rtol=0, atol=1e-6)
+
+
 def test_half_precision_weights_load_as_the_configuration_says(
     model: ReDiFuForEmotionRecognition, tmp_path: Path
 ) -> None:

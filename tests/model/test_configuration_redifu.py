@@ -100,6 +100,45 @@ def test_a_key_near_to_none_is_refused_too() -> None:
         ReDiFuConfig(zzz=1)
 
 
+# What config.json of the two first checkpoints says beside the fields that are left.
+FORMER_DEFAULTS = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
+
+
+def test_a_deleted_option_at_its_default_is_ignored(tmp_path: Path) -> None:
+    config = tiny_config(fusion="text_diffusion", diffusion_steps=2, temperature=1.5)
+    config.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    written = json.loads(file.read_text())
+    assert not FORMER_DEFAULTS.keys() & written.keys()
+    file.write_text(json.dumps({**written, **FORMER_DEFAULTS}))
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    loaded.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == written
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("graph_implementation", "sparse", '"auto"'),
+        ("learned_modality_weights", True, "false"),
+        ("quality_size", 4, "null"),
+    ],
+)
+def test_a_deleted_option_at_another_value_is_refused(
+    key: str, value: object, expected: str, tmp_path: Path
+) -> None:
+    message = f"{key} is no longer an option: expected {expected} or nothing, got {value!r}"
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        AutoConfig.from_pretrained(tmp_path, **{key: value})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(ValueError, match=message) as caught:
+        ReDiFuForEmotionRecognition.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -15,6 +15,7 @@ from redifu.model.differential_attention import (
     rotate_positions,
     sinusoidal_positions,
 )
+from redifu.model.recorder import Recorder
 
 PRESENT = [
     [True] * 6,
@@ -51,7 +52,7 @@ def test_first_differences_equal_two_maps_over_the_present_utterances(
     mask = torch.tensor([present])
     hidden = states.masked_fill(~mask[..., None], 1e4)
     previous, following, _ = neighbour_indices(mask)
-    output, _ = attention(
+    output = attention(
         hidden,
         positions=torch.arange(mask.shape[1])[None],
         present=mask,
@@ -66,7 +67,7 @@ def test_strength_zero_leaves_the_output_bias(attention: DifferentialAttention) 
     attention.strength.data.zero_()
     mask = torch.ones(1, 4, dtype=torch.bool)
     previous, following, _ = neighbour_indices(mask)
-    output, _ = attention(
+    output = attention(
         torch.randn(1, 4, 16),
         positions=torch.arange(mask.shape[1])[None],
         present=mask,
@@ -84,7 +85,7 @@ def test_none_is_ordinary_attention() -> None:
     previous, following, _ = neighbour_indices(mask)
     query, key, value = layer.qkv(states).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
     expected = (query @ key.transpose(-1, -2) * 16**-0.5).softmax(-1) @ value
-    output, _ = layer(
+    output = layer(
         states,
         positions=torch.arange(mask.shape[1])[None],
         present=mask,
@@ -130,10 +131,13 @@ def test_an_encoder_reads_what_is_left_as_if_it_were_all(fields: dict[str, str])
     positions = torch.arange(6)[None]
     states = torch.randn(1, 6, 16).masked_fill(~mask[..., None], 0.0)
     speakers = torch.randn(1, 6, 16)
-    gated, encoded, _ = encoder(states, speakers, positions=positions, present=mask)
+    all_states, fewer_states = Recorder(hidden_states={}), Recorder(hidden_states={})
+    gated = encoder(states, speakers, positions=positions, present=mask, record=all_states)
     compact = (states[mask][None], speakers[mask][None])
     fewer = mask[mask][None]
-    expected, expected_encoded, _ = encoder(*compact, positions=positions[mask][None], present=fewer)
+    places = positions[mask][None]
+    expected = encoder(*compact, positions=places, present=fewer, record=fewer_states)
+    encoded, expected_encoded = (record.hidden_states["encoded"] for record in (all_states, fewer_states))
     torch.testing.assert_close(gated[mask], expected[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(encoded[mask], expected_encoded[0], rtol=0, atol=1e-6)
     assert not gated[~mask].any() and not encoded[~mask].any()
@@ -191,7 +195,7 @@ def test_equals_the_literal_equation(
     layer = tiny_model(**fields, implementation=implementation).redifu.encoders["audio"].attention
     states, mask = torch.randn(len(present), 16), torch.tensor(present)
     previous, following, inner = neighbour_indices(mask[None])
-    output, _ = layer(
+    output = layer(
         states.masked_fill(~mask[:, None], 1e4)[None],
         positions=torch.arange(len(present))[None],
         present=mask[None],

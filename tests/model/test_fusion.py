@@ -15,6 +15,7 @@ from model.tiny_models import (
 )
 from redifu.model import MODALITIES
 from redifu.model.fusion import MutualAttentionFusion, build_fusion
+from redifu.model.recorder import Recorder
 
 
 def streams(*shape: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -82,20 +83,18 @@ def test_a_stream_that_nobody_has_is_as_if_the_model_had_two(fusion: MutualAtten
 def test_concat_leaves_the_streams_as_they_are() -> None:
     states, present = streams(1, 3)
     fusion = build_fusion(tiny_config(fusion="concat"))
-    fused = fusion(states, present=present, positions=positions(states))
+    record = Recorder(attentions={})
+    fused = fusion(states, present=present, positions=positions(states), record=record)
     assert all(torch.equal(fused.streams[name], states[name]) for name in MODALITIES)
-    assert not fused.attentions
+    assert not record.attentions
     assert not list(fusion.parameters())
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("quality", [None, 3], ids=["no_quality", "quality"])
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_text_diffusion_equals_the_literal_equation(
-    implementation: str, steps: int, quality: int | None, causal: bool
-) -> None:
-    fields = {"diffusion_steps": steps, "quality_size": quality, "causal": causal}
+def test_text_diffusion_equals_the_literal_equation(implementation: str, steps: int, causal: bool) -> None:
+    fields = {"diffusion_steps": steps, "causal": causal}
     model = tiny_model(fusion="text_diffusion", implementation=implementation, **fields)
     states, present = streams(2, 5)
     drop = {"text": [(0, 1), (0, 0), (1, 4)], "audio": [(0, 1), (0, 4), (1, 2)], "visual": [(1, 0)]}
@@ -103,40 +102,27 @@ def test_text_diffusion_equals_the_literal_equation(
         for row, place in places:
             present[name][row, place] = False
             states[name][row, place] = 0.0
-    given = None if quality is None else torch.randn(2, 5, 2, quality)
-    fused = model.redifu.fusion(states, present=present, positions=positions(states), quality_features=given)
+    fused = model.redifu.fusion(states, present=present, positions=positions(states))
     for row in range(2):
         expected, reliability = paper_reference.text_diffusion(
             model.redifu.fusion,
             {name: value[row] for name, value in states.items()},
             {name: value[row] for name, value in present.items()},
-            None if given is None else given[row],
         )
         torch.testing.assert_close(fused.streams["text"][row], expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(fused.reliability[row], reliability, rtol=0, atol=1e-6)
     assert all(torch.equal(fused.streams[name], states[name]) for name in ("audio", "visual"))
 
 
-def test_reliability_is_returned_and_reads_the_quality() -> None:
-    model = tiny_model(fusion="text_diffusion", quality_size=2)
+def test_reliability_is_that_of_the_streams_that_are_there() -> None:
+    model = tiny_model(fusion="text_diffusion")
     batch = tiny_batch(4, 2)
     batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
-    quality = torch.randn(2, 4, 2, 2)
     present = batch["modality_mask"] & batch["utterance_mask"][..., None]
-    output = model(**batch, quality_features=quality)
+    output = model(**batch)
     assert output.reliability.shape == (2, 4, 3)
     assert torch.equal(output.reliability > 0, present)
     assert (output.reliability <= 1).all() and (output.reliability[..., 0] == present[..., 0]).all()
-    hidden = quality.masked_fill(~present[..., 1:, None], float("nan"))
-    assert torch.equal(model(**batch, quality_features=hidden).logits, output.logits)
-    unknown, zero = (quality.masked_fill(quality > 0, value) for value in (float("nan"), 0.0))
-    logits = model(**batch, quality_features=unknown).logits
-    assert torch.equal(logits, model(**batch, quality_features=zero).logits)
-    assert not torch.equal(logits, output.logits)
-    changed = model(**batch, quality_features=quality + 1).reliability
-    assert torch.equal((changed != output.reliability)[..., 1:], present[..., 1:])
-    with pytest.raises(ValueError, match=r"quality_features must be \(batch, utterances, 2, 2\)"):
-        model(**batch, quality_features=quality[..., :1])
 
 
 def test_an_utterance_without_text_is_recognised_by_the_text_head_too() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.tiny_models import IMPLEMENTATIONS, assert_gradients_close, gradients
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
-from redifu.model.speaker_relations import speaker_relations
+from redifu.model.relation_subgraphs import speaker_relation_ids
 from released_golden import ReleasedGolden, load_released_golden
 from released_reference import ReleasedReference
 
@@ -107,7 +107,7 @@ def test_relations_are_the_released_ones(golden: ReleasedGolden) -> None:
     positions = torch.arange(speakers.shape[1])[None]
     present = torch.ones_like(speakers, dtype=torch.bool)
     window = golden.sizes["window"]
-    intra, inter = speaker_relations(speakers, positions, present=present, window=window)
+    intra, inter = speaker_relation_ids(speakers, positions, present=present, window=window)
     assert torch.equal(intra[0], golden.tensors["relations.intra_speaker"].long())
     assert torch.equal(inter[0], golden.tensors["relations.inter_speaker"].long())
 

@@ -1,6 +1,8 @@
 """The whole model: what it returns, what it refuses, and what training needs of it."""
 
 import re
+from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -18,11 +20,13 @@ from model.tiny_models import (
     gradients,
     random_labels,
     random_modality_mask,
+    text_model,
     tiny_batch,
     tiny_config,
     tiny_model,
 )
 from redifu.model import MODALITIES, ReDiFuForEmotionRecognition, ReDiFuModel
+from redifu.model.model_inputs import ReDiFuInputs
 from released_reference import ReleasedReference
 
 
@@ -81,7 +85,51 @@ def test_shapes_of_what_is_returned(variant: str) -> None:
         assert (logits is None) if variant == "baseline" else (logits.shape == (2, 5, 3))
     for hidden in model(**batch, output_hidden_states=True).hidden_states.values():
         assert hidden.shape == (2, 5, 16)
-    assert model.redifu(**batch).last_hidden_state.shape == (2, 5, 3 * 16)
+    base = model.redifu(**batch)
+    assert base.last_hidden_state.shape == (2, 5, 3 * 16)
+    assert output.present.shape == (2, 5, 3) and torch.equal(output.present, base.present)
+
+
+def test_the_streams_that_were_read_are_told() -> None:
+    batch = tiny_batch(6, 4)
+    batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
+    given = batch["modality_mask"] & batch["utterance_mask"][..., None]
+    assert torch.equal(tiny_model()(**batch).present, given)
+    # A diffusion fills in the text of an utterance that has anything.
+    filled = torch.cat([given.any(-1, keepdim=True), given[..., 1:]], dim=-1)
+    assert torch.equal(tiny_model(fusion="text_diffusion")(**batch).present, filled)
+    output = tiny_model(consistency_size=3)(**batch)
+    unlike = given[..., 1:] & (output.consistency < 0.5)
+    dropped = given & ~output.present
+    assert dropped.any() and not (dropped[..., 1:] & ~unlike).any() and not dropped[..., 0].any()
+    assert torch.equal(output.present.any(-1), given.any(-1))
+
+
+def test_logits_are_divided_by_the_temperature_and_nothing_else_is() -> None:
+    model, batch = tiny_model(), tiny_batch(5, 3)
+    labels = random_labels(batch)
+    before = model(**batch, labels=labels)
+    model.config.temperature = 2.0
+    after = model(**batch, labels=labels)
+    torch.testing.assert_close(after.logits, before.logits / 2)
+    for name in ("loss", *(f"{stream}_logits" for stream in MODALITIES)):
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_signatures_show_every_input() -> None:
+    base, headed = (list(signature(each.forward).parameters) for each in (ReDiFuModel, tiny_model()))
+    inputs = [field.name for field in fields(ReDiFuInputs)]
+    assert base == ["self", *inputs]
+    assert headed == [*inputs[:3], "labels", "class_weights", *inputs[3:]]
+
+
+def test_features_are_taken_by_place_or_by_name() -> None:
+    model, batch = tiny_model(), tiny_batch(4, 2)
+    expected = model(**batch).logits
+    features = [batch.pop(f"{name}_features") for name in MODALITIES]
+    assert torch.equal(model(*features, **batch).logits, expected)
+    with pytest.raises(TypeError, match="text_features"):
+        model(*features, text_features=features[0])
 
 
 def test_fused_logits_are_the_weighted_sum_over_the_streams_that_are_there() -> None:
@@ -151,9 +199,41 @@ def test_nobody_is_attended_in_a_stream_that_a_dialogue_has_not() -> None:
         torch.testing.assert_close(attentions[name][1].sum(-1), torch.ones(4, 4))
 
 
-def test_attentions_of_sdpa_are_refused() -> None:
-    with pytest.raises(ValueError, match="eager"):
-        tiny_model()(**tiny_batch(2), output_attentions=True)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_attentions_of_sdpa_are_those_of_eager(variant: str) -> None:
+    batch = tiny_batch(6, 4)
+    batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
+    eager, sdpa = (tiny_model(implementation=name, **VARIANTS[variant]) for name in IMPLEMENTATIONS)
+    expected, actual = (model(**batch, output_attentions=True) for model in (eager, sdpa))
+    assert actual.attentions.keys() == expected.attentions.keys()
+    for name, weights in expected.attentions.items():
+        torch.testing.assert_close(actual.attentions[name], weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=0, atol=1e-5)
+    assert sdpa.config._attn_implementation == "sdpa"
+
+
+def test_attentions_leave_the_backbones_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, computed = text_model("bert"), []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *given, **options: computed.append(given[0].shape) or attend(*given, **options),
+    )
+    batch = {name: value for name, value in tiny_batch(3).items() if name != "text_features"}
+    model(**batch, input_ids=torch.randint(4, 40, (3, 5)), output_attentions=True)
+    # The two layers of the backbone, on texts of five tokens; none of the model's own attentions.
+    assert [shape[2] for shape in computed] == [5, 5]
+
+
+def test_what_was_recorded_stays_as_it_was_in_the_backward_pass() -> None:
+    model, batch = tiny_model(dropout=0.3, relation_dropout=0.2).train(), tiny_batch(5, 3)
+    model.activation_checkpointing_enable()
+    output = model(**batch, labels=random_labels(batch), output_hidden_states=True, output_attentions=True)
+    kept = {**output.hidden_states, **output.attentions}
+    output.loss.backward()
+    for name, value in {**output.hidden_states, **output.attentions}.items():
+        assert value is kept[name], name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

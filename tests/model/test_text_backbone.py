@@ -1,5 +1,6 @@
 """The optional text backbone: what it is given, what it gives, and that it travels with the fusion."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from model.tiny_models import LABELS, TEXT_CONFIGS, random_labels, text_model, tiny_batch, tiny_config
+from model.tiny_models import (
+    LABELS,
+    TEXT_CONFIGS,
+    random_labels,
+    text_model,
+    tiny_batch,
+    tiny_config,
+    tiny_model,
+)
 from redifu.model import ReDiFuForEmotionRecognition
 from redifu.model.backbones import encode_texts, mean_pooling
 
@@ -271,3 +280,28 @@ def test_fields_of_the_backbone_are_set_and_misspelt_ones_refused(pretrained: Pa
         build(hidden_dropot_prob=0.0)
     with pytest.raises(ValueError, match=r"text_config does not fit the weights"):
         build(vocab_size=7)
+
+
+def test_token_embeddings_are_those_of_the_backbone(
+    model: ReDiFuForEmotionRecognition, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(model)
+    embeddings = model.get_input_embeddings()
+    assert embeddings is model.redifu.get_input_embeddings()
+    assert embeddings is model.redifu.text_backbone.get_input_embeddings()
+    batch = batch_of_texts(2, widths=(3, 5))
+    before = model(**batch).logits
+    model.resize_token_embeddings(45, mean_resizing=False)
+    torch.testing.assert_close(model(**batch).logits, before, rtol=0, atol=1e-6)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert again.get_input_embeddings().weight.shape == (45, 12)
+    torch.testing.assert_close(again.eval()(**batch).logits, before, rtol=0, atol=1e-6)
+
+
+def test_a_model_without_text_backbone_has_no_token_embeddings() -> None:
+    for model in (tiny_model(), tiny_model().redifu):
+        with pytest.raises(NotImplementedError, match="this model has no text backbone"):
+            model.get_input_embeddings()
+        with pytest.raises(NotImplementedError, match="this model has no text backbone"):
+            model.set_input_embeddings(nn.Embedding(3, 4))

@@ -19,7 +19,7 @@ from transformers import (
 from model.tiny_models import AUDIO_CONFIGS, IMPLEMENTATIONS, tiny_model
 from redifu.model import ReDiFuForEmotionRecognition
 from redifu.model.backbones import build_backbone, encode_waveforms
-from redifu.model.whisper_encoder import log_mel_spectrogram
+from redifu.model.whisper_encoder import FRAME, HOP, log_mel_spectrogram
 
 PIECE = 3200  # samples that the tiny one hears at once
 FUSION: dict[str, Any] = {"text_size": None, "visual_size": None, "hidden_size": 16, "num_attention_heads": 4}
@@ -98,6 +98,17 @@ def test_silence_is_a_number_and_no_sound_is_refused(backbone: Any) -> None:
     assert encode_waveforms(backbone, torch.zeros(1, 100), here).isfinite().all()
     with pytest.raises(ValueError, match="at least 1 samples each, got 0"):
         encode_waveforms(backbone, torch.zeros(1, 100), ~here)
+
+
+@pytest.mark.parametrize("bins", [80, 128])
+def test_spectrograms_are_those_of_transformers(bins: int) -> None:
+    extractor = WhisperFeatureExtractor(feature_size=bins)
+    assert (extractor.n_fft, extractor.hop_length) == (FRAME, HOP)
+    values = sounds(PIECE)[0].expand(2, -1) * torch.tensor([[1.0], [1e-3]])
+    # Each waveform has a floor of its own, so that a loud one beside it changes nothing.
+    alone = [extractor(row.numpy(), sampling_rate=16000, max_length=PIECE) for row in values]
+    expected = torch.stack([torch.from_numpy(each["input_features"][0]) for each in alone])
+    torch.testing.assert_close(log_mel_spectrogram(values, bins), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

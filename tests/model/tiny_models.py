@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
+from redifu.model.relation_attention import Subgraphs
 
 SIZES = {"text": 6, "audio": 5, "visual": 4}
 LABELS = ["calm", "glad", "cross"]
@@ -34,12 +35,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "relation_modalities": list(MODALITIES),
         "cross_modal_relations": True,
         "fusion": "text_diffusion",
-        "learned_modality_weights": True,
     },
     "windowed": {"attention_window": 2, "fusion": "text_diffusion"},
     "consistent": {"consistency_size": 3, "fusion": "text_diffusion"},
     "sparse": {
-        "graph_implementation": "sparse",
+        "edges": True,
         "relation_modalities": ["text", "visual"],
         "cross_modal_relations": True,
     },
@@ -131,8 +131,8 @@ VISION_CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-def tiny_config(*, released: str = "meld", **fields: Any) -> ReDiFuConfig:
-    """A released recipe at toy sizes, without dropout."""
+def tiny_config(*, released: str = "meld", edges: bool = False, **fields: Any) -> ReDiFuConfig:
+    """A released recipe at toy sizes, without dropout; `edges` is for `tiny_model` alone."""
     sizes = {f"{name}_size": size for name, size in SIZES.items()}
     toy = {
         "hidden_size": 16,
@@ -146,13 +146,21 @@ def tiny_config(*, released: str = "meld", **fields: Any) -> ReDiFuConfig:
     return ReDiFuConfig.released(released, **{**sizes, **toy, **fields})
 
 
-def tiny_model(*, implementation: str = "sdpa", seed: int = 0, **fields: Any) -> ReDiFuForEmotionRecognition:
-    """A model in evaluation mode, every parameter moved off its starting value so that nothing hides."""
+def tiny_model(
+    *, implementation: str = "sdpa", seed: int = 0, edges: bool = False, **fields: Any
+) -> ReDiFuForEmotionRecognition:
+    """A model in evaluation mode, every parameter moved off its starting value so that nothing hides.
+
+    With `edges`, dialogues of any length are related by edges.
+    """
     torch.manual_seed(seed)
     model = ReDiFuForEmotionRecognition(tiny_config(attn_implementation=implementation, **fields)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
+        for module in model.modules():
+            if edges and isinstance(module, Subgraphs):
+                module._edges_above = 0
         if model.config.consistency_size is not None:
             for buffer in model.redifu.consistency.buffers():
                 buffer.normal_()  # so that some streams are dropped

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from answers import conversation_of, predicted
 from model.tiny_models import tiny_model
 from model.tiny_processors import conversation, feature_processor, utterance
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.recogniser import Recogniser
 from redifu.serving.batching import ModelThread, TooManyWaitingError
 
 GIVEN = [conversation(*[utterance(text_features=[0.1 * n] * 6)] * (n + 1), name=f"d{n}") for n in range(5)]
@@ -22,8 +23,7 @@ def answers_of(
     """Ask while the thread is busy, so that all wait; return answers or errors, and the sizes of batches."""
     batches: list[int] = []
     thread = ModelThread(
-        tiny_model(),
-        feature_processor(),
+        Recogniser(tiny_model(), feature_processor()),
         max_batch=max_batch,
         max_waiting=max_waiting,
         observe_batch=batches.append,
@@ -32,7 +32,7 @@ def answers_of(
     async def ask() -> list[Any]:
         free = threading.Event()
         busy = asyncio.ensure_future(thread.run(free.wait))
-        tasks = [asyncio.ensure_future(thread.predict(each)) for each in given]
+        tasks = [asyncio.ensure_future(thread.predict(conversation_of(each))) for each in given]
         await asyncio.sleep(0)  # each of them runs as far as it can
         for number in cancelled:
             tasks[number].cancel()
@@ -48,9 +48,10 @@ def answers_of(
 
 
 def assert_predicted(answers: list[Any], given: list[dict]) -> None:
-    expected = [rows for _, rows in predict_conversations(tiny_model(), feature_processor(), given)]
+    expected = [rows for _, rows in predicted(tiny_model(), feature_processor(), given)]
     for answer, rows in zip(answers, expected, strict=True):
-        np.testing.assert_allclose(answer, rows, rtol=0, atol=1e-6)
+        actual = np.stack([prediction.probabilities for prediction in answer])
+        np.testing.assert_allclose(actual, rows, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1] * 5), (3, [3, 2]), (9, [5])])
@@ -85,12 +86,16 @@ def test_no_more_than_so_many_may_wait() -> None:
 
 def test_closing_answers_what_waits() -> None:
     thread = ModelThread(
-        tiny_model(), feature_processor(), max_batch=2, max_waiting=9, observe_batch=lambda _: None
+        Recogniser(tiny_model(), feature_processor()),
+        max_batch=2,
+        max_waiting=9,
+        observe_batch=lambda _: None,
     )
 
     async def close_with_waiting() -> list[Any]:
         free = threading.Event()
-        tasks = [asyncio.ensure_future(each) for each in (thread.run(free.wait), *map(thread.predict, GIVEN))]
+        given = map(thread.predict, map(conversation_of, GIVEN))
+        tasks = [asyncio.ensure_future(each) for each in (thread.run(free.wait), *given)]
         await asyncio.sleep(0)
         threading.Timer(0.05, free.set).start()
         thread.close()

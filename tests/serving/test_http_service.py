@@ -19,12 +19,14 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from model.tiny_models import LABELS, text_model
+from answers import conversation_of
+from model.tiny_models import text_model
 from model.tiny_processors import conversation, text_processor, utterance
 from redifu import ConversationSession
 from redifu.cli import main
 from redifu.data.writers import with_predictions
 from redifu.inference.predictions import predict_conversations
+from redifu.inference.recogniser import Recogniser
 from redifu.serving.service_limits import Limits
 
 http_service = pytest.importorskip("redifu.serving.http_service", reason="serving needs the extra `serve`")
@@ -43,7 +45,7 @@ KEY = "a key of 20 letters"
 
 @contextmanager
 def service(*, key: str | None = None, model: Any = MODEL, **limits: int) -> Iterator[httpx.Client]:
-    app = http_service.create_app(model, PROCESSOR, limits=Limits(**limits), key=key)
+    app = http_service.create_app(Recogniser(model, PROCESSOR), limits=Limits(**limits), key=key)
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -56,8 +58,8 @@ def client() -> Iterator[httpx.Client]:
 
 def predicted(given: dict[str, Any]) -> dict[str, Any]:
     """A conversation as `redifu predict` writes it."""
-    ((conversation, rows),) = predict_conversations(MODEL, PROCESSOR, [given])
-    return with_predictions(conversation, rows, labels=LABELS)
+    (answer,) = predict_conversations(MODEL, PROCESSOR, [conversation_of(given)])
+    return with_predictions(*answer)
 
 
 def error_of(response: httpx.Response, status: int) -> str:

@@ -16,10 +16,10 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from model.made_media import tone, write_sound
+from answers import predicted
+from media.made_media import tone, write_sound
 from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
 from redifu.inference.loading import load_pretrained
-from redifu.inference.predictions import predict_conversations
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.training.build import build_model
 from redifu.training.optimization import parameter_groups
@@ -79,7 +79,7 @@ def test_an_audio_backbone_learns_or_is_frozen(
     assert (extractor.audio_backend, extractor.normalize_waveform) == ("backbone", normalize)
     model, processor = load_pretrained(done)
     talk = {"id": "d", "utterances": [{"speaker": "Ana", "audio": str(folder / f"{LABELS[0]}.wav")}]}
-    ((_, scores),) = predict_conversations(model, processor, [talk])
+    ((_, scores),) = predicted(model, processor, [talk])
     assert scores.shape == (1, 3) and scores.sum() == pytest.approx(1, abs=1e-5)
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.made_media import tone, write_sound
+from media.made_media import tone, write_sound
 from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.training.build import build_model
+from redifu.training.build import build_model, read_data
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 
@@ -40,19 +40,30 @@ def recipe(path: Path, output: Path, model: dict[str, Any]) -> Recipe:
     return Recipe.from_dict({"model": model, "data": data, "training": training})
 
 
-def test_a_model_is_trained_on_files_and_their_quality(tmp_path: Path) -> None:
-    model = {**SMALL, "fusion": "text_diffusion", "quality_size": 4}
+def test_a_model_is_trained_on_files(tmp_path: Path) -> None:
+    model = {**SMALL, "fusion": "text_diffusion"}
     folder = train(recipe(write_data(tmp_path), tmp_path / "model", model))
     trained, processor = load_pretrained(folder)
     assert trained.config.audio_size == LOG_MEL_SIZE
     statistics = processor.feature_extractor.statistics
-    assert sorted(statistics) == ["audio", "audio_quality", "text"]
+    assert sorted(statistics) == ["audio", "text"]
     spoken = {"speaker": "A", "audio": {"array": tone(0.4), "sampling_rate": 16000}}
     inputs = processor(
         {"id": "d", "utterances": [spoken, {"speaker": "B", "text_features": [1.0, 2.0, 3.0]}]}
     )
     assert inputs["modality_mask"].tolist() == [[[False, True, False], [True, False, False]]]
     assert trained(**inputs).logits.isfinite().all()
+
+
+def test_a_recipe_maps_the_columns_of_its_tables(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text('Who,feels,values\nAna,a,"[1, 2, 3]"\nBen,b,"[3, 2, 1]"\n', encoding="utf-8")
+    names = {"speaker": "Who", "label": "feels", "text_features": "values"}
+    data = {"train": str(path), "labels": ["a", "b"], "columns": names}
+    own = Recipe.from_dict({"model": SMALL, "data": data, "training": {"output": str(tmp_path / "model")}})
+    (conversation,) = read_data(own, build_model(own)[1])["train"]
+    said = [(one["speaker"], one["label"], one["text_features"]) for one in conversation["utterances"]]
+    assert said == [("Ana", "a", [1, 2, 3]), ("Ben", "b", [3, 2, 1])]
 
 
 def test_a_checkpoint_is_given_a_stream(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Learning to tell speakers apart, and dropping what is not theirs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from answers import conversation_of
 from model.tiny_models import LABELS, tiny_config
+from redifu.conversation import Conversation
 from redifu.evaluation.corruptions import Condition, corrupt
 from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
@@ -21,7 +24,7 @@ SIZES = {"text": 4, "audio": 20, "visual": 20}
 KEYS = {name: f"{name}_features" for name in SIZES}
 
 
-def dialogues(number: int, *, seed: int, turns: int = 8) -> list[dict]:
+def dialogues(number: int, *, seed: int, turns: int = 8) -> list[Conversation]:
     """Two speakers each, whose sounds and faces stray a little from a centre of their own."""
     random = np.random.default_rng(seed)
     told_by = np.random.default_rng(0)
@@ -36,25 +39,32 @@ def dialogues(number: int, *, seed: int, turns: int = 8) -> list[dict]:
                 for name, size in SIZES.items()
             }
             utterances.append({"speaker": "AB"[turn % 2], "label": LABELS[0], **features})
-        made.append({"id": str(index), "utterances": utterances})
+        made.append(conversation_of({"id": str(index), "utterances": utterances}))
     return made
 
 
-def fitted(training: list[dict], *, seed: int = 1, **fields: Any) -> tuple[Any, ReDiFuProcessor]:
+def fitted(training: list[Conversation], *, seed: int = 1, **fields: Any) -> tuple[Any, ReDiFuProcessor]:
     torch.manual_seed(0)
     sizes = {f"{name}_size": size for name, size in SIZES.items()}
     model = ReDiFuForEmotionRecognition(tiny_config(consistency_size=4, **sizes, **fields)).eval()
-    processor = ReDiFuProcessor(ReDiFuFeatureExtractor(**sizes).fit(training), None, labels=LABELS)
+    processor = ReDiFuProcessor(
+        ReDiFuFeatureExtractor(**sizes).fit(each.to_inputs() for each in training), None, labels=LABELS
+    )
     before = torch.random.get_rng_state()
     fit_consistency(model, processor, training, seed=seed)
     assert torch.equal(torch.random.get_rng_state(), before)
     return model, processor
 
 
-def shares_dropped(model: Any, processor: ReDiFuProcessor, conversations: list[dict]) -> list[float]:
+def shares_dropped(model: Any, processor: ReDiFuProcessor, conversations: list[Conversation]) -> list[float]:
     """The shares of all sounds, and of all pictures, that are unlike their speakers' others."""
     with torch.no_grad():
-        return (model(**processor(conversations)).consistency < 0.5).float().mean((0, 1)).tolist()
+        return (
+            (model(**processor([each.to_inputs() for each in conversations])).consistency < 0.5)
+            .float()
+            .mean((0, 1))
+            .tolist()
+        )
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -69,11 +79,11 @@ def test_streams_of_others_are_dropped_and_the_speakers_own_are_not(
     assert min(shares_dropped(model, processor, permuted)) > (0.5 if causal else 0.85)
     # One stream is another's: the other one stays.
     random = np.random.default_rng(0)
-    rows = [one["audio_features"] for each in unseen for one in each["utterances"]]
+    rows = [one.audio_features for each in unseen for one in each.utterances]
     random.shuffle(rows)
     source = iter(rows)
     wrong = [
-        {**each, "utterances": [{**one, "audio_features": next(source)} for one in each["utterances"]]}
+        replace(each, utterances=[one.with_fields(audio_features=next(source)) for one in each.utterances])
         for each in unseen
     ]
     audio, visual = shares_dropped(model, processor, wrong)
@@ -102,10 +112,11 @@ def test_the_fit_follows_from_its_seed_and_leaves_all_else_alone(monkeypatch: py
 def test_what_cannot_be_compared_is_kept(left: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Speakers of one utterance each, and data without a stream that the model has."""
     monkeypatch.setattr(consistency_fit, "STEPS", 200)
-    training = dialogues(12, seed=0, turns=2)
-    for each in training:
-        for one in each["utterances"]:
-            one.update({KEYS[name]: None for name in {"audio", "visual"} - left})
+    gone = {KEYS[name]: None for name in {"audio", "visual"} - left}
+    training = [
+        replace(each, utterances=[one.with_fields(**gone) for one in each.utterances])
+        for each in dialogues(12, seed=0, turns=2)
+    ]
     model, processor = fitted(training)
     assert shares_dropped(model, processor, training) == [0.0, 0.0]
 

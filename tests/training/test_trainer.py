@@ -145,8 +145,10 @@ def test_the_log_has_a_line_for_each_step_and_epoch(trained: Path) -> None:
 
 def test_the_processor_carries_the_statistics_of_the_training_data(trained: Path, folder: Path) -> None:
     statistics = AutoProcessor.from_pretrained(trained).feature_extractor.statistics
-    given = [one for each in read_conversations(folder / "train.jsonl") for one in each["utterances"]]
-    audio = torch.tensor([one["audio_features"] for one in given if one["audio_features"] is not None])
+    given = [one for each in read_conversations(folder / "train.jsonl") for one in each.utterances]
+    audio = torch.stack(
+        [torch.from_numpy(one.audio_features) for one in given if one.audio_features is not None]
+    )
     assert statistics["audio"]["mean"] == pytest.approx(audio.mean(0).tolist(), abs=1e-5)
 
 

@@ -1,43 +1,48 @@
 """What an epoch shows: streams hidden, long dialogues cut, batches shared."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from answers import conversation_of
+from redifu.conversation import Conversation
 from redifu.data.collator import LengthGroupedBatchSampler
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.training.training_set import ProcessShare, TrainingDialogues
 from training.toy import toy_conversations
 
 
-class CutInTwos:
-    """Stands in for a processor of ready features: pieces of two utterances with one more as context."""
+class Cuts:
+    """Stands in for a processor of ready features, which reads an utterance with one on either side."""
 
     tokenizer = None
     feature_extractor = ReDiFuFeatureExtractor(text_size=4, audio_size=3)
+    max_utterances = 3
 
-    def split_long(self, conversation: dict) -> list[tuple[dict, slice]]:
-        utterances = conversation["utterances"]
-        pieces = []
-        for start in range(0, len(utterances), 2):
-            first = max(start - 1, 0)
-            kept = len(utterances[start : start + 2])
-            piece = {**conversation, "utterances": utterances[first : start + 2]}
-            pieces.append((piece, slice(start - first, start - first + kept)))
-        return pieces
+
+def talks(number: int) -> list[Conversation]:
+    return [conversation_of(each) for each in toy_conversations(number, seed=0)]
 
 
 def dialogues(modality_dropout: float = 0.0) -> TrainingDialogues:
-    return TrainingDialogues(
-        toy_conversations(10, seed=0),
-        processor=CutInTwos(),
-        modality_dropout=modality_dropout,
-        seed=3,
-    )
+    return TrainingDialogues(talks(10), processor=Cuts(), modality_dropout=modality_dropout, seed=3)
+
+
+def seen(conversation: Conversation) -> list[tuple]:
+    """What training reads of a conversation, to be compared."""
+    features = ("text_features", "audio_features")
+    return [
+        (conversation.id, one.speaker, one.label, one.text, one.audio)
+        + tuple(None if (row := getattr(one, name)) is None else tuple(row) for name in features)
+        for one in conversation.utterances
+    ]
 
 
 def test_every_label_counts_once_however_a_dialogue_is_cut() -> None:
-    whole = [one["label"] for each in toy_conversations(10, seed=0) for one in each["utterances"]]
+    whole = [one.label for each in talks(10) for one in each.utterances]
     cut = dialogues()
-    shown = [one["label"] for place in range(len(cut)) for one in cut[place, True]["utterances"]]
+    shown = [one.label for place in range(len(cut)) for one in cut[place, True].utterances]
     assert max(cut.lengths) == 3
     assert [label for label in shown if label is not None] == whole
 
@@ -45,29 +50,31 @@ def test_every_label_counts_once_however_a_dialogue_is_cut() -> None:
 def test_what_can_not_be_learnt_from_is_left_out() -> None:
     unlabelled = {"id": "a", "utterances": [{"speaker": "Ana", "text_features": [1.0]}]}
     unreadable = {"id": "b", "utterances": [{"speaker": "Ana", "text": "Hi", "label": "calm"}]}
-    cut = TrainingDialogues([unlabelled, unreadable], processor=CutInTwos(), modality_dropout=0.0, seed=0)
+    given = [conversation_of(unlabelled), conversation_of(unreadable)]
+    cut = TrainingDialogues(given, processor=Cuts(), modality_dropout=0.0, seed=0)
     assert len(cut) == 0
 
 
 def test_what_is_hidden_follows_from_seed_epoch_and_place() -> None:
     first, second = dialogues(0.5), dialogues(0.5)
-    shown = [first[place, True] for place in range(len(first))]
-    assert [second[place, True] for place in reversed(range(len(second)))] == shown[::-1]
+    shown = [seen(first[place, True]) for place in range(len(first))]
+    assert [seen(second[place, True]) for place in reversed(range(len(second)))] == shown[::-1]
     second.epoch = 1
-    assert [second[place, True] for place in range(len(second))] != shown
+    assert [seen(second[place, True]) for place in range(len(second))] != shown
 
 
-def in_noise(conversations: list[dict]) -> list[dict]:
+def in_noise(conversations: list[Conversation]) -> list[Conversation]:
     """The same with other audio features, everywhere."""
+    noise = np.full(3, 9.0)
     return [
-        {**each, "utterances": [{**one, "audio_features": [9.0, 9.0, 9.0]} for one in each["utterances"]]}
+        replace(each, utterances=[one.with_fields(audio_features=noise) for one in each.utterances])
         for each in conversations
     ]
 
 
 def test_half_of_the_dialogues_are_in_noise_drawn_anew_in_every_epoch() -> None:
-    given = toy_conversations(60, seed=0)
-    options = {"processor": CutInTwos(), "modality_dropout": 0.0, "seed": 3}
+    given = talks(60)
+    options = {"processor": Cuts(), "modality_dropout": 0.0, "seed": 3}
     clean, mixed = (
         TrainingDialogues(given, **options),
         TrainingDialogues(given, noisy=in_noise(given), **options),
@@ -75,29 +82,29 @@ def test_half_of_the_dialogues_are_in_noise_drawn_anew_in_every_epoch() -> None:
     drawn = []
     for epoch in range(2):
         mixed.epoch = epoch
-        shown = [mixed[place, True] for place in range(len(mixed))]
-        drawn.append([each != clean[place, True] for place, each in enumerate(shown)])
+        shown = [seen(mixed[place, True]) for place in range(len(mixed))]
+        drawn.append([each != seen(clean[place, True]) for place, each in enumerate(shown)])
         for place, each in enumerate(shown):
             expected = clean[place, True]
-            assert each in (expected, *in_noise([expected]))
+            assert each in (seen(expected), *map(seen, in_noise([expected])))
         assert 0.35 < sum(drawn[-1]) / len(mixed) < 0.65
     assert drawn[0] != drawn[1]
 
 
 def test_copies_of_other_dialogues_are_refused() -> None:
-    given = toy_conversations(3, seed=0)
-    renamed = [*given[:2], {**given[2], "id": "other"}]
-    shorter = [given[0], {**given[1], "utterances": given[1]["utterances"][1:]}, given[2]]
+    given = talks(3)
+    renamed = [*given[:2], replace(given[2], id="other")]
+    shorter = [given[0], replace(given[1], utterances=given[1].utterances[1:]), given[2]]
     for noisy, got in (
         (renamed, "dialogue other of"),
         (shorter, "dialogue toy-1 of"),
         (given[:2], "no more"),
     ):
         with pytest.raises(ValueError, match=f"data.train_noisy must hold .* expected dialogue .*got {got}"):
-            TrainingDialogues(given, noisy=noisy, processor=CutInTwos(), modality_dropout=0.0, seed=0)
+            TrainingDialogues(given, noisy=noisy, processor=Cuts(), modality_dropout=0.0, seed=0)
 
 
-class ReadsSounds(CutInTwos):
+class ReadsSounds(Cuts):
     """Takes files in place of features of audio."""
 
     feature_extractor = ReDiFuFeatureExtractor(text_size=4, audio_backend="log_mel")
@@ -112,19 +119,19 @@ def test_a_stream_is_hidden_with_the_file_it_was_read_from() -> None:
         for turn, each in enumerate(streams)
     ]
     cut = TrainingDialogues(
-        [{"id": "a", "utterances": utterances}], processor=ReadsSounds(), modality_dropout=0.5, seed=0
+        [conversation_of({"id": "a", "utterances": utterances})],
+        processor=ReadsSounds(),
+        modality_dropout=0.5,
+        seed=0,
     )
-    shown = [one for place in range(len(cut)) for one in cut[place, True]["utterances"]]
+    shown = [one for place in range(len(cut)) for one in cut[place, True].utterances]
     for one in shown:
-        given = [one.get(key) is not None for key in ("text_features", "audio_features", "audio")]
+        given = [getattr(one, key) is not None for key in ("text_features", "audio_features", "audio")]
         assert given[1:] != [True, True]  # a file beside its features would be read where these are hidden
-        assert any(given) and (one["turn"] % 3 != 1 or given == [True, False, False])
+        assert any(given) and (one.given["turn"] % 3 != 1 or given == [True, False, False])
     # Features and files alike are hidden at times.
-    assert {one["turn"] % 3 for one in shown if not one.get("audio_features") and not one["audio"]} == {
-        0,
-        1,
-        2,
-    }
+    hidden = [one for one in shown if one.audio_features is None and one.audio is None]
+    assert {one.given["turn"] % 3 for one in hidden} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
@@ -143,4 +150,4 @@ def test_the_shares_of_the_processes_are_the_batches(num_processes: int) -> None
 
 def test_a_dialogue_that_is_not_counted_has_no_labels() -> None:
     shown = dialogues()[0, False]
-    assert all(one["label"] is None for one in shown["utterances"])
+    assert all(one.label is None for one in shown.utterances)

@@ -1,30 +1,12 @@
 """Batches of conversations of similar length."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch.utils.data import Sampler
 
 # So many batches are sorted by length together: enough to pad little, few enough to keep the order random.
 BATCHES_SORTED_TOGETHER = 32
-
-
-class ConversationCollator:
-    """Turns a list of conversations into what a model takes; the `collate_fn` of a DataLoader."""
-
-    def __init__(self, processor: Any):
-        """Build the collator.
-
-        Args:
-            processor: a ReDiFuProcessor.
-        """
-        self.processor = processor
-
-    def __call__(self, conversations: Sequence[dict[str, Any]]) -> Mapping[str, torch.Tensor]:
-        """Return the processor's tensors of these conversations, (batch, utterances, ...)."""
-        return self.processor(list(conversations), return_tensors="pt")
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):

@@ -3,14 +3,15 @@
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from redifu.conversation import Conversation
 from redifu.data.readers import conversations_from_table, read_csv_table
 from redifu.data.recordings import relative_path
-from redifu.data.schema import validate_conversation
 from redifu.data.turns import read_lines
 
 # In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx where
@@ -50,11 +51,11 @@ class Corpus(NamedTuple):
     """The conversations of a data set, and what its user should know of them.
 
     Attributes:
-        conversations: each with a key "split", train, dev or test, where that is known.
+        conversations: each with its split, train, dev or test, where that is known.
         notes: one line each.
     """
 
-    conversations: list[dict[str, Any]]
+    conversations: list[Conversation]
     notes: list[str]
 
 
@@ -85,12 +86,11 @@ def _read_iemocap(path: Path, folder: Path) -> Corpus:
         for evaluation in sorted((path / session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
             turns = list(_iemocap_utterances(evaluation, path / session, folder))
             conversation = {"id": evaluation.stem, "split": split, "utterances": turns}
-            conversations.append(validate_conversation(conversation, source=str(evaluation)))
+            conversations.append(Conversation.from_dict(conversation, source=str(evaluation), folder=folder))
     if not conversations:
         expected = path / "Session1" / "dialog" / "EmoEvaluation"
         raise FileNotFoundError(f"{path}: expected IEMOCAP's files {expected}/*.txt and so on, got none")
-    utterances = [each for conversation in conversations for each in conversation["utterances"]]
-    silent = sum("audio" not in each for each in utterances)
+    silent = sum(each.audio is None for conversation in conversations for each in conversation.utterances)
     return Corpus(conversations, [f"{silent:,} utterances without recordings"] if silent else [])
 
 
@@ -160,7 +160,7 @@ def _read_meld(path: Path, folder: Path) -> Corpus:
 
 def _meld_split(
     csv_file: Path, clips: Path | None, *, split: str, folder: Path
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[Conversation], list[str]]:
     """The conversations of a split, and what its clips lack."""
     table = read_csv_table(csv_file)
     paths: list[str | None] = []
@@ -179,8 +179,13 @@ def _meld_split(
         table = table.append_column(name, pa.array(paths, pa.string()))
     if missing:
         lost.append(f"{len(missing):,} clips are missing, the first is {missing[0]}")
-    read = conversations_from_table(table, source=str(csv_file))
-    return [{**each, "id": f"{split}-{each['id']}", "split": split} for each in read], lost
+    read = conversations_from_table(table, source=str(csv_file), folder=folder)
+    return [_of_split(each, split) for each in read], lost
+
+
+def _of_split(conversation: Conversation, split: str) -> Conversation:
+    name = f"{split}-{conversation.id}"
+    return replace(conversation, id=name, given={**conversation.given, "id": name, "split": split})
 
 
 def _meld_keys(table: pa.Table, *, source: str) -> Iterator[tuple[int, int]]:
@@ -215,7 +220,7 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
         conversation: dict[str, Any] = {"id": transcript.stem, "utterances": utterances}
         if split := splits.get(transcript.stem):
             conversation["split"] = split
-        conversations.append(validate_conversation(conversation, source=str(transcript)))
+        conversations.append(Conversation.from_dict(conversation, source=str(transcript), folder=folder))
     notes = [f"{silent:,} videos without recordings have text only"] if silent else []
     notes += [f"{untimed:,} segments without a length have text only"] if untimed else []
     return Corpus(conversations, notes if labels else [*notes, "no labels: there is no labels.csv"])

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

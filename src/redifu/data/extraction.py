@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,16 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from redifu.conversation import FEATURES, MEDIA, Conversation, Utterance
 from redifu.data.executors import ENGINES
+from redifu.data.media_reading import read_spans, with_reading
 from redifu.data.readers import MANIFEST
 from redifu.data.recordings import relocated
+from redifu.media.decoding import Span
+from redifu.media.quality import QUALITY
+from redifu.media.reading import Reading, action_units_file
 from redifu.model import ReDiFuFeatureExtractor
-from redifu.model.feature_extraction_redifu import MEDIA, medium_of, utterance_span, with_reading
-from redifu.model.media_decoding import Span
-from redifu.model.media_features import BACKBONE, StreamReading, action_units_file
-from redifu.model.media_quality import QUALITY
+from redifu.model.feature_extraction_redifu import BACKBONE
 
 REPORT, CACHE = "report.jsonl", "cache"
 # To be raised when what a backend gives for the same file changes: readings of another version are not used.
@@ -39,7 +42,7 @@ class Medium:
 
 
 def extract_conversations(
-    conversations: Sequence[dict[str, Any]],
+    conversations: Sequence[Conversation],
     output: str | Path,
     *,
     extractor: ReDiFuFeatureExtractor,
@@ -50,13 +53,13 @@ def extract_conversations(
     """Read the media of conversations and write their features where `redifu train` and `datasets` read them.
 
     In OUTPUT there are then shards part-NNNNN.parquet of one utterance a row, with audio_features,
-    visual_features, audio_quality, visual_quality (the measures of `media_quality.QUALITY`) and missing;
+    visual_features, audio_quality, visual_quality (the measures of `media.quality.QUALITY`) and missing;
     manifest.json, which names the shards, the backends and the measures; and report.jsonl, a line for each
     stream that is missing. Readings are cached in OUTPUT/cache by the content of the file,
     the backend and the spans: after a kill, nothing is read twice.
 
     Args:
-        conversations: as of `read_conversations`.
+        conversations: see `read_conversations`.
         output: a folder, made where it does not exist.
         extractor: names the backends.
         num_processes: so many media are read at a time.
@@ -84,7 +87,7 @@ def extract_conversations(
     (output / MANIFEST).unlink(missing_ok=True)
     media = media_of(conversations, extractor)
     total = sum(len(medium.spans) for medium in media)
-    readings: dict[tuple[str, str, Span], StreamReading] = {}
+    readings: dict[tuple[str, str, Span], Reading] = {}
     read = partial(read_medium, cache=output / CACHE, extractor=extractor)
     for medium, found in ENGINES[engine](read, media, number=num_processes):
         for span, reading in zip(medium.spans, found, strict=True):
@@ -92,40 +95,41 @@ def extract_conversations(
         report(len(readings), total)
     rows, missing = [], []
     for conversation in conversations:
-        for turn, utterance in enumerate(conversation["utterances"]):
-            row = {"dialogue_id": conversation["id"], "turn": turn, "split": conversation.get("split")}
-            for stream in extractor.media:
-                if (path := medium_of(conversation, utterance, stream)) is None:
+        for turn, given in enumerate(conversation.utterances):
+            row = {"dialogue_id": conversation.id, "turn": turn, "split": conversation.split}
+            utterance = relocated(conversation, given, output)
+            for stream in extractor.backends:
+                if (path := conversation.medium_of(given, stream)) is None:
                     continue
-                reading = readings[stream, path, utterance_span(utterance)]
-                utterance = with_reading(utterance, stream, reading)
+                reading = readings[stream, path, given.span]
+                utterance = with_reading(utterance, stream, reading, key=f"{stream}_features")
                 if reading.missing is not None:
-                    place = {"dialogue": conversation["id"], "turn": turn, "stream": stream, "path": path}
+                    place = {"dialogue": conversation.id, "turn": turn, "stream": stream, "path": path}
                     missing.append({**place, "reason": reading.missing, "failed": reading.failed})
-            rows.append({**row, **relocated(conversation, utterance, output)})
+            rows.append(row | _cells(utterance))
     _write_shards(rows, output, extractor)
     _replace(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
     return sum(line["failed"] for line in missing)
 
 
-def media_of(conversations: Iterable[dict[str, Any]], extractor: ReDiFuFeatureExtractor) -> list[Medium]:
+def media_of(conversations: Iterable[Conversation], extractor: ReDiFuFeatureExtractor) -> list[Medium]:
     """List what there is to read, in order of first appearance."""
     spans: dict[tuple[str, str], dict[Span, None]] = {}
     for conversation in conversations:
-        for utterance in conversation["utterances"]:
-            for stream in extractor.media:
-                if (path := medium_of(conversation, utterance, stream)) is not None:
-                    spans.setdefault((stream, path), {})[utterance_span(utterance)] = None
+        for utterance in conversation.utterances:
+            for stream in extractor.backends:
+                if (path := conversation.medium_of(utterance, stream)) is not None:
+                    spans.setdefault((stream, path), {})[utterance.span] = None
     return [Medium(stream=stream, path=path, spans=tuple(each)) for (stream, path), each in spans.items()]
 
 
-def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) -> list[StreamReading]:
+def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) -> list[Reading]:
     """Return the readings of a medium's spans, from the cache where its content has been read before."""
     key = _key(medium, extractor)
     kept = None if key is None else cache / f"{key}.safetensors"
     if kept is not None and (found := _from_cache(kept, len(medium.spans))) is not None:
         return found
-    readings = extractor.read_medium(medium.stream, medium.path, medium.spans)
+    readings = read_spans(extractor, medium.stream, medium.path, medium.spans)
     if kept is not None:
         _to_cache(kept, readings)
     return readings
@@ -146,23 +150,31 @@ def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
     return digest.hexdigest()
 
 
-def _from_cache(path: Path, count: int) -> list[StreamReading] | None:
+def _from_cache(path: Path, count: int) -> list[Reading] | None:
     try:
         with safe_open(str(path), "numpy") as file:
             kept = json.loads(file.metadata()["readings"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    return [StreamReading(features=tensors.get(f"{number}"), **kept[number]) for number in range(count)]
+    return [Reading(values=tensors.get(f"{number}"), **kept[number]) for number in range(count)]
 
 
-def _to_cache(path: Path, readings: Sequence[StreamReading]) -> None:
+def _to_cache(path: Path, readings: Sequence[Reading]) -> None:
     kept = [{"quality": dict(one.quality), "missing": one.missing, "failed": one.failed} for one in readings]
-    tensors = {f"{number}": one.features for number, one in enumerate(readings) if one.features is not None}
+    tensors = {f"{number}": one.values for number, one in enumerate(readings) if one.values is not None}
     # Not named by the process: those of two machines may have one number.
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     save_file(tensors, str(unfinished), metadata={"readings": json.dumps(kept)})
     unfinished.replace(path)
+
+
+def _cells(utterance: Utterance) -> dict[str, Any]:
+    """Return a row of `SCHEMA`, without the columns of the dialogue."""
+    cells = {name: getattr(utterance, name) for name in (*_TEXTS, *_TIMES, *MEDIA.values(), *FEATURES)}
+    for stream, measures in utterance.quality.items():
+        cells[f"{stream}_quality"] = [measures.get(name, math.nan) for name in QUALITY[stream]]
+    return {**cells, "missing": dict(utterance.missing) or None}
 
 
 def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiFuFeatureExtractor) -> None:
@@ -178,7 +190,7 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiF
     for path in folder.glob("part-*.parquet"):
         if path.name not in {shard["file"] for shard in shards}:
             path.unlink()  # of an earlier, longer extraction
-    backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.media}
+    backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.backends}
     manifest = {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
     _replace(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
@@ -189,15 +201,16 @@ def _replace(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+_TEXTS, _TIMES = ("speaker", "text", "label"), ("start", "end")
 _NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
         "dialogue_id": pa.string(),
         "turn": pa.int32(),
-        **dict.fromkeys(("split", "speaker", "text", "label"), pa.string()),
-        **dict.fromkeys(("start", "end"), pa.float64()),
+        **dict.fromkeys(("split", *_TEXTS), pa.string()),
+        **dict.fromkeys(_TIMES, pa.float64()),
         **dict.fromkeys(MEDIA.values(), pa.string()),
-        **dict.fromkeys(("text_features", *(f"{name}_features" for name in MEDIA)), _NUMBERS),
+        **dict.fromkeys(FEATURES, _NUMBERS),
         **dict.fromkeys((f"{name}_quality" for name in MEDIA), _NUMBERS),
         "missing": pa.struct({name: pa.string() for name in MEDIA}),
     }

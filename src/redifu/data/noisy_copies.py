@@ -4,19 +4,19 @@ import logging
 import wave
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from redifu.conversation import Conversation, Utterance
+from redifu.data.media_reading import turns_by_medium
 from redifu.data.recordings import relative_path, relocated
-from redifu.data.sound_noise import BABBLE_VOICES, babble_noise, record_in_noise, white_noise
 from redifu.data.writers import write_conversations
-from redifu.model import ReDiFuFeatureExtractor
+from redifu.media.noise import BABBLE_VOICES, babble_noise, record_in_noise, white_noise
+from redifu.media.reading import read_waveforms
 from redifu.model.audio_features import SAMPLING_RATE
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA, turns_by_medium, utterance_span
-from redifu.model.media_features import BACKBONE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ VOICES, VOICE_SECONDS = 64, 30
 
 
 def write_noisy_copies(
-    conversations: Iterable[Mapping[str, Any]],
+    conversations: Iterable[Conversation],
     output: str | Path,
     *,
     snr: tuple[float, float],
@@ -41,7 +41,7 @@ def write_noisy_copies(
     features are left out; all else stays as it is.
 
     Args:
-        conversations: as of `read_conversations`.
+        conversations: see `read_conversations`.
         output: a folder, made where it does not exist.
         snr: the lowest and the highest ratio in dB, of the powers over an utterance.
         seed: of what is drawn.
@@ -66,18 +66,21 @@ def write_noisy_copies(
 
 
 def _noisy_copies(
-    conversations: Iterable[Mapping[str, Any]], output: Path, *, snr: tuple[float, float], seed: int
-) -> Iterator[dict[str, Any]]:
+    conversations: Iterable[Conversation], output: Path, *, snr: tuple[float, float], seed: int
+) -> Iterator[Conversation]:
     """Write the sounds of one conversation after the other, and give its copy."""
     voices: deque[np.ndarray] = deque(maxlen=VOICES)
     written = 0
     for number, conversation in enumerate(conversations):
-        if FOLDER in conversation and Path(conversation[FOLDER]).resolve() == output.resolve():
+        named = any(
+            isinstance(one.audio, str) or isinstance(one.video, str) for one in conversation.utterances
+        )
+        if named and conversation.folder.resolve() == output.resolve():
             raise ValueError(f"{output}: expected another folder than that of the conversations")
-        generator = np.random.default_rng((seed, zlib.crc32(str(conversation.get("id")).encode())))
+        generator = np.random.default_rng((seed, zlib.crc32(conversation.id.encode())))
         make = (white_noise, babble_noise)[generator.integers(2)]
         level = generator.uniform(*snr)
-        utterances = [relocated(conversation, one, output) for one in conversation["utterances"]]
+        utterances = [relocated(conversation, one, output) for one in conversation.utterances]
         for place, sounds in enumerate(_sounds_of(conversation)):
             path = output / SOUNDS / f"{number:06}-{place:03}.wav"
             noisy = []
@@ -85,39 +88,39 @@ def _noisy_copies(
                 kind = make if len(voices) >= BABBLE_VOICES else white_noise
                 noise = kind([sound, *voices], 0, length=len(sound), generator=generator)
                 noisy.append((start, record_in_noise(sound, noise, level=level)))
-                utterances[turn] = {**_unread(utterances[turn]), MEDIA["audio"]: relative_path(path, output)}
+                utterances[turn] = _unread(utterances[turn]).changed(audio=relative_path(path, output))
                 if (voice := sound[: VOICE_SECONDS * SAMPLING_RATE]).any():
                     voices.append(voice)
             _write_wave(path, noisy)
             written += 1
-        kept = {key: value for key, value in conversation.items() if key != FOLDER}
-        yield {**kept, "utterances": utterances}
+        yield replace(conversation, utterances=utterances, folder=output)
     if not written:
         raise ValueError("expected an utterance with a sound that can be read, got none")
 
 
-def _sounds_of(conversation: Mapping[str, Any]) -> Iterator[list[tuple[int, int, np.ndarray]]]:
+def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.ndarray]]]:
     """Give turn, first sample and waveform of what can be read, by sound file."""
-    listener = ReDiFuFeatureExtractor(audio_backend=BACKBONE)
-    unread = {**conversation, "utterances": [_unread(one) for one in conversation["utterances"]]}
+    unread = replace(conversation, utterances=[_unread(one) for one in conversation.utterances])
     for medium, turns in turns_by_medium(unread, "audio"):
-        spans = [utterance_span(conversation["utterances"][turn]) for turn in turns]
+        spans = [conversation.utterances[turn].span for turn in turns]
+        readings = dict(read_waveforms(medium, spans, sampling_rate=SAMPLING_RATE))
         sounds = []
-        for turn, span, reading in zip(
-            turns, spans, listener.read_medium("audio", medium, spans), strict=True
-        ):
-            if reading.features is None:
-                where = f"dialogue {conversation.get('id')}, utterance {turn}"
-                logger.warning(f"{where}: audio stays as it is: {medium}: {reading.missing}")
+        for number, (turn, span) in enumerate(zip(turns, spans, strict=True)):
+            if (waveform := readings[number].values) is None:
+                reason = readings[number].missing
+                logger.warning(f"{conversation.where(turn)}: audio stays as it is: {medium}: {reason}")
             else:
-                sounds.append((turn, round(span.start * SAMPLING_RATE), reading.features))
+                sounds.append((turn, round(span.start * SAMPLING_RATE), waveform))
         if sounds:
             yield sounds
 
 
-def _unread(utterance: Mapping[str, Any]) -> dict[str, Any]:
+def _unread(utterance: Utterance) -> Utterance:
     """Return an utterance without what was read of its sound."""
-    return {key: value for key, value in utterance.items() if key not in ("audio_features", "audio_quality")}
+    given = {
+        key: value for key, value in utterance.given.items() if key not in ("audio_features", "audio_quality")
+    }
+    return replace(utterance, audio_features=None, audio_values=None, given=given)
 
 
 def _write_wave(path: Path, parts: Sequence[tuple[int, np.ndarray]]) -> None:

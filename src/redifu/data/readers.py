@@ -1,7 +1,7 @@
-"""Conversations from JSON, JSON lines, CSV, Parquet and datasets, checked one by one as they are read."""
+"""Conversations from JSON, JSON lines, transcripts, tables and datasets, checked one by one as read."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from redifu.data.schema import FEATURES, shown, shown_names, validate_conversation
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
+from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
+from redifu.data.transcripts import conversation_of, parse_json, utterances_of_transcript
+from redifu.data.turns import read_lines, seconds
 
 MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
 
-Check = Callable[[dict[str, Any]], None]
+Check = Callable[[Conversation], None]
 
 # The columns of MELD's own CSV files. Its StartTime and EndTime are places in an episode that is not
 # given, so they do not become start and end.
@@ -30,65 +31,78 @@ MELD_COLUMNS = {
 }
 MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
 
+# The columns that mean something here; a table may have others, which utterances keep.
+COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", *STREAMS)
+
 # Some copies of MELD were decoded as Latin-1: their control characters are the bytes of Windows-1252. The
 # five that it does not define stand for nothing and go.
 WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 
 def read_conversations(
-    path: str | Path, *, split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
+    path: str | Path,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    check: Check | None = None,
+) -> Iterator[Conversation]:
     """Read the conversations of a file, lazily where the format allows.
 
     Args:
-        path: .json (one object or a list), .jsonl (one object a line, read line by line), .csv or .parquet
-            (one utterance a row: dialogue_id, turn, speaker, ...; or MELD's own columns), or a folder whose
-            rows are the same, of `redifu extract` or of a saved Dataset or DatasetDict.
+        path: .json (one object or a list), .jsonl (one object a line, read line by line), .txt (a transcript:
+            `Speaker: text`, one utterance a line), .csv or .parquet (one utterance a row: dialogue_id, turn,
+            speaker, ...; or MELD's own columns), or a folder whose rows are the same, of `redifu extract` or
+            of a saved Dataset or DatasetDict. The JSON of whisperX, an object with segments, is read, too.
         split: a value of the column `split` or, in JSON, of the conversations' key "split", or the split of a
             DatasetDict to read; None reads all.
-        check: called with each conversation, as `ReDiFuProcessor.check`; its ValueError gets the file's name.
+        columns: names of a table's columns by ours, {"text": "Utterance"}; those not named keep their names.
+        check: called with each conversation; its ValueError gets the file's name.
 
     Returns:
         Checked conversations, each with an id, in the order of the file; a table's utterances sorted by turn.
-        Paths of media stay as they are; the extractor knows that they begin in the file's folder.
+        Relative paths of media begin in the file's folder.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: naming the file and, where known, line, dialogue and utterance; while reading, too.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    return (_with_folder(each, folder) for each in _read(path, split=split, check=check))
-
-
-def _read(path: Path, *, split: str | None, check: Check | None) -> Iterator[dict[str, Any]]:
-    source = str(path)
+    source, folder = str(path), path if path.is_dir() else path.parent
+    of_table = partial(
+        conversations_from_table, source=source, split=split, columns=columns, check=check, folder=folder
+    )
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file")
     if (path / MANIFEST).is_file():
-        table = _read_shards(path)
-        return conversations_from_table(table, source=source, split=split, check=check)
+        return of_table(_read_shards(path))
     if path.is_dir():
         import datasets  # only here: it takes a second to import
 
         return conversations_from_dataset(
-            datasets.load_from_disk(source), source=source, split=split, check=check
+            datasets.load_from_disk(source),
+            source=source,
+            split=split,
+            columns=columns,
+            check=check,
+            folder=folder,
         )
     ending = path.suffix.lower()
     if ending in _TABLES:
-        return conversations_from_table(_TABLES[ending](path), source=source, split=split, check=check)
+        return of_table(_TABLES[ending](path))
     if ending not in _OBJECTS:
         endings = ", ".join([*_OBJECTS, *_TABLES])
         raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
+    if columns:
+        raise ValueError(f"{source}: columns can only be renamed in a table, got {ending}")
     conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
         conversations = _of_split(conversations, source=source, split=split)
-    return _validated(conversations, source=source, check=check)
+    return _validated(conversations, source=source, check=check, folder=folder)
 
 
 def conversation_from_line(
     line: str | bytes, *, source: str, number: int, index: int, check: Check | None = None
-) -> dict[str, Any]:
+) -> Conversation:
     """Read the conversation of a JSON line.
 
     Args:
@@ -104,20 +118,29 @@ def conversation_from_line(
     Raises:
         ValueError: naming the source and the line, and where known the dialogue and the utterance.
     """
-    conversation = parse_json(line, source=source, first_line=number)
-    return _checked(conversation, source=source, index=index, check=check, line=number)
+    value = conversation_of(parse_json(line, source=source, first_line=number))
+    conversation = Conversation.from_dict(value, source=source, index=index, line=number)
+    return checked(conversation, check, source=f"{source}: line {number}")
 
 
 def conversations_from_dataset(
-    dataset: Any, *, source: str = "dataset", split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
+    dataset: Any,
+    *,
+    source: str = "dataset",
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    check: Check | None = None,
+    folder: str | Path = "",
+) -> Iterator[Conversation]:
     """Read a datasets Dataset of one utterance a row, with the columns of a table.
 
     Args:
         dataset: a Dataset, or a DatasetDict to choose `split` from; class labels become their names.
         source: its name in errors.
         split: a split of a DatasetDict, or a value of the column `split`.
-        check: as of `read_conversations`.
+        columns: see `read_conversations`.
+        check: see `read_conversations`.
+        folder: where relative paths of media begin.
 
     Returns:
         Checked conversations in order of first appearance, their utterances sorted by turn.
@@ -133,41 +156,50 @@ def conversations_from_dataset(
     for column, feature in dataset.features.items():
         if hasattr(feature, "int2str"):
             table = _with_column(table, column, partial(_label_name, feature.names))
-    return conversations_from_table(table, source=source, split=split, check=check)
+    return conversations_from_table(
+        table, source=source, split=split, columns=columns, check=check, folder=folder
+    )
 
 
 def conversations_from_table(
-    table: pa.Table, *, source: str, split: str | None = None, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
-    """Read an Arrow table of one utterance a row; all else is as of `conversations_from_dataset`."""
-    return _validated(_rows_to_conversations(table, source=source, split=split), source=source, check=check)
+    table: pa.Table,
+    *,
+    source: str,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    check: Check | None = None,
+    folder: str | Path = "",
+) -> Iterator[Conversation]:
+    """Read an Arrow table of one utterance a row; see `conversations_from_dataset`.
+
+    A table with no columns but ours, and no dialogue_id, is one conversation, named after its source.
+    """
+    if columns:
+        _check_columns(columns, table.column_names, source=source)
+        table = _renamed(table, columns)
+    rows = _rows_to_conversations(table, source=source, split=split)
+    return _validated(rows, source=source, check=check, folder=folder)
 
 
-def _validated(conversations: Iterable[Any], *, source: str, check: Check | None) -> Iterator[dict[str, Any]]:
-    index = None
-    for index, conversation in enumerate(conversations):
-        yield _checked(conversation, source=source, index=index, check=check)
-    if index is None:
-        raise ValueError(f"{source}: expected at least one conversation, got none")
-
-
-def _checked(
-    conversation: Any, *, source: str, index: int, check: Check | None, line: int | None = None
-) -> dict[str, Any]:
-    conversation = validate_conversation(conversation, source=source, index=index, line=line)
+def checked(conversation: Conversation, check: Check | None, *, source: str) -> Conversation:
+    """Return a conversation that `check` takes; its ValueError gets the source's name."""
     try:
         if check is not None:
             check(conversation)
     except ValueError as error:
-        place = source if line is None else f"{source}: line {line}"
-        raise ValueError(f"{place}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
     return conversation
 
 
-def _with_folder(conversation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Remember where the relative paths of a conversation begin, if it has any."""
-    named = any(isinstance(one.get(key), str) for one in conversation["utterances"] for key in MEDIA.values())
-    return {**conversation, FOLDER: str(folder)} if named else conversation
+def _validated(
+    values: Iterable[Any], *, source: str, check: Check | None, folder: str | Path
+) -> Iterator[Conversation]:
+    index = None
+    for index, value in enumerate(values):
+        conversation = Conversation.from_dict(value, source=source, index=index, folder=folder)
+        yield checked(conversation, check, source=source)
+    if index is None:
+        raise ValueError(f"{source}: expected at least one conversation, got none")
 
 
 def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:
@@ -189,32 +221,20 @@ def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[An
 def _objects_of_json(path: Path) -> Iterator[Any]:
     text = path.read_bytes()
     if text.strip():
-        content = parse_json(text, source=str(path))
-        yield from content if isinstance(content, list) else [content]
+        content = conversation_of(parse_json(text, source=str(path)))
+        yield from map(conversation_of, content if isinstance(content, list) else [content])
 
 
 def _objects_of_jsonl(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield parse_json(line, source=str(path), first_line=number)
+                yield conversation_of(parse_json(line, source=str(path), first_line=number))
 
 
-def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
-    """Read a JSON value.
-
-    Raises:
-        ValueError: it is none; naming the source and the line, counted from `first_line`.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line, reason = error.lineno, f"{error.msg} at column {error.colno}"
-    except UnicodeDecodeError as error:
-        line, reason = error.object.count(b"\n", 0, error.start) + 1, "the text is not UTF-8"
-    except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
-        line, reason = 1, str(error)
-    raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
+def _objects_of_txt(path: Path) -> Iterator[Any]:
+    if utterances := utterances_of_transcript(read_lines(path), source=str(path)):
+        yield {"id": path.stem, "utterances": utterances}
 
 
 def read_csv_table(path: Path) -> pa.Table:
@@ -248,7 +268,7 @@ def _read_shards(folder: Path) -> pa.Table:
     return pa.concat_tables([_read_parquet(folder / name) for name in shards])
 
 
-_OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl}
+_OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl, ".txt": _objects_of_txt}
 _TABLES = {".csv": read_csv_table, ".parquet": _read_parquet}
 
 
@@ -256,12 +276,10 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
     if set(table.column_names) >= MELD_REQUIRED:
         for column in ("Utterance", "Speaker"):
             table = _with_column(table, column, lambda text: str(text).translate(WINDOWS_1252))
-        # A column that already has one of our names gives way to MELD's own.
-        names = table.column_names
-        table = table.drop_columns(
-            [ours for meld, ours in MELD_COLUMNS.items() if {meld, ours} <= set(names)]
-        )
-        table = table.rename_columns([MELD_COLUMNS.get(name, name) for name in table.column_names])
+        given = {ours: meld for meld, ours in MELD_COLUMNS.items() if meld in table.column_names}
+        table = _renamed(table, given)
+    if "dialogue_id" not in table.column_names and {"speaker"} <= set(table.column_names) <= set(COLUMNS):
+        table = table.append_column("dialogue_id", pa.array([Path(source).stem] * len(table)))
     keys = _row_keys(table, source=source, split=split)
     # The same dialogue id in two splits means two dialogues, as in MELD.
     group = [name for name in ("split", "dialogue_id") if name in keys]
@@ -275,6 +293,24 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
         yield conversation if pd.isna(name) else {**conversation, "split": str(name)}
 
 
+def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """Give columns our names; a column that already has one of these gives way."""
+    ours = {theirs: name for name, theirs in columns.items()}
+    kept = [name for name in table.column_names if name in ours or name not in columns]
+    return table.select(kept).rename_columns([ours.get(name, name) for name in kept])
+
+
+def _check_columns(columns: Mapping[str, str], names: list[str], *, source: str) -> None:
+    theirs = list(columns.values())
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise ValueError(f"{source}: expected columns for {', '.join(COLUMNS)}, got {shown_names(unknown)}")
+    if missing := [name for name in theirs if name not in names]:
+        got = shown_names(names) or "none"
+        raise ValueError(f"{source}: expected the columns {shown_names(missing)}, got {got}")
+    if len(set(theirs)) < len(theirs):
+        raise ValueError(f"{source}: expected a column for each name, got {shown_names(theirs)}")
+
+
 def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
     """What groups and sorts the rows of a table, indexed by their place in it."""
     names = table.column_names
@@ -282,7 +318,8 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
-            f"{source}: expected the columns {', '.join(missing)}, got {shown_names(names) or 'none'}"
+            f"{source}: expected the columns {', '.join(missing)}, got {shown_names(names) or 'none'}; "
+            "columns with other names can be mapped (--columns text=Utterance,speaker=Speaker)"
         )
     keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
     if split is not None:
@@ -316,7 +353,7 @@ def _cell(name: str, value: Any) -> Any:
         return str(value)
     with suppress(ValueError, RecursionError):
         if name in ("start", "end"):
-            return float(value)
+            return seconds(str(value))
         if name in FEATURES and isinstance(value, str):
             return json.loads(value)
     return value

@@ -1,14 +1,13 @@
 """Conversations from a recording and a file of its turns."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redifu.data.schema import validate_conversation
+from redifu.conversation import MEDIA, Conversation, Utterance
 from redifu.data.turns import Turn, read_turns
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
-from redifu.model.media_decoding import streams_of
+from redifu.media.decoding import streams_of
 
 
 class Recording(NamedTuple):
@@ -25,7 +24,7 @@ class Recording(NamedTuple):
     duration: float | None
 
 
-def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str | Path) -> dict[str, Any]:
+def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str | Path) -> Conversation:
     """Make a conversation of a recording and its turns.
 
     Every turn becomes an utterance that points to its span of the recording. A turn that ends after the
@@ -48,7 +47,8 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
     path = relative_path(Path(recording), Path(folder))
     streams = {name: path for name, has in (("audio", media.has_audio), ("video", media.has_video)) if has}
     utterances = [_utterance(turn, streams) for turn in _within(given, media.duration, source=str(turns))]
-    return validate_conversation({"id": Path(recording).stem, "utterances": utterances}, source=str(turns))
+    value = {"id": Path(recording).stem, "utterances": utterances}
+    return Conversation.from_dict(value, source=str(turns), folder=folder)
 
 
 def probe_recording(path: str | Path) -> Recording:
@@ -84,11 +84,11 @@ def relative_path(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
-def relocated(conversation: Mapping[str, Any], utterance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def relocated(conversation: Conversation, utterance: Utterance, folder: Path) -> Utterance:
     """Return an utterance of a conversation whose paths begin in `folder`."""
-    begin = Path(conversation.get(FOLDER, ""))
-    paths = {key: utterance[key] for key in MEDIA.values() if utterance.get(key) is not None}
-    return {**utterance, **{key: relative_path(begin / path, folder) for key, path in paths.items()}}
+    paths = {key: path for key in MEDIA.values() if isinstance(path := getattr(utterance, key), str)}
+    places = {key: relative_path(conversation.folder / path, folder) for key, path in paths.items()}
+    return utterance.changed(**places) if places else utterance
 
 
 def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> list[Turn]:

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from redifu.data.schema import shown, shown_names
+from redifu.conversation import shown, shown_names
+from redifu.data.transcripts import UNKNOWN_SPEAKER
 
-# Whoever speaks before the first mark of a subtitle file.
-UNKNOWN_SPEAKER = "unknown"
-
-_CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,3}))?"
+_CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,9}))?"
 _TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", re.IGNORECASE)
 # Two dashes are a broken-off sentence, and one in front of a digit is a sign.
@@ -111,6 +109,16 @@ def read_lines(path: Path) -> list[str]:
         if "\0" in each:
             raise ValueError(f"{path}: line {place}: expected text, got a NUL character")
     return lines
+
+
+def seconds(text: str) -> float:
+    """Read seconds from a number, M:S or H:M:S, with or without a fraction.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    clock = re.fullmatch(_CLOCK, text.strip())
+    return _clock(*clock.groups()) if clock else float(text)
 
 
 class _LineError(ValueError):
@@ -274,15 +282,14 @@ def _times(text: str, *, line: int) -> tuple[float, float]:
 
 
 def _clock(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
-    milliseconds = int((fraction or "0").ljust(3, "0"))
-    return (int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)) + milliseconds / 1000
+    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
 
 
 def _seconds(text: str, *, line: int) -> float:
     try:
-        return float(text)
+        return seconds(text)
     except ValueError:
-        raise _LineError(line, f"expected seconds, got {text!r:.80}") from None
+        raise _LineError(line, f"expected seconds or H:M:S, got {text!r:.80}") from None
 
 
 def _name(text: str, *, line: int) -> str:

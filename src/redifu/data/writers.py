@@ -8,72 +8,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-from numpy.typing import ArrayLike
+from redifu.conversation import Conversation, Prediction
 
-from redifu.model.feature_extraction_redifu import FOLDER
+Write = Callable[[Conversation, Sequence[Prediction]], object]
 
 
-def with_predictions(
-    conversation: dict[str, Any], probabilities: ArrayLike, *, labels: Sequence[str]
-) -> dict[str, Any]:
-    """Copy a conversation with "emotion" and "scores" added to each utterance.
+def with_predictions(conversation: Conversation, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return a conversation as JSON holds it, with the predictions in its utterances.
 
     Args:
-        conversation: a conversation of N utterances; all it holds is kept.
-        probabilities: (N, num_labels) float; a row with a NaN means no prediction.
-        labels: names of the columns.
+        conversation: all it holds is kept.
+        predictions: one for each utterance.
 
     Returns:
-        The conversation with "emotion" (a label) and "scores" ({label: probability}) in each utterance, or
-        None for both.
-
-    Raises:
-        ValueError: numbers of utterances, probabilities and labels differ.
+        The conversation with "emotion" (a label), "scores" ({label: probability}) and, where there is one,
+        "explanation" in each utterance; None where the model can use no stream of it.
     """
-    rows = np.asarray(probabilities)
-    expected = (len(conversation["utterances"]), len(labels))
-    if rows.shape != expected:
-        raise ValueError(
-            f"dialogue {conversation.get('id')}: expected probabilities {expected}, got {rows.shape}"
-        )
-    predicted = []
-    for utterance, row in zip(conversation["utterances"], rows, strict=True):
-        usable = not np.isnan(row).any()
-        predicted.append(
-            {
-                **utterance,
-                "emotion": labels[int(row.argmax())] if usable else None,
-                # The shortest decimals that give back the same float32: a plain float() would print noise.
-                "scores": dict(zip(labels, (float(str(value)) for value in row), strict=True))
-                if usable
-                else None,
-            }
-        )
-    kept = {name: value for name, value in conversation.items() if name != FOLDER}
-    return {**kept, "utterances": predicted}
-
-
-class PredictionWriter:
-    """Writes predicted conversations one after another; made by `prediction_writer`."""
-
-    def __init__(self, append: Callable[[dict[str, Any]], object], *, labels: Sequence[str]):
-        """Build the writer.
-
-        Args:
-            append: takes a conversation that holds its predictions.
-            labels: names of the columns of the probabilities.
-        """
-        self._append = append
-        self._labels = tuple(labels)
-
-    def write(self, conversation: dict[str, Any], probabilities: ArrayLike) -> None:
-        """Write one conversation with its probabilities, (utterances, num_labels); see `with_predictions`."""
-        self._append(with_predictions(conversation, probabilities, labels=self._labels))
+    explained = any(prediction.explanation is not None for prediction in predictions)
+    utterances = []
+    for utterance, prediction in zip(conversation.utterances, predictions, strict=True):
+        answer: dict[str, Any] = {"emotion": prediction.emotion, "scores": prediction.scores}
+        if explained:
+            answer["explanation"] = prediction.explanation
+        utterances.append({**utterance.given, **answer})
+    return {**conversation.given, "utterances": utterances}
 
 
 @contextmanager
-def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[PredictionWriter]:
+def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Write]:
     """Open a file of predictions, as a context.
 
     All goes to a file beside it, which takes the name `path` only when the context ends well; otherwise it is
@@ -85,22 +47,22 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Predi
         labels: names of the columns of the probabilities.
 
     Yields:
-        The writer.
+        A function that writes a conversation and its predictions.
 
     Raises:
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
     with replacing(path, _FORMATS) as file:
-        yield PredictionWriter(_FORMATS[path.suffix.lower()](file, labels), labels=labels)
+        yield _FORMATS[path.suffix.lower()](file, labels)
 
 
-def write_conversations(path: str | Path, conversations: Iterable[dict[str, Any]]) -> None:
+def write_conversations(path: str | Path, conversations: Iterable[Conversation]) -> None:
     """Write a conversation file; what stood at `path` stays unless all goes well.
 
     Args:
         path: .json (an object, or a list of several) or .jsonl (an object a line).
-        conversations: dicts with "utterances", as they are read.
+        conversations: as they are read.
 
     Raises:
         ValueError: another ending, or a folder that does not exist.
@@ -108,11 +70,10 @@ def write_conversations(path: str | Path, conversations: Iterable[dict[str, Any]
     path = Path(path)
     with replacing(path, (".json", ".jsonl")) as file:
         if path.suffix.lower() == ".jsonl":
-            append = _append_lines(file, [])
             for conversation in conversations:
-                append(conversation)
+                _write_line(file, conversation.to_dict())
         else:
-            given = list(conversations)
+            given = [conversation.to_dict() for conversation in conversations]
             content = given[0] if len(given) == 1 else given
             file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -148,27 +109,28 @@ def replacing(path: Path, endings: Iterable[str]) -> Iterator[TextIO]:
         partial.unlink(missing_ok=True)
 
 
-def _append_lines(file: TextIO, labels: Sequence[str]) -> Callable[[dict[str, Any]], None]:
-    def append(conversation: dict[str, Any]) -> None:
-        # Columns of a table that nobody asked for, dates for instance, come back as text.
-        file.write(json.dumps(conversation, ensure_ascii=False, default=str) + "\n")
-
-    return append
+def _write_line(file: TextIO, value: dict[str, Any]) -> None:
+    # Columns of a table that nobody asked for, dates for instance, come back as text.
+    file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
-def _append_rows(file: TextIO, labels: Sequence[str]) -> Callable[[dict[str, Any]], None]:
+def _lines(file: TextIO, labels: Sequence[str]) -> Write:
+    return lambda conversation, predictions: _write_line(file, with_predictions(conversation, predictions))
+
+
+def _rows(file: TextIO, labels: Sequence[str]) -> Write:
     # With the line ends of RFC 4180: with others, Python leaves a lone carriage return in a cell unquoted.
     table = csv.writer(file)
     columns = ["dialogue_id", "turn", "speaker", "text", "emotion", "probability"]
     table.writerow(columns + [f"p_{label}" for label in labels])
 
-    def append(conversation: dict[str, Any]) -> None:
-        for turn, utterance in enumerate(conversation["utterances"]):
-            emotion, scores = utterance["emotion"], utterance["scores"] or {}
-            start = [conversation["id"], turn, utterance["speaker"], utterance.get("text")]
-            table.writerow([*start, emotion, scores.get(emotion), *(scores.get(label) for label in labels)])
+    def write(conversation: Conversation, predictions: Sequence[Prediction]) -> None:
+        for utterance, said in zip(conversation.utterances, predictions, strict=True):
+            scores = said.scores or {}
+            start = [conversation.id, said.turn, said.speaker, utterance.given.get("text")]
+            table.writerow([*start, said.emotion, said.probability, *(scores.get(label) for label in labels)])
 
-    return append
+    return write
 
 
-_FORMATS = {".csv": _append_rows, ".jsonl": _append_lines}
+_FORMATS = {".csv": _rows, ".jsonl": _lines}

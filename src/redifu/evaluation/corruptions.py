@@ -6,7 +6,7 @@ not from the model: two models meet the same noise and the same holes. Labels an
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from redifu.data.sound_noise import babble_noise, pink_noise, record_in_noise, white_noise
+from redifu.conversation import Conversation, Utterance
 from redifu.data.stream_dropout import hide_streams
+from redifu.media.noise import babble_noise, pink_noise, record_in_noise, white_noise
 from redifu.model.configuration_redifu import MODALITIES
-from redifu.model.input_checks import has_content
 
 SIDE_STREAMS = ("audio", "visual")
 # One burst starts in so many utterances, on average.
 UTTERANCES_OF_A_BURST = 16
 CLEAN, SUBSETS = "clean", "subsets"
 
-Conversations = Sequence[Mapping[str, Any]]
+Conversations = Sequence[Conversation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ def corrupt(
         condition: clean, subsets, or a key of `CORRUPTIONS`.
         draw: its number.
         grid_seed: of the grid.
-        keys: of utterances that hold the text, audio and visual stream.
+        keys: fields of utterances that hold the text, audio and visual stream.
     """
     if condition.name == CLEAN:
         return conversations
@@ -140,7 +140,7 @@ def keep_subset(conversations: Conversations, subset: str, *, keys: Mapping[str,
     """Hide all streams but those whose initials are in `subset`, "ta" for text and audio."""
     hidden = [key for name, key in keys.items() if name[0] not in subset]
     return [
-        {**each, "utterances": [{**one, **dict.fromkeys(hidden)} for one in each["utterances"]]}
+        replace(each, utterances=[one.with_fields(**dict.fromkeys(hidden)) for one in each.utterances])
         for each in conversations
     ]
 
@@ -173,14 +173,14 @@ def hide_bursts(
     nothing = dict.fromkeys(keys[name] for name in SIDE_STREAMS)
     corrupted = []
     for each in conversations:
-        utterances = each["utterances"]
+        utterances = each.utterances
         starts = generator.random(len(utterances)) < 1 / UTTERANCES_OF_A_BURST
         lost = np.convolve(starts, np.ones(int(length)))[: len(utterances)] > 0
         hidden = [
-            {**one, **nothing} if gone and has_content(one, keys["text"]) else one
+            one.with_fields(**nothing) if gone and getattr(one, keys["text"]) is not None else one
             for one, gone in zip(utterances, lost, strict=True)
         ]
-        corrupted.append({**each, "utterances": hidden})
+        corrupted.append(replace(each, utterances=hidden))
     return corrupted
 
 
@@ -196,15 +196,15 @@ def add_feature_noise(
     utterances = _utterances(conversations)
     for name in streams:
         key = keys[name]
-        places = [place for place, one in enumerate(utterances) if has_content(one, key)]
+        places = [place for place, one in enumerate(utterances) if getattr(one, key) is not None]
         if not places:
             continue
-        values = np.array([utterances[place][key] for place in places], dtype=np.float32)
+        values = np.array([getattr(utterances[place], key) for place in places], dtype=np.float32)
         generator = np.random.default_rng((*seed, MODALITIES.index(name)))
         deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
         noise = generator.standard_normal(values.shape, dtype=np.float32)
         for place, row in zip(places, values + scale * deviation * noise, strict=True):
-            utterances[place] = {**utterances[place], key: row}
+            utterances[place] = utterances[place].with_fields(**{key: row})
     return _with_utterances(conversations, utterances)
 
 
@@ -219,11 +219,13 @@ def permute_features(
     order = np.random.default_rng(seed).permutation(len(utterances)).tolist()
     changed = list(utterances)
     for name in SIDE_STREAMS:
-        moved = (keys[name], f"{name}_quality")
-        places = [place for place, one in enumerate(utterances) if has_content(one, keys[name])]
-        sources = [place for place in order if has_content(utterances[place], keys[name])]
+        key = keys[name]
+        places = [place for place, one in enumerate(utterances) if getattr(one, key) is not None]
+        sources = [place for place in order if getattr(utterances[place], key) is not None]
         for place, source in zip(places, sources, strict=True):
-            changed[place] = {**changed[place], **{key: utterances[source].get(key) for key in moved}}
+            quality = {**changed[place].quality, name: utterances[source].quality.get(name, {})}
+            moved = {key: getattr(utterances[source], key)}
+            changed[place] = changed[place].with_fields(quality=quality, **moved)
     return _with_utterances(conversations, changed)
 
 
@@ -246,13 +248,14 @@ def disturb_sounds(
         make: `white_noise`, `pink_noise` or `babble_noise`.
     """
     utterances = _utterances(conversations)
-    places = [place for place, one in enumerate(utterances) if isinstance(one.get("audio"), Mapping)]
-    sounds = [utterances[place]["audio"]["array"] for place in places]
+    places = [place for place, one in enumerate(utterances) if isinstance(one.audio, Mapping)]
+    sounds = [utterances[place].audio["array"] for place in places]
     for number, (place, sound) in enumerate(zip(places, sounds, strict=True)):
         generator = np.random.default_rng((*seed, place))
         noise = make(sounds, number, length=len(sound), generator=generator)
         heard = record_in_noise(sound, noise, level=level)
-        utterances[place] = {**utterances[place], "audio": {**utterances[place]["audio"], "array": heard}}
+        audio = {**utterances[place].audio, "array": heard}
+        utterances[place] = replace(utterances[place], audio=audio)
     return _with_utterances(conversations, utterances)
 
 
@@ -330,11 +333,11 @@ def _is_integer(value: Any, *, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _utterances(conversations: Conversations) -> list[Mapping[str, Any]]:
-    return [one for each in conversations for one in each["utterances"]]
+def _utterances(conversations: Conversations) -> list[Utterance]:
+    return [one for each in conversations for one in each.utterances]
 
 
-def _with_utterances(conversations: Conversations, utterances: Sequence[Mapping[str, Any]]) -> Conversations:
+def _with_utterances(conversations: Conversations, utterances: Sequence[Utterance]) -> Conversations:
     """Put utterances back into their conversations."""
     following = iter(utterances)
-    return [{**each, "utterances": [next(following) for _ in each["utterances"]]} for each in conversations]
+    return [replace(each, utterances=[next(following) for _ in each.utterances]) for each in conversations]

@@ -4,8 +4,8 @@ A result is rows of condition, severity, metric and value. Metrics are weighted_
 f1_LABEL (0 to 100), nll, ece (0 to 1), gain_over_text (points of weighted F1 above text only on clean data),
 harm (utterances in 100 that text only has right and the model wrong) and, where the model estimates it,
 reliability_audio and reliability_visual (0 to 1, mean over the utterances that have the stream). Beside the
-conditions of the grid, "weights" holds learned modality weights (weight_STREAM) and "calibration", by number
-of the bin, the clean data's share (0 to 1), confidence and accuracy (0 to 1).
+conditions of the grid, "calibration" holds, by number of the bin, the clean data's share (0 to 1), confidence
+and accuracy (0 to 1).
 """
 
 import logging
@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike
 
+from redifu.conversation import Conversation
 from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
 from redifu.evaluation.metrics import (
     calibration_bins,
@@ -28,7 +29,7 @@ from redifu.evaluation.metrics import (
     overall_scores,
 )
 from redifu.evaluation.scoring import reference_ids
-from redifu.inference.feature_cache import PreparedStreams
+from redifu.inference.feature_cache import FeatureCache
 from redifu.inference.predictions import predict_conversations
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.losses import IGNORED_LABEL
@@ -66,14 +67,12 @@ class RobustnessPredictions:
         references: (utterances,) true label ids.
         dialogues: (utterances,) the number of the dialogue of each.
         conditions: the clean one first.
-        weights: learned modality weights by stream.
     """
 
     labels: Sequence[str]
     references: np.ndarray
     dialogues: np.ndarray
     conditions: Sequence[ConditionPredictions]
-    weights: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, condition: str, severity: str) -> np.ndarray | None:
         """Return (draws, utterances, labels) of a condition, None where it was not predicted."""
@@ -98,7 +97,7 @@ class RobustnessResult:
 def evaluate_robustness(
     model: Any,
     processor: Any,
-    conversations: Iterable[dict],
+    conversations: Iterable[Conversation],
     grid: Grid,
     *,
     text_only: ArrayLike | None = None,
@@ -122,11 +121,11 @@ def evaluate_robustness(
 
 
 def predict_robustness(
-    model: Any, processor: Any, conversations: Iterable[dict], grid: Grid
+    model: Any, processor: Any, conversations: Iterable[Conversation], grid: Grid
 ) -> RobustnessPredictions:
     """Predict under every condition; arguments are as of `evaluate_robustness`."""
     given = list(conversations)
-    streams = PreparedStreams(model, processor)
+    streams = FeatureCache(model, processor)
     prepared = [streams.read(each) for each in given]
     ids = [reference_ids(each, model.config.labels) for each in prepared]
     labelled = [np.flatnonzero(each != IGNORED_LABEL) for each in ids]
@@ -151,7 +150,6 @@ def predict_robustness(
         references=np.concatenate([each[rows] for each, rows in zip(ids, labelled, strict=True)]),
         dialogues=np.repeat(np.arange(len(labelled)), [len(rows) for rows in labelled]),
         conditions=conditions,
-        weights=_learned_weights(model),
     )
 
 
@@ -175,7 +173,6 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
         means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
         means |= {f"reliability_{name}": value for name, value in each.reliability.items()}
         rows += [_row(each.condition, each.severity, name, value) for name, value in means.items()]
-    rows += [_row("weights", "0", f"weight_{name}", value) for name, value in predictions.weights.items()]
     bins = calibration_bins(predictions.conditions[0].probabilities[0], predictions.references)
     for name, values in bins.items():
         rows += [
@@ -237,70 +234,58 @@ def _points(grid: Grid, streams: Sequence[str]) -> Iterator[Condition]:
 
 
 def _with_sounds(
-    streams: PreparedStreams, given: Sequence[dict], prepared: Sequence[dict]
-) -> list[dict[str, Any]] | None:
+    streams: FeatureCache, given: Sequence[Conversation], prepared: Sequence[Conversation]
+) -> list[Conversation] | None:
     """Return the conversations with waveforms, None where the model reads none or there is none."""
     if streams.extractor.audio_backend is not None:
         heard = [streams.with_sounds(*pair) for pair in zip(given, prepared, strict=True)]
-        if any("audio" in one for each in heard for one in each["utterances"]):
+        if any(one.audio is not None for each in heard for one in each.utterances):
             return heard
     logger.warning("noise on waveforms is left out: the model reads none, or there are none")
     return None
 
 
-def _learned_weights(model: Any) -> dict[str, float]:
-    if not model.config.learned_modality_weights:
-        return {}
-    weights = model.classifier.log_weights.detach().exp().tolist()
-    return dict(zip(model.config.modalities, weights, strict=True))
-
-
 class _Predictor:
-    """Predicts the draws of one condition, and listens to how reliable the model takes its streams to be."""
+    """Predicts the draws of one condition, and averages how reliable the model takes its streams to be."""
 
-    def __init__(self, streams: PreparedStreams, labelled: Sequence[np.ndarray]):
+    def __init__(self, streams: FeatureCache, labelled: Sequence[np.ndarray]):
         self.streams = streams
         self.labelled = labelled
         self.draws: list[np.ndarray] = []
-        # By stream of MODALITIES: the sum, and the number of utterances that have it.
-        self.reliability = np.zeros((2, len(MODALITIES)))
+        # By stream: the sum, and the number of utterances that have it.
+        self.reliability = {name: [0.0, 0] for name in MODALITIES if name != "text"}
 
-    def add(self, conversations: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, conversations: Sequence[Conversation]) -> None:
         """Predict one draw."""
-        model = self.streams.model
-        listener = model.register_forward_hook(self._listen, with_kwargs=True)
-        try:
-            predicted = predict_conversations(
-                model,
-                self.streams,
-                map(dict, conversations),
-                batch_utterances=BATCH_UTTERANCES,
-                lookahead_utterances=sum(len(each["utterances"]) for each in conversations),
-            )
-            rows = [values[places] for (_, values), places in zip(predicted, self.labelled, strict=True)]
-        finally:
-            listener.remove()
-        drawn = np.concatenate(rows)
+        predicted = predict_conversations(
+            self.streams.model,
+            self.streams,
+            conversations,
+            batch_utterances=BATCH_UTTERANCES,
+            lookahead_utterances=sum(len(each.utterances) for each in conversations),
+        )
+        rows = []
+        for (_, predictions), places in zip(predicted, self.labelled, strict=True):
+            rows += [predictions[place].probabilities for place in places]
+            for prediction in predictions:
+                self._count(prediction.reliability or {})
+        drawn = np.stack(rows)
         # Every condition and every model is scored on the same utterances.
         self.draws.append(np.where(np.isnan(drawn), np.float32(1 / drawn.shape[1]), drawn))
 
     def result(self, point: Condition) -> ConditionPredictions:
         """Return all draws."""
-        total, number = self.reliability
-        known = {name: index for index, name in enumerate(MODALITIES) if name != "text" and number[index]}
         return ConditionPredictions(
             condition=point.name,
             severity=point.severity,
             probabilities=np.stack(self.draws),
-            reliability={name: float(total[index] / number[index]) for name, index in known.items()},
+            reliability={
+                name: total / number for name, (total, number) in self.reliability.items() if number
+            },
         )
 
-    def _listen(self, model: Any, arguments: Any, inputs: Mapping[str, Any], output: Any) -> None:
-        if (reliability := output.reliability) is not None:
-            present = inputs["modality_mask"].bool()
-            self.reliability += np.stack(
-                [
-                    (reliability * present).sum((0, 1)).double().cpu().numpy(),
-                    present.sum((0, 1)).cpu().numpy(),
-                ]
-            )
+    def _count(self, reliability: Mapping[str, float]) -> None:
+        for name, sums in self.reliability.items():
+            if name in reliability:
+                sums[0] += reliability[name]
+                sums[1] += 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from redifu.conversation import Conversation
 from redifu.evaluation.calibration import fit_temperature
 from redifu.evaluation.metrics import EmotionRecognitionMetric
 from redifu.inference.predictions import predict_conversations
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_conversations(
-    model: Any, processor: Any, conversations: Iterable[dict], *, batch_utterances: int = 256
+    model: Any, processor: Any, conversations: Iterable[Conversation], *, batch_utterances: int = 256
 ) -> dict[str, Any]:
     """Score a model on labelled conversations.
 
@@ -42,7 +43,7 @@ def evaluate_conversations(
     return metric.compute()
 
 
-def calibrate(model: Any, processor: Any, conversations: Iterable[dict]) -> None:
+def calibrate(model: Any, processor: Any, conversations: Iterable[Conversation]) -> None:
     """Set the temperature of a model by labelled conversations that it was not trained on.
 
     Raises:
@@ -55,7 +56,7 @@ def calibrate(model: Any, processor: Any, conversations: Iterable[dict]) -> None
 
 
 def labelled_predictions(
-    model: Any, processor: Any, conversations: Iterable[dict], *, batch_utterances: int = 256
+    model: Any, processor: Any, conversations: Iterable[Conversation], *, batch_utterances: int = 256
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
     """Predict labelled conversations, one after another; arguments and errors as of `evaluate_conversations`.
 
@@ -66,8 +67,9 @@ def labelled_predictions(
     scored = unusable = 0
     predictions = predict_conversations(model, processor, conversations, batch_utterances=batch_utterances)
     # Conversations are told apart by their place and not by their id, which two files may share.
-    for place, (conversation, probabilities) in enumerate(predictions):
+    for place, (conversation, predicted) in enumerate(predictions):
         references = reference_ids(conversation, model.config.labels)
+        probabilities = np.stack([each.probabilities for each in predicted])
         labelled = references != IGNORED_LABEL
         rows = np.flatnonzero(labelled & ~np.isnan(probabilities).any(1))
         unusable += int(labelled.sum()) - len(rows)
@@ -80,7 +82,7 @@ def labelled_predictions(
         raise ValueError("expected an utterance with a label and a stream the model can use, got none")
 
 
-def reference_ids(conversation: dict, labels: list[str]) -> np.ndarray:
+def reference_ids(conversation: Conversation, labels: list[str]) -> np.ndarray:
     """Number the labels of a conversation.
 
     Args:
@@ -94,11 +96,9 @@ def reference_ids(conversation: dict, labels: list[str]) -> np.ndarray:
         ValueError: a label is unknown; names the dialogue and the utterance.
     """
     ids = {None: IGNORED_LABEL} | {label: index for index, label in enumerate(labels)}
-    names = [utterance.get("label") for utterance in conversation["utterances"]]
+    names = [utterance.label for utterance in conversation.utterances]
     for turn, name in enumerate(names):
         if name not in ids:
-            raise ValueError(
-                f"dialogue {conversation.get('id')}, utterance {turn}: unknown label: "
-                f"expected one of {', '.join(labels)}, got {name}"
-            )
+            where = conversation.where(turn)
+            raise ValueError(f"{where}: unknown label: expected one of {', '.join(labels)}, got {name}")
     return np.array([ids[name] for name in names])

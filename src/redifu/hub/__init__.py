@@ -1,1 +1,1 @@
-"""Models for others: the Hugging Face Hub, with card, remote code and upload, and exports to ONNX."""
+"""Sharing models: the Hugging Face Hub with cards and remote code, and ONNX export."""

@@ -1,4 +1,4 @@
-"""The card of a model: what its user says of it, and what its folder shows."""
+"""The card of a model, from what its user writes about it and what its folder shows."""
 
 import dataclasses
 import json
@@ -29,11 +29,11 @@ class GivenCardData:
     """What only the user knows, from `card.yaml` in the model's folder.
 
     Attributes:
-        language: codes of the languages, "en" for instance.
-        license: identifier of the licence of the weights, by the Hub's list.
-        datasets: Hub ids of the data; the scores are given for the first.
-        tags: tags beside those that every card has.
-        description: a paragraph of what the model is, in Markdown.
+        language: language codes, for instance "en".
+        license: the Hub's identifier of the licence of the weights.
+        datasets: Hub ids of the data; the scores are reported for the first.
+        tags: tags besides those that every card has.
+        description: a paragraph about the model, in Markdown.
     """
 
     language: list[str] = field(default_factory=list)
@@ -44,10 +44,10 @@ class GivenCardData:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "GivenCardData":
-        """Read `card.yaml`; without it, nothing is given.
+        """Read `card.yaml`; a folder without one gives empty data.
 
         Raises:
-            ValueError: naming the file, for an unknown key or a value of another kind.
+            ValueError: naming the file, for an unknown key or a value of the wrong type.
         """
         path = folder / GIVEN
         if not path.exists():
@@ -62,7 +62,7 @@ class GivenCardData:
         for name, value in values.items():
             several = name in ("language", "datasets", "tags")
             if not (_is_texts(value) if several else isinstance(value, str)):
-                expected = "a list of texts" if several else "a text"
+                expected = "a list of strings" if several else "a string"
                 raise ValueError(f"{path}: {name} must be {expected}, got {value!r:.80}")
         return cls(**values)
 
@@ -74,19 +74,21 @@ class FoundCardData:
     Attributes:
         modalities: the streams the model reads.
         labels: names of the labels.
-        num_parameters: weights of the model, those of a text backbone included.
+        num_parameters: number of weights, including those of a text backbone.
         utterance: Python source of the items of an utterance that the model can read.
+        reads_text: whether texts are among these, and not only their features.
         causal: whether no utterance sees a later one.
-        temperature: of its probabilities; 1 if they were not calibrated.
-        base_model: Hub id of the text backbone, by the recipe.
-        has_recipe: whether there is a recipe of the training.
-        results: metrics by split, "dev" and "test", as `redifu train` wrote them.
+        temperature: that of its probabilities; 1 if they were not calibrated.
+        base_model: Hub id of the text backbone that the recipe names.
+        has_recipe: whether the folder holds the training recipe.
+        results: metrics by split, "dev" and "test", as `redifu train` writes them.
     """
 
     modalities: tuple[str, ...]
     labels: tuple[str, ...]
     num_parameters: int
     utterance: str
+    reads_text: bool = False
     causal: bool = False
     temperature: float = 1.0
     base_model: str | None = None
@@ -112,6 +114,7 @@ class FoundCardData:
             labels=tuple(model.config.labels),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             utterance=", ".join(text + features),
+            reads_text=bool(text),
             causal=model.config.causal,
             temperature=model.config.temperature,
             base_model=backbone if is_hub_id(backbone) and not Path(backbone).exists() else None,
@@ -121,13 +124,14 @@ class FoundCardData:
 
 
 def render_card(repo_id: str, given: GivenCardData, found: FoundCardData) -> str:
-    """Render the card of a model that will be `repo_id` on the Hub."""
+    """Return the card of a model whose repository on the Hub is `repo_id`, as Markdown."""
     name = repo_id.split("/")[-1]
     header = ModelCardData(
         language=given.language or None,
         license=given.license,
         library_name="transformers",
-        pipeline_tag=_TASKS[found.modalities[0]],
+        # The Hub shows how to build this pipeline: it must be one that takes the model.
+        pipeline_tag=_TASKS["text"] if found.reads_text else None,
         base_model=found.base_model,
         datasets=given.datasets or None,
         tags=["redifu", "emotion-recognition", "conversation", *given.tags],
@@ -165,7 +169,7 @@ def _eval_results(given: GivenCardData, found: FoundCardData) -> list[EvalResult
 
 
 def _score_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Rows of the table of scores: the name, then a cell for each split, with an interval if there is one."""
+    """Return the rows of the table of scores: a name, then a cell per split, with an interval if known."""
     rows = []
     for metric, said in {**_SCORES, **_ERRORS}.items():
         digits = 2 if metric in _SCORES else 3

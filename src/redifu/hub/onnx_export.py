@@ -1,4 +1,4 @@
-"""Models as ONNX: dynamic in dialogues, utterances, texts and tokens, in float32 or with int8 weights."""
+"""Export of models to ONNX, in float32 or with int8 weights, for batches of any size."""
 
 import copy
 import json
@@ -16,33 +16,33 @@ from torch import Tensor, nn
 from redifu.inference.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import embed_texts
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
-# Of (dialogues, utterances, tokens): what an export is compared with the model at.
+# (dialogues, utterances, tokens) of the batches on which an export is compared with the model.
 CHECKED_SHAPES = ((1, 1, 3), (1, 12, 9), (2, 5, 14), (5, 33, 12), (1, 150, 6))
 TOLERANCE = 1e-4
-# None of them 1, which would be taken for a constant, and no two alike.
+# No size is 1, which the tracer would take for a constant, and no two are equal.
 _TRACED_SHAPE = (3, 4, 7)
 _TEXTS = ("input_ids", "attention_mask")
 
 
 class _Exported(nn.Module):
-    """A model as a graph: tensors in, tensors out, and no loop or branch that depends on their values."""
+    """A model without loops or branches that depend on the values of its inputs."""
 
     def __init__(self, model: ReDiFuForEmotionRecognition):
         super().__init__()
         self.model = model
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return logits and, of texts, their embeddings; the inputs are those of the model."""
+        """Return the logits and, if there are texts, their embeddings; the inputs are those of the model."""
         if "input_ids" not in inputs:
             return (self.model(**inputs).logits,)
-        # All at once: how the model itself groups texts depends on their lengths.
+        # All texts at once: the groups in which the model itself embeds them depend on their lengths.
         rest = {name: value for name, value in inputs.items() if name not in _TEXTS}
         input_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         embeddings = embed_texts(self.model.redifu.text_backbone, input_ids, mask)
         written = inputs["utterance_mask"] & inputs["modality_mask"][..., MODALITIES.index("text")]
-        # The how-manieth text an utterance is; where it has none, any will do: the model masks it.
+        # The index of each utterance's text; an utterance without text gets any, which the model masks.
         rows = (written.flatten().long().cumsum(0) - 1).clamp_min(0)
         grid = embeddings.index_select(0, rows).unflatten(0, written.shape)
         return self.model(text_features=grid, **rest).logits, embeddings
@@ -51,35 +51,34 @@ class _Exported(nn.Module):
 def export_onnx(
     model: ReDiFuForEmotionRecognition, output: str | Path, *, features: bool = False, int8: bool = False
 ) -> float:
-    """Write a model as one ONNX file, and compare the two at `CHECKED_SHAPES`.
+    """Write a model as one ONNX file and compare the two on batches of `CHECKED_SHAPES`.
 
     Its inputs are the model's: utterance_mask and modality_mask bool, speaker_ids int64, NAME_features
-    float32, input_ids and attention_mask int64, none left out. A stream that a batch lacks is zeros that the
-    modality mask hides. Its outputs are logits and, of texts, text_embeddings (texts, text size).
+    float32, input_ids and attention_mask int64, all of them required. A stream that a batch lacks is given as
+    zeros that the modality mask hides. Its outputs are calibrated logits and, with texts, text_embeddings
+    (texts, text size).
 
     Args:
-        model: left as it is.
-        output: the .onnx file, written when all went well.
-        features: whether text_features take the place of texts, and the text backbone is left out.
-        int8: whether products have int8 weights, and activations rounded to 8 bits as they come. What is
-            computed of an utterance then depends a little on what stands in the batch beside it.
+        model: stays unchanged.
+        output: the .onnx file, written only if everything succeeds.
+        features: whether the export takes text_features in place of texts, without the text backbone.
+        int8: whether matrix products use int8 weights and activations quantised on the fly. The result for an
+            utterance then depends slightly on the rest of its batch.
 
     Returns:
-        The largest difference of a logit from the model's.
+        The largest absolute difference between a logit of the export and of the model.
 
     Raises:
-        ValueError: `output` has another ending, or lies in no folder.
-        ImportError: what the extra `onnx` installs is missing.
-        ArithmeticError: in float32, a logit differs by more than `TOLERANCE`.
+        ValueError: `output` does not end in .onnx, or its folder does not exist.
+        ImportError: the extra `onnx` is not installed.
+        ArithmeticError: a float32 export differs from the model by more than `TOLERANCE`.
     """
     output = Path(output)
     if output.suffix != ".onnx" or not output.parent.is_dir():
-        raise ValueError(f"expected a .onnx file in a folder that exists, got {output}")
+        raise ValueError(f"expected a .onnx file in an existing folder, got {output}")
     onnx = optional_package("onnx", extra="onnx")
     traced = copy.deepcopy(model).float().eval()
-    # Edges would be as many as a batch happens to have; dense ids say the same.
-    traced.config.graph_implementation = "auto"
-    traced.config.name_or_path = ""  # a place on this machine is no part of an export
+    traced.config.name_or_path = ""  # a folder of this machine does not belong in an export
     with TemporaryDirectory(dir=output.parent) as folder:
         file = Path(folder, output.name)
         onnx.save(_translate(traced, features=features), file)
@@ -93,7 +92,7 @@ def export_onnx(
 
 
 def largest_difference(model: ReDiFuForEmotionRecognition, file: Path, *, features: bool) -> float:
-    """Return by how much a logit of the file differs, at most, from the model's at `CHECKED_SHAPES`."""
+    """Return the largest difference between a logit of the file and of the model on `CHECKED_SHAPES`."""
     exported = OnnxModel(file)
     differences = []
     for seed, shape in enumerate(CHECKED_SHAPES):
@@ -108,13 +107,13 @@ def largest_difference(model: ReDiFuForEmotionRecognition, file: Path, *, featur
 def sample_inputs(
     config: ReDiFuConfig, shape: tuple[int, int, int], *, features: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Make a batch at random: dialogues of different lengths, streams that are missing, several speakers.
+    """Make a random batch: dialogues of different lengths, missing streams, several speakers.
 
     Args:
-        config: of the model that can read it.
-        shape: dialogues, utterances of the longest, tokens of the longest text.
-        features: whether text_features take the place of texts.
-        seed: another one, another batch.
+        config: that of the model which will read the batch.
+        shape: number of dialogues, utterances of the longest one, tokens of the longest text.
+        features: whether it holds text_features in place of texts.
+        seed: fixes the batch.
     """
     random = torch.Generator().manual_seed(seed)
     batch, utterances, tokens = shape
@@ -132,8 +131,6 @@ def sample_inputs(
         if name != "text" or not as_texts:
             size = getattr(config, f"{name}_size")
             inputs[f"{name}_features"] = torch.randn(batch, utterances, size, generator=random)
-    if config.quality_size is not None:
-        inputs["quality_features"] = torch.randn(batch, utterances, 2, config.quality_size, generator=random)
     if as_texts:
         written = int(modality_mask[..., MODALITIES.index("text")].sum())
         inputs |= _sample_texts(config, written, tokens, random)
@@ -149,13 +146,13 @@ def _sample_texts(
     mask = torch.arange(tokens) < widths
     input_ids = torch.randint(0, backbone.vocab_size, (texts, tokens), generator=random)
     padding = backbone.pad_token_id or 0
-    # Some backbones count positions by what is not the padding token.
+    # Some backbones count positions by the tokens other than padding.
     input_ids = input_ids.where(input_ids != padding, backbone.vocab_size - 1)
     return {"input_ids": input_ids.where(mask, padding), "attention_mask": mask.long()}
 
 
 def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
-    """Trace a model and return the ONNX graph, which says of itself only the configuration."""
+    """Trace a model and return its ONNX graph, whose only metadata is the configuration."""
     optional_package("onnxscript", extra="onnx")
     onnx = optional_package("onnx", extra="onnx")
     inputs = sample_inputs(model.config, _TRACED_SHAPE, features=features)
@@ -176,9 +173,12 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
         )
     graph = program.model_proto
     for node in graph.graph.node:
-        # Where each node comes from, with the places of source files on this machine.
+        # The metadata of a node names source files of this machine.
         node.ClearField("metadata_props")
-    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(model.config.to_dict())})
+    # The graph divides by the temperature itself, and exports of earlier versions do not: what is left to
+    # divide by is what the configuration of an export says.
+    configuration = model.config.to_dict() | {"temperature": 1.0}
+    onnx.helper.set_model_props(graph, {CONFIG: json.dumps(configuration)})
     return graph
 
 
@@ -193,7 +193,7 @@ def _quantize(file: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to themselves what the exporters say of their own insides."""
+    """Silence the log messages and warnings of the exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -14,30 +14,32 @@ from redifu.inference.onnx_runtime import FILE
 from redifu.model.remote_code import remote_code
 
 CARD = "README.md"
-# The rest of a folder stays: the logs and the optimiser of a run, code, and what is pickled.
+# Everything else stays here: the logs and optimiser state of a run, code, and pickled files.
 _PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors", FILE)
-# Bytes of an export: a single ONNX file holds no more.
+# Bytes: a single ONNX file cannot hold more.
 LARGEST_EXPORT = 2_000_000_000
+# HTTPError of httpx or httpx2, whichever huggingface_hub stands on.
+_NO_ANSWER: Any = HfHubHTTPError.__bases__[0]
 _PYTHON = re.compile(r"(?<=```python\n).*?(?=```)", re.DOTALL)
 
 
 def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes]:
-    """Collect what belongs into the repository of a model, without network.
+    """Collect the files of a model's repository, without network.
 
-    That is its weights, its export `model.onnx`, configuration, processor, metrics and recipe, the code of
-    `redifu.model`, and the card: the folder's own README.md, whose Python code then names the repository
-    where it named the folder, or one made of what the folder shows and `card.yaml` says.
+    These are its weights, its export `model.onnx`, configuration, processor, metrics and recipe, the code of
+    `redifu.model`, and the card. The card is the folder's README.md, with the repository in place of the
+    folder in its Python code; without a README.md, it is made from the folder and `card.yaml`.
 
     Args:
         folder: the folder of a trained model.
         repo_id: ORG/NAME on the Hub.
 
     Returns:
-        Files on disk and content made here, by their path in the repository, in alphabetical order.
+        Paths of files and generated content by their path in the repository, in alphabetical order.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder holds no model that loads, `repo_id` has another form, or the export is larger
+        FileNotFoundError: the folder does not exist.
+        ValueError: the folder holds no model that loads, `repo_id` is not ORG/NAME, or the export is larger
             than `LARGEST_EXPORT`.
     """
     folder = Path(folder)
@@ -70,51 +72,55 @@ def size_of(content: Path | bytes) -> int:
 
 
 def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = False) -> str:
-    """Upload files in one commit: an upload that breaks off leaves the repository as it was.
+    """Upload files in one commit; a failed upload leaves the repository unchanged.
 
     Args:
-        files: by path in the repository, as of `files_to_publish`.
-        repo_id: ORG/NAME; made where it does not exist.
+        files: by path in the repository, see `files_to_publish`.
+        repo_id: ORG/NAME; created if it does not exist.
         private: whether only its owners may see it.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        ValueError: the Hub refuses, the token for instance, or the repository is public where `private` is
-            asked for.
+        ValueError: the Hub cannot be reached or rejects the upload, or `private` is asked for and the
+            repository is public.
     """
     api = HfApi()
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
     try:
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise ValueError(f"{repo_id} exists and is public: expected a private repository")
+            raise ValueError(f"{repo_id} already exists and is public, expected a private repository")
         message = "Upload model, processor, code and card"
         return api.create_commit(repo_id, operations, commit_message=message).commit_url
     except OfflineModeIsEnabled as error:
         raise ValueError(f"{repo_id}: {error}") from error
     except HfHubHTTPError as error:
         raise ValueError(f"{repo_id}: {_refusal(error)}") from error
+    except _NO_ANSWER as error:
+        raise ValueError(
+            f"{repo_id}: cannot reach the Hub: {error}; check the network and HF_ENDPOINT"
+        ) from error
 
 
 def _refusal(error: HfHubHTTPError) -> str:
     status = error.response.status_code
     said = error.server_message or f"status {status}"
     if status in (401, 403):
-        return f"the Hub refuses the token ({said}): log in with `hf auth login`, or set HF_TOKEN"
-    return f"the Hub refuses the upload: {said}"
+        return f"the Hub rejected the token ({said}): log in with `hf auth login`, or set HF_TOKEN"
+    return f"the Hub rejected the upload: {said}"
 
 
 def _naming_repository(card: str, repo_id: str, *, folder: Path) -> str:
-    """Put the repository in the place of each path, in the Python code of a card, that ends as the folder."""
-    # With a slash: a folder may have the name of a key or of a label.
+    """Replace, in the Python code of a card, each path that ends with the folder's name by the repository."""
+    # The path must hold a slash: a folder may be named like a key or a label.
     path = re.compile(rf"""(["'])[^"'\n]*/{re.escape(folder.resolve().name)}/?\1""")
     return _PYTHON.sub(lambda code: path.sub(f'"{repo_id}"', code[0]), card)
 
 
 def _without_places(recipe: str) -> str:
-    """Shorten absolute paths to their last part: where files lay on this machine is nobody's business."""
+    """Shorten absolute paths to their last part, which keeps folders of this machine private."""
     return yaml.safe_dump(_shortened(yaml.safe_load(recipe)), sort_keys=False, allow_unicode=True)
 
 

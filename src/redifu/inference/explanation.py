@@ -1,19 +1,25 @@
 """What an emotion was recognised from: the share of each stream, and the utterances that were attended."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from redifu.data.schema import LARGEST_FEATURE
-from redifu.inference.emotion_probabilities import emotion_probabilities, probabilities_and_output
-from redifu.inference.predictions import answer_in_batches
+from redifu.conversation import Conversation, Prediction, Utterance, shortest
+from redifu.data.media_reading import read_media
+from redifu.inference.batches import answer_in_batches
+from redifu.inference.predictions import (
+    BATCH_UTTERANCES,
+    LOOKAHEAD_UTTERANCES,
+    answers_of,
+    predictions_of,
+    recognise,
+)
 from redifu.model import MODALITIES
-from redifu.model.input_checks import RAW_INPUTS, RAW_MASKS
-from redifu.model.media_quality import QUALITY
+from redifu.model.model_inputs import RAW_INPUTS, RAW_MASKS
 
 # Earlier utterances that an explanation names.
 MOST_ATTENDED = 3
@@ -26,15 +32,15 @@ UNLIKE = {
 def explain_conversations(
     model: Any,
     processor: Any,
-    conversations: Iterable[dict],
+    conversations: Iterable[Conversation],
     *,
-    batch_utterances: int = 256,
-    lookahead_utterances: int = 1024,
-) -> Iterator[tuple[dict, np.ndarray]]:
+    batch_utterances: int = BATCH_UTTERANCES,
+    lookahead_utterances: int = LOOKAHEAD_UTTERANCES,
+) -> Iterator[tuple[Conversation, list[Prediction]]]:
     """Predict as `predict_conversations`, with an explanation of every utterance.
 
-    The model runs once more for each of its streams, which is then hidden in the whole conversation. An
-    utterance gets "explanation", None where the model can use none of its streams, else
+    The model runs once more for each of its streams, which is then hidden in the whole conversation. A
+    prediction gets an `explanation`, None where the model can use none of the utterance's streams, else
 
     - contributions: by stream that the utterance has, the probability of the emotion recognised from all
       streams, less its probability without this one, from -1 to 1; None where nothing is left without it;
@@ -48,7 +54,7 @@ def explain_conversations(
       attends nothing, that of the first stream's relation subgraphs. What a backbone read of earlier turns
       is not in it. None where the model gives no weights:
       of an attention with a window, of subgraphs as edges, and where there is nothing of the kind;
-    - quality: measures of `media_quality.QUALITY` by stream, as far as they are known;
+    - quality: measures of `media.quality.QUALITY` by stream, as far as they are known;
     - missing: by stream that has a medium and cannot be used, or does not fit the speaker, the reason.
 
     Attention tells what a model looked at and not why it decided so, and contributions need not add up:
@@ -57,82 +63,67 @@ def explain_conversations(
     Args:
         model: a ReDiFuForEmotionRecognition.
         processor: its ReDiFuProcessor.
-        conversations: as of `predict_conversations`.
-        batch_utterances: as of `predict_conversations`.
-        lookahead_utterances: as of `predict_conversations`.
+        conversations: see `predict_conversations`.
+        batch_utterances: see `predict_conversations`.
+        lookahead_utterances: see `predict_conversations`.
 
     Yields:
-        A copy of the conversation with "explanation" in each utterance, and its probabilities.
+        The conversations with their media read, each with the explained predictions of its utterances.
 
     Raises:
-        ValueError: as of `predict_conversations`, or the model is an export, which shows no attention.
+        ValueError: see `predict_conversations`; or the model is an export, which shows no attention.
         FloatingPointError: the model gave a logit that is not a number.
     """
     if not isinstance(model, torch.nn.Module):
         raise ValueError("an export to ONNX cannot be explained: use the model itself, --runtime torch")
     answers = answer_in_batches(
-        conversations,
-        lambda pieces: _explain(model, processor, pieces),
-        processor=processor,
+        map(partial(read_media, extractor=processor.feature_extractor), conversations),
+        partial(_explain, model, processor),
+        most_utterances=processor.max_utterances,
         batch_utterances=batch_utterances,
         lookahead_utterances=lookahead_utterances,
     )
-    for conversation, explained in answers:
-        utterances = [
-            {**utterance, "explanation": explanation and _with_turns(explanation, turn)}
-            for turn, (utterance, (_, explanation)) in enumerate(
-                zip(conversation["utterances"], explained, strict=True)
-            )
+    config: Any = model.config
+    for conversation, rows in answers:
+        placed = [
+            {**row, "explanation": _with_turns(row["explanation"], turn)} for turn, row in enumerate(rows)
         ]
-        yield {**conversation, "utterances": utterances}, np.stack([row for row, _ in explained])
+        yield conversation, predictions_of(conversation, placed, config.labels)
 
 
-def _explain(
-    model: Any, processor: Any, pieces: Sequence[dict]
-) -> list[list[tuple[np.ndarray, dict[str, Any] | None]]]:
+def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list[list[dict[str, Any]]]:
     """Predict and explain a batch; attended utterances are told by how far back they are."""
-    # Here and not by the processor: what is read once serves every pass, and quality is shown.
-    pieces = [processor.feature_extractor.read_media(piece) for piece in pieces]
-    inputs = processor(pieces, return_tensors="pt").to(model.device)
-    with _eager(model.config):
-        given, output = probabilities_and_output(
-            model, {**inputs, "output_attentions": True}, conversations=pieces
-        )
+    inputs = processor.batch([piece.to_inputs() for piece in pieces]).to(model.device)
+    names = [piece.id for piece in pieces]
+    given, output = recognise(model, {**inputs, "output_attentions": True}, names=names)
     hidden = {
-        stream: emotion_probabilities(model, _hide(inputs, stream), conversations=pieces).cpu().numpy()
+        stream: recognise(model, _hide(inputs, stream), names=names)[0].cpu().numpy()
         for stream in model.config.modalities
     }
     present = inputs["modality_mask"].bool()
-    kept = _kept(model, output, present)
+    read = (
+        {} if output is None else dict(zip(model.config.modalities, output.present.unbind(-1), strict=True))
+    )
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
     attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
-    explained: list[list[tuple[np.ndarray, dict[str, Any] | None]]] = []
+    answers = answers_of(given, output, inputs, model.config.modalities)
     for row, piece in enumerate(pieces):
-        explained.append(items := [])
-        for turn, utterance in enumerate(piece["utterances"]):
+        for turn, utterance in enumerate(piece.utterances):
             streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
             without = {name: hidden[name][row, turn] for name in streams}
-            media = _media(utterance)
-            media["missing"] |= {name: UNLIKE[name] for name in streams if not kept[name][row, turn]}
+            missing = dict(utterance.missing)
+            missing |= {name: UNLIKE[name] for name in streams if not read[name][row, turn]}
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
                 "reliability": None if trust is None else _reliability(trust[row, turn], streams),
                 "attended": None if attention is None else _most_attended(attention[row, turn, :turn]),
-                **media,
+                "quality": _quality(utterance),
+                "missing": missing,
             }
-            items.append((probabilities[row, turn], explanation if streams else None))
-    return explained
-
-
-@contextmanager
-def _eager(config: Any) -> Iterator[None]:
-    """Let the model's own attentions, but not those of its backbones, give their weights."""
-    before = config._attn_implementation
-    config._attn_implementation = {"": "eager"}
-    try:
-        yield
-    finally:
-        config._attn_implementation = {"": before}
+            answers[row][turn]["explanation"] = explanation if streams else None
+        for answer in answers[row][len(piece.utterances) :]:
+            answer["explanation"] = None
+    return answers
 
 
 def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
@@ -141,14 +132,6 @@ def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
     kept = {name: value for name, value in inputs.items() if name not in gone}
     others = torch.tensor([name != stream for name in MODALITIES], device=inputs["modality_mask"].device)
     return {**kept, "modality_mask": inputs["modality_mask"].bool() & others}
-
-
-def _kept(model: Any, output: Any, present: Tensor) -> dict[str, np.ndarray]:
-    """Return by stream, (batch, utterances), whether the model read what it was given."""
-    given = {name: present[..., MODALITIES.index(name)] for name in model.config.modalities}
-    if output is not None and output.consistency is not None:
-        given = model.redifu.consistency.kept(output.consistency, given)
-    return {name: here.cpu().numpy() for name, here in given.items()}
 
 
 def _attention_and_trust(
@@ -184,7 +167,7 @@ def _contributions(
     left = {name: row for name, row in without.items() if not np.isnan(row).any()}
     return {
         "contributions": {
-            name: _shortest(probabilities[emotion] - left[name][emotion]) if name in left else None
+            name: shortest(probabilities[emotion] - left[name][emotion]) if name in left else None
             for name in without
         },
         "emotion_without": {
@@ -194,41 +177,25 @@ def _contributions(
 
 
 def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
-    return {name: _shortest(trust[MODALITIES.index(name)]) for name in streams}
+    return {name: shortest(trust[MODALITIES.index(name)]) for name in streams}
 
 
 def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
     """How many turns back the heaviest of all earlier utterances are, and their weights."""
     heaviest = np.argsort(-weights, kind="stable")[:MOST_ATTENDED]
-    return [(len(weights) - int(turn), _shortest(weights[turn])) for turn in heaviest if weights[turn] > 0]
+    return [(len(weights) - int(turn), shortest(weights[turn])) for turn in heaviest if weights[turn] > 0]
 
 
-def _media(utterance: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured of an utterance's media, and why some cannot be used."""
-    limit = LARGEST_FEATURE
-    quality: dict[str, dict[str, float]] = {}
-    for stream, measures in QUALITY.items():
-        values = utterance.get(f"{stream}_quality")
-        # Anything else under the key is somebody's own.
-        if isinstance(values, Sequence | np.ndarray) and len(values) == len(measures):
-            measured: dict[str, Any] = dict(zip(measures, values, strict=True))
-            known = {
-                name: _shortest(np.float32(value))
-                for name, value in measured.items()
-                if isinstance(value, float | int | np.floating) and -limit <= value <= limit
-            }
-            quality |= {stream: known} if known else {}
-    reasons = utterance.get("missing") or {}
-    return {"quality": quality, "missing": {name: reason for name, reason in reasons.items() if reason}}
+def _quality(utterance: Utterance) -> dict[str, dict[str, float]]:
+    """Return what was measured of an utterance's media."""
+    return {
+        stream: {name: shortest(value) for name, value in measured.items()}
+        for stream, measured in utterance.quality.items()
+    }
 
 
-def _with_turns(explanation: dict[str, Any], turn: int) -> dict[str, Any]:
-    attended = explanation["attended"]
-    if attended is not None:
-        attended = [{"turn": turn - back, "weight": weight} for back, weight in attended]
+def _with_turns(explanation: dict[str, Any] | None, turn: int) -> dict[str, Any] | None:
+    if explanation is None or explanation["attended"] is None:
+        return explanation
+    attended = [{"turn": turn - back, "weight": weight} for back, weight in explanation["attended"]]
     return {**explanation, "attended": attended}
-
-
-def _shortest(value: np.floating) -> float:
-    """Return the float of the shortest decimals that give back the same float32."""
-    return float(str(value))

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from redifu.conversation import Conversation, Utterance
+from redifu.data.media_reading import read_media
 from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import MODALITIES
-from redifu.model.input_checks import RAW_INPUTS, RAW_MASKS
-from redifu.model.media_features import BACKBONE
+from redifu.model.feature_extraction_redifu import BACKBONE
+from redifu.model.model_inputs import RAW_MASKS
 
 TEXT = MODALITIES.index("text")
 
@@ -71,7 +74,7 @@ class EmbeddedTexts:
         return batch
 
 
-class PreparedStreams:
+class FeatureCache:
     """A model's own way to read conversations, in two steps: `read` them once, then predict with `self`.
 
     As a processor it takes what `read` returned, all or parts of it, and gives the model the same as its own
@@ -82,42 +85,35 @@ class PreparedStreams:
         """Prepare for a ReDiFuForEmotionRecognition, whose weights must not change, and its processor."""
         self.model = model
         self.extractor = processor.feature_extractor
+        self.max_utterances = processor.max_utterances
+        self.feature_extractor = self._of_features(processor.feature_extractor)
         self._processor = copy(processor)
-        self._processor.feature_extractor = self._of_features(processor.feature_extractor)
+        self._processor.feature_extractor = self.feature_extractor
         self._embedded_texts = EmbeddedTexts(model)
         reads_text = processor.tokenizer is not None
         self.keys = {
             name: "text" if name == "text" and reads_text else f"{name}_features" for name in MODALITIES
         }
 
-    def __call__(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> Any:
+    def batch(self, conversations: Sequence[Mapping[str, Any]]) -> Any:
         """Return the model's inputs, with text_features in place of input_ids."""
-        batch = self._processor(conversations, return_tensors=return_tensors)
+        batch = self._processor.batch(conversations)
         self.model.eval()
         return self._embedded_texts(batch.to(self.model.device))
 
-    def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:
-        """Cut a dialogue as the model's own processor does."""
-        return self._processor.split_long(conversation)
+    def read(self, conversation: Conversation) -> Conversation:
+        """Read the media of a conversation, and embed those that backbones read.
 
-    def read(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the media of a conversation.
-
-        Args:
-            conversation: as in a conversation file; features that are ready stay.
-
-        Returns:
-            The conversation with what the model reads of each utterance, and no more: its text, or
-            NAME_features of all streams as arrays, quality measures; speaker and label.
+        Features that are ready stay; what the model does not read is left out.
         """
-        read = self.extractor.read_media(conversation)
-        return {**conversation, "utterances": [self._kept(each) for each in read["utterances"]]}
+        read = read_media(conversation, self.extractor)
+        return replace(read, utterances=[self._kept(each) for each in read.utterances])
 
-    def with_sounds(self, conversation: Mapping[str, Any], prepared: Mapping[str, Any]) -> dict[str, Any]:
+    def with_sounds(self, conversation: Conversation, prepared: Conversation) -> Conversation:
         """Put waveforms, {"array", "sampling_rate"}, in place of the audio features that were read of them.
 
         Args:
-            conversation: as in a conversation file.
+            conversation: as its file holds it.
             prepared: what `read` returned of it.
 
         Returns:
@@ -125,15 +121,15 @@ class PreparedStreams:
         """
         listener = copy(self.extractor)
         listener.audio_backend = BACKBONE
-        unread = [{**each, "audio_features": None} for each in conversation["utterances"]]
-        heard = listener.read_media({**conversation, "utterances": unread}, streams=["audio"])
+        unread = [replace(each, audio_features=None) for each in conversation.utterances]
+        heard = read_media(replace(conversation, utterances=unread), listener, streams=["audio"])
         utterances = []
-        for one, sound in zip(prepared["utterances"], heard["utterances"], strict=True):
-            if (waveform := sound.get(RAW_INPUTS["audio"])) is not None:
+        for one, sound in zip(prepared.utterances, heard.utterances, strict=True):
+            if (waveform := sound.audio_values) is not None:
                 audio = {"array": waveform, "sampling_rate": SAMPLING_RATE}
-                one = {**one, "audio": audio, "audio_features": None}
+                one = replace(one, audio=audio, audio_features=None, start=None, end=None)
             utterances.append(one)
-        return {**prepared, "utterances": utterances}
+        return replace(prepared, utterances=utterances)
 
     def _of_features(self, extractor: Any) -> Any:
         """Return an extractor that takes every stream but text as ready features."""
@@ -148,22 +144,19 @@ class PreparedStreams:
         }
         return ready
 
-    def _kept(self, utterance: Mapping[str, Any]) -> dict[str, Any]:
-        keys = [f"{name}_features" for name in self._processor.feature_extractor.sizes]
-        features = {key: utterance.get(key) for key in keys} | self._embedded(utterance)
-        arrays = {
-            key: np.asarray(value, dtype=np.float32) for key, value in features.items() if value is not None
-        }
-        names = ["speaker", "label", "audio_quality", "visual_quality"]
-        names += ["text"] * (self._processor.tokenizer is not None)
-        return {name: utterance[name] for name in names if name in utterance} | arrays
+    def _kept(self, utterance: Utterance) -> Utterance:
+        unread = {f"{name}_features": None for name in MODALITIES if name not in self.feature_extractor.sizes}
+        text = utterance.text if self.keys["text"] == "text" else None
+        media = dict.fromkeys(("audio", "video", "audio_values", "pixel_values"))
+        return utterance.with_fields(text=text, **{**unread, **media, **self._embedded(utterance)})
 
-    def _embedded(self, utterance: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _embedded(self, utterance: Utterance) -> dict[str, np.ndarray]:
         """Embed the sound and the picture that backbones read."""
-        raw = {name: key for name, key in self.extractor.raw.items() if utterance.get(key) is not None}
+        raw = {name: key for name, key in self.extractor.raw.items() if getattr(utterance, key) is not None}
         if not raw:
             return {}
-        batch = self.extractor([{"utterances": [utterance]}], return_tensors="pt").to(self.model.device)
+        batch = self.extractor([{"utterances": [utterance.to_inputs()]}], return_tensors="pt")
+        batch = batch.to(self.model.device)
         given = {name: (batch[key], batch.get(RAW_MASKS.get(name))) for name, key in raw.items()}
         self.model.eval()
         with torch.no_grad():

@@ -76,12 +76,27 @@ def load_pretrained(name_or_path: str | Path) -> tuple[ReDiFuForEmotionRecogniti
         if found["missing_keys"]:
             raise ValueError(f"it lacks weights: {', '.join(sorted(found['missing_keys']))}")
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
+        check_same_labels(model, processor)
     except _BROKEN as error:
         raise ValueError(f"{name_or_path}: not a ReDiFu model: {error}") from error
     # Loaded tensors lie in the mapped file at odd addresses, where products round otherwise than elsewhere.
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
     return model.eval(), processor
+
+
+def check_same_labels(model: Any, processor: Any) -> None:
+    """Reject a processor that numbers labels in another way than the model.
+
+    Raises:
+        ValueError: naming the labels of both.
+    """
+    if processor.labels and processor.labels != model.config.labels:
+        of_model, of_processor = (", ".join(labels) for labels in (model.config.labels, processor.labels))
+        raise ValueError(
+            f"the model has the labels {of_model}, its processor {of_processor}: "
+            "load both with the same id2label or num_labels"
+        )
 
 
 def _check_kind(folder: Path) -> None:

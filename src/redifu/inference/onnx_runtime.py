@@ -12,7 +12,7 @@ from redifu.inference.loading import model_folder
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuProcessor
 from redifu.model.backbones import embed_by_length
 from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
-from redifu.model.optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 # What an export calls the embeddings of texts, and the entry that holds the model's configuration.
 TEXT_EMBEDDINGS, CONFIG = "text_embeddings", "redifu_config"
@@ -26,7 +26,8 @@ class OnnxModel:
     As many threads are used as torch uses.
 
     Attributes:
-        config: that of the exported model.
+        config: that of the exported model. Its temperature is 1, as the graph divides the logits, except in
+            exports of earlier versions: there it is still to divide by.
         device: where inputs are expected, the CPU.
     """
 
@@ -39,8 +40,8 @@ class OnnxModel:
         """
         onnx = optional_package("onnx", extra="onnx")
         undecodable = optional_package("google.protobuf.message", extra="onnx").DecodeError
-        # The last is of a graph whose weights lie in files outside of its folder.
-        broken = (undecodable, KeyError, onnx.checker.ValidationError)
+        # The last two: weights in files outside of the folder, and a configuration that is no longer read.
+        broken = (undecodable, KeyError, onnx.checker.ValidationError, ValueError)
         try:
             graph = onnx.load(file)
             said = {entry.key: entry.value for entry in graph.metadata_props}
@@ -79,7 +80,7 @@ class OnnxModel:
                 does not read is ignored.
 
         Returns:
-            The logits (batch, utterances, labels), and nothing else.
+            The calibrated logits (batch, utterances, labels), and nothing else.
         """
         shape = given["utterance_mask"].shape
         feed = {}
@@ -91,7 +92,8 @@ class OnnxModel:
             else:  # a stream that the whole batch lacks
                 value = torch.zeros(*shape, *each.shape[2:])
             feed[each.name] = value.numpy()
-        return ReDiFuEmotionRecognitionOutput(logits=torch.from_numpy(self._fusion.run(["logits"], feed)[0]))
+        logits = torch.from_numpy(self._fusion.run(["logits"], feed)[0])
+        return ReDiFuEmotionRecognitionOutput(logits=logits / self.config.temperature)
 
     def _embed(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         if self._texts is None:

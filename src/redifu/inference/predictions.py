@@ -1,124 +1,130 @@
-"""Probabilities for any number of conversations, in bounded memory."""
+"""From conversations to predictions: batches through the model, calibrated probabilities out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from redifu.inference.emotion_probabilities import emotion_probabilities
+from redifu.conversation import Conversation, Prediction
+from redifu.data.media_reading import read_media
+from redifu.inference.batches import answer_in_batches
+from redifu.model import MODALITIES
+
+BATCH_UTTERANCES = 256
+LOOKAHEAD_UTTERANCES = 1024
 
 
 def predict_conversations(
     model: Any,
     processor: Any,
-    conversations: Iterable[dict],
+    conversations: Iterable[Conversation],
     *,
-    batch_utterances: int = 256,
-    lookahead_utterances: int = 1024,
-) -> Iterator[tuple[dict, np.ndarray]]:
-    """Predict lazily, in the order of the input.
-
-    A window of conversations is read, grouped by length, predicted and given out before the next one is read,
-    so memory does not grow with the input. The model is put in evaluation mode.
+    batch_utterances: int = BATCH_UTTERANCES,
+    lookahead_utterances: int = LOOKAHEAD_UTTERANCES,
+) -> Iterator[tuple[Conversation, list[Prediction]]]:
+    """Predict lazily, in the order of the input; see `answer_in_batches`.
 
     Args:
-        model: a ReDiFuForEmotionRecognition.
-        processor: its ReDiFuProcessor.
-        conversations: conversations, read only as far as the window needs.
-        batch_utterances: places of one batch, padding included; a longer piece of a dialogue stands alone.
-        lookahead_utterances: a window is closed by the conversation that fills it; 1 answers each
-            conversation before the next one is read.
+        model: a ReDiFuForEmotionRecognition; it is put in evaluation mode.
+        processor: its ReDiFuProcessor, or a `FeatureCache`.
+        conversations: conversations that fit the model, read only as far as needed.
+        batch_utterances: places of one batch, padding included.
+        lookahead_utterances: how far the input is read ahead.
 
-    Returns:
-        The conversations as they came in, each with its probabilities, (utterances, labels) float32; a row is
-        NaN where the model can use no stream of the utterance.
+    Yields:
+        The conversations with their media read, each with the predictions of its utterances.
 
     Raises:
-        ValueError: a limit is below 1, or the processor refuses a conversation.
+        ImportError: media cannot be read without an optional package.
+        ValueError: a limit is below 1, or a medium is of no known kind.
         FloatingPointError: the model gave a logit that is not a number.
     """
 
-    def predict(pieces: list[dict]) -> list[np.ndarray]:
-        inputs = processor(pieces, return_tensors="pt").to(model.device)
-        return list(emotion_probabilities(model, inputs, conversations=pieces).cpu().numpy())
+    def answer(pieces: list[Conversation]) -> list[list[dict[str, Any]]]:
+        inputs = processor.batch([piece.to_inputs() for piece in pieces]).to(model.device)
+        probabilities, output = recognise(model, inputs, names=[piece.id for piece in pieces])
+        return answers_of(probabilities, output, inputs, model.config.modalities)
 
     answers = answer_in_batches(
-        conversations,
-        predict,
-        processor=processor,
+        map(partial(read_media, extractor=processor.feature_extractor), conversations),
+        answer,
+        most_utterances=processor.max_utterances,
         batch_utterances=batch_utterances,
         lookahead_utterances=lookahead_utterances,
     )
-    return ((conversation, np.stack(rows)) for conversation, rows in answers)
+    for conversation, rows in answers:
+        yield conversation, predictions_of(conversation, rows, model.config.labels)
 
 
-def answer_in_batches(
-    conversations: Iterable[dict],
-    answer: Callable[[list[dict]], Sequence[Any]],
-    *,
-    processor: Any,
-    batch_utterances: int,
-    lookahead_utterances: int,
-) -> Iterator[tuple[dict, list[Any]]]:
-    """Answer every utterance of conversations, lazily and in their order; see `predict_conversations`.
+def predictions_of(
+    conversation: Conversation, answers: Sequence[Mapping[str, Any]], labels: Sequence[str]
+) -> list[Prediction]:
+    """Join the utterances of a conversation with what was answered of each: fields of `Prediction`."""
+    return [
+        Prediction(
+            turn=turn,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            start=utterance.start,
+            end=utterance.end,
+            labels=labels,
+            **answer,
+        )
+        for turn, (utterance, answer) in enumerate(zip(conversation.utterances, answers, strict=True))
+    ]
+
+
+def answers_of(
+    probabilities: Tensor, output: Any, inputs: Mapping[str, Tensor], streams: Sequence[str]
+) -> list[list[dict[str, Any]]]:
+    """Return the fields of `Prediction` that the model knows, by dialogue of a batch and place in it."""
+    rows = probabilities.cpu().numpy()
+    trust = None if output is None else output.reliability
+    if trust is None:
+        return [[{"probabilities": row} for row in dialogue] for dialogue in rows]
+    places = {name: MODALITIES.index(name) for name in streams}
+    grids = (rows, trust.float().cpu().numpy(), inputs["modality_mask"].bool().cpu().numpy())
+    return [
+        [
+            {
+                "probabilities": row,
+                "reliability": {name: float(weight[place]) for name, place in places.items() if here[place]},
+            }
+            for row, weight, here in zip(*dialogue, strict=True)
+        ]
+        for dialogue in zip(*grids, strict=True)
+    ]
+
+
+def recognise(model: Any, inputs: Mapping[str, Any], *, names: Sequence[str]) -> tuple[Tensor, Any]:
+    """Run a model on one batch; it is put in evaluation mode.
 
     Args:
-        conversations: read only as far as the window needs.
-        answer: takes the conversations of a batch, pieces of long ones, and returns for each a sequence with
-            an item for each utterance, and maybe more beyond them.
-        processor: a ReDiFuProcessor; cuts long conversations.
-        batch_utterances: as of `predict_conversations`.
-        lookahead_utterances: as of `predict_conversations`.
-
-    Yields:
-        The conversation as it came in, and the items of its utterances.
-
-    Raises:
-        ValueError: a limit is below 1.
-    """
-    limits = {"batch_utterances": batch_utterances, "lookahead_utterances": lookahead_utterances}
-    for name, limit in limits.items():
-        if limit < 1:
-            raise ValueError(f"{name}: expected at least 1, got {limit}")
-    for window in _windows(conversations, lookahead_utterances):
-        split = [processor.split_long(conversation) for conversation in window]
-        pieces = [piece for parts in split for piece, _ in parts]
-        items: dict[int, Any] = {}
-        lengths = [len(piece["utterances"]) for piece in pieces]
-        for batch in batches_by_length(lengths, batch_utterances=batch_utterances):
-            items.update(zip(batch, answer([pieces[index] for index in batch]), strict=True))
-        in_order = (items[index] for index in range(len(pieces)))
-        for conversation, parts in zip(window, split, strict=True):
-            yield conversation, [item for _, keep in parts for item in next(in_order)[keep]]
-
-
-def batches_by_length(lengths: Sequence[int], *, batch_utterances: int) -> list[list[int]]:
-    """Group indices of similar length, so that little is padded.
-
-    Args:
-        lengths: utterances of each piece.
-        batch_utterances: most places of a batch, padding included; a longer piece is its own batch.
+        model: a ReDiFuForEmotionRecognition.
+        inputs: what the model takes, on its device, with modality_mask (batch, utterances, 3).
+        names: ids of the dialogues of the batch, named in errors.
 
     Returns:
-        Index lists, shortest pieces first, every index once.
+        Calibrated probabilities (batch, utterances, labels) float32, a row NaN where the model can use no
+        stream of the utterance; and the model's output, None for a batch with nothing to read.
+
+    Raises:
+        FloatingPointError: the model gave a logit that is not a number.
     """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= batch_utterances:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def _windows(conversations: Iterable[dict], lookahead_utterances: int) -> Iterator[list[dict]]:
-    window: list[dict] = []
-    utterances = 0
-    for conversation in conversations:
-        window.append(conversation)
-        utterances += len(conversation["utterances"])
-        if utterances >= lookahead_utterances:
-            yield window
-            window, utterances = [], 0
-    if window:
-        yield window
+    usable = inputs["modality_mask"].bool().any(-1)
+    probabilities = torch.full((*usable.shape, len(model.config.labels)), torch.nan, device=usable.device)
+    output = None
+    # A model refuses a batch with nothing to read, which in another batching is a part of one.
+    if usable.any():
+        # Set here and not once: whoever predicts now and then may train in between.
+        model.eval()
+        with torch.no_grad():
+            output = model(**inputs)
+        probabilities[usable] = output.logits[usable].float().softmax(-1)
+    broken = usable & ~probabilities.isfinite().all(-1)
+    if broken.any():
+        name = names[int(broken.any(1).nonzero()[0])]
+        raise FloatingPointError(f"dialogue {name}: the model gave logits that are not finite")
+    return probabilities, output

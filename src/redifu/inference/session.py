@@ -1,16 +1,17 @@
 """A conversation whose utterances come one by one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from redifu.data.schema import validate_utterance
-from redifu.data.writers import with_predictions
-from redifu.inference.emotion_probabilities import emotion_probabilities
+from redifu.conversation import Conversation, Utterance, shortest
+from redifu.data.media_reading import read_media
 from redifu.inference.feature_cache import embed_texts
+from redifu.inference.predictions import recognise
 
 _NAME = "session"
 
@@ -81,25 +82,27 @@ class ConversationSession:
         """
         turns = [*self._turns, self._read(utterance)][-self.window :]
         inputs, embeddings = self._inputs(turns)
-        probabilities = emotion_probabilities(self.model, inputs, conversations=[{"id": _NAME}])
-        answer = with_predictions(
-            {"utterances": [{}]}, probabilities[0, -1:].cpu(), labels=self.model.config.labels
-        )["utterances"][0]
+        probabilities, _ = recognise(self.model, inputs, names=[_NAME])
+        row = probabilities[0, -1].cpu().numpy()
         self._number, self._turns, self._embeddings = self._number + 1, turns, embeddings
-        return answer
+        labels = self.model.config.labels
+        if np.isnan(row).any():
+            return {"emotion": None, "scores": None}
+        return {"emotion": labels[row.argmax()], "scores": dict(zip(labels, map(shortest, row), strict=True))}
 
     def _read(self, utterance: Mapping[str, Any]) -> _Turn:
         try:
-            validate_utterance(utterance)
-            self.processor.check_utterance(utterance)
+            given = Utterance.from_dict(utterance, allow_media_objects=True)
+            self.processor.check_utterance(given.to_inputs())
         except ValueError as error:
             raise ValueError(f"{_NAME}, utterance {self._number}: {error}") from None
         # Texts are read in the context of the window, not here.
-        alone = self.processor({"id": _NAME, "utterances": [{**utterance, "text": None}]})
-        alone = alone.to(self.model.device)
+        mute = Conversation(id=_NAME, utterances=[replace(given, text=None)])
+        read = read_media(mute, self.processor.feature_extractor)
+        alone = self.processor.batch([read.to_inputs()]).to(self.model.device)
         features = {name: value for name, value in alone.items() if name.endswith("_features")}
         return _Turn(
-            spoken={"speaker": utterance["speaker"], "text": utterance.get("text")},
+            spoken={"speaker": given.speaker, "text": given.text},
             streams=alone["modality_mask"],
             features=features | self._embedded(alone),
         )
@@ -117,7 +120,7 @@ class ConversationSession:
 
     def _inputs(self, turns: Sequence[_Turn]) -> tuple[dict[str, Tensor], dict[tuple[int, ...], Tensor]]:
         """Join turns to the dialogue that the model takes; return the embeddings of its texts, too."""
-        spoken = self.processor({"id": _NAME, "utterances": [turn.spoken for turn in turns]})
+        spoken = self.processor.batch([{"id": _NAME, "utterances": [turn.spoken for turn in turns]}])
         spoken = spoken.to(self.model.device)
         inputs = {name: spoken[name] for name in ("utterance_mask", "speaker_ids")}
         inputs["modality_mask"] = spoken["modality_mask"] | torch.cat([turn.streams for turn in turns], dim=1)

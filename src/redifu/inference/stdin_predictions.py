@@ -2,30 +2,29 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-
+from redifu.conversation import Conversation, Prediction
 from redifu.data.readers import Check, conversation_from_line
 
 
 def answer_lines(
-    predict: Callable[[Iterable[dict]], Iterator[tuple[dict, np.ndarray]]],
+    predict: Callable[[Iterable[Conversation]], Iterator[tuple[Conversation, list[Prediction]]]],
     lines: Iterable[str | bytes],
     *,
     check: Check,
     source: str,
     refuse: Callable[[str], None],
-) -> Iterator[tuple[dict, np.ndarray]]:
+) -> Iterator[tuple[Conversation, list[Prediction]]]:
     """Predict the conversation of each line before the next line is read.
 
     Args:
-        predict: `predict_conversations` or `explain_conversations` of a model and its processor.
+        predict: answers conversations, as `Recogniser.predict` does.
         lines: one JSON object a line; blank lines are skipped.
-        check: as of `read_conversations`.
+        check: see `read_conversations`.
         source: where they come from, named in complaints and in the ids of conversations without one.
         refuse: called with what is wrong with a line, its number included; the line is skipped.
 
     Yields:
-        The conversation and its probabilities, as of `predict`.
+        The conversation and its predictions.
 
     Raises:
         ValueError: there is no line.

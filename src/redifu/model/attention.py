@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
+from .recorder import NOTHING, Recorder
 
 # Utterances that a windowed attention takes at once.
 BLOCK = 64
@@ -19,7 +20,7 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 
 
 def visible_keys(present: Tensor, *, causal: bool) -> Tensor:
-    """Say which utterances may be attended, by whom.
+    """Find which utterances may be attended by which.
 
     Args:
         present: (batch, utterances) bool, the utterances that have the attended stream.
@@ -49,7 +50,7 @@ def masked_attention(
         query: (batch, heads, utterances, head size).
         key: (batch, heads, utterances, head size).
         value: (batch, heads, utterances, head size), finite also where nobody sees it.
-        visible: (batch, utterances or 1, utterances) bool, as of `visible_keys`.
+        visible: (batch, utterances or 1, utterances) bool, see `visible_keys`.
         scale: factor on the products of queries and keys.
         dropout_probability: probability of dropping an attention weight.
         implementation: "eager" or "sdpa".
@@ -88,7 +89,9 @@ def attend(
     num_heads: int,
     scale: float,
     dropout_probability: float = 0.0,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    record: Recorder = NOTHING,
+    name: str = "",
+) -> tuple[Tensor, Tensor]:
     """Attend between the utterances of dialogues, as far as `config.causal` and `attention_window` allow.
 
     With a window, utterances are taken block by block, so time and memory are linear in the dialogue.
@@ -103,24 +106,28 @@ def attend(
         num_heads: heads that `hidden` is split into.
         scale: factor on the products of queries and keys.
         dropout_probability: probability of dropping an attention weight.
+        record: keeps the weights, (batch, heads, utterances, utterances), which are then computed eagerly;
+            with a window there are none.
+        name: of the weights in the record.
 
     Returns:
-        The attended values (batch, utterances, hidden), zero where no key is visible; of "eager" without a
-        window the weights (batch, heads, utterances, utterances), else None; and whether any key is visible,
-        (batch, utterances or 1, 1) bool.
+        The attended values (batch, utterances, hidden), zero where no key is visible, and whether any key is
+        visible, (batch, utterances or 1, 1) bool.
     """
+    wants_weights = record.attentions is not None and config.attention_window is None
     attend_visible = partial(
         masked_attention,
         scale=scale,
         dropout_probability=dropout_probability,
-        implementation=config._attn_implementation,
+        implementation="eager" if wants_weights else config._attn_implementation,
     )
     window = config.attention_window
     if window is None:
         visible = visible_keys(present, causal=config.causal)
         heads = [split_heads(states, num_heads) for states in (query, key, value)]
         attended, weights = attend_visible(*heads, visible=visible)
-        return attended, weights, visible.any(dim=-1, keepdim=True)
+        record.attention(name, weights)
+        return attended, visible.any(dim=-1, keepdim=True)
     # In the order of their positions, padding at the end, near utterances stand near each other.
     length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
     # Padding shares one position; with its place no two are equal, and ONNX has no stable sort.
@@ -144,7 +151,7 @@ def attend(
         reached.append(visible.any(dim=-1, keepdim=True))
     back = order.argsort(dim=-1)
     attended, any_seen = torch.cat(blocks, dim=1), torch.cat(reached, dim=1)
-    return take_utterances(attended, back), None, any_seen.gather(1, back[..., None])
+    return take_utterances(attended, back), any_seen.gather(1, back[..., None])
 
 
 def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from .optional_packages import optional_package
-
 SAMPLING_RATE = 16000
 _HOP = 160  # samples between frames: 10 ms
 _FRAME = 400  # 25 ms, of the spectrum and of loudness
 _PITCH_FRAME = 1024
+_PADDED = 1296  # a product of small primes that holds a frame and its longest lag
+_BLOCK = 256  # frames whose pitch is found at once
 _PITCH_RANGE = (60.0, 500.0)  # Hz, of speaking voices
+_PERIODIC = 0.1  # the normalised difference below which YIN takes a lag for a period
 _BANDS = 40
 _CEPSTRA = 14
 # Frames are speech, and voiced, by their loudness below the loud ones (dB) and by how periodic they are.
@@ -75,7 +76,11 @@ def opensmile_features(waveform: np.ndarray, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _opensmile(name: str) -> Any:
-    opensmile = optional_package("opensmile", extra="smile")
+    try:
+        import opensmile
+    except ImportError as error:
+        message = f"{error.name} is not installed: pip install 'redifu[smile]'"
+        raise ImportError(message, name=error.name) from None
     return opensmile.Smile(getattr(opensmile.FeatureSet, name), opensmile.FeatureLevel.Functionals)
 
 
@@ -94,16 +99,49 @@ def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
         mel_floor=1e-10,
         log_mel="log10",
     ).T
-    low, high = _PITCH_RANGE
-    yin = optional_package("librosa", extra="media").yin
-    frequency = yin(sound, fmin=low, fmax=high, sr=SAMPLING_RATE, frame_length=_PITCH_FRAME, hop_length=_HOP)
     padded = np.pad(sound, _PITCH_FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _PITCH_FRAME)[::_HOP]
-    count = min(len(mel), len(frequency), len(frames))
-    mel, frequency, frames = mel[:count], frequency[:count], frames[:count]
+    count = min(len(mel), len(frames))
+    mel, frames = mel[:count], frames[:count]
+    # In blocks that fit the processor's cache.
+    blocks = [frames[start : start + _BLOCK] for start in range(0, count, _BLOCK)]
+    frequency = np.concatenate([_fundamental_frequency(block) for block in blocks])
     middle = slice((_PITCH_FRAME - _FRAME) // 2, (_PITCH_FRAME + _FRAME) // 2)
     loudness = 10 * np.log10((frames[:, middle] ** 2).mean(axis=1) + 1e-10)
     return mel, loudness, 12 * np.log2(frequency / 100), _harmonicity(frames, frequency)
+
+
+def _fundamental_frequency(frames: np.ndarray) -> np.ndarray:
+    """YIN (de Cheveigne and Kawahara, 2002): (frames, samples) to (frames,) Hz."""
+    low, high = _PITCH_RANGE
+    shortest, longest = int(SAMPLING_RATE // high), int(-(-SAMPLING_RATE // low))
+    frames = frames.astype(np.float64)  # differences of large numbers
+    # Equation 7, by autocorrelation: squared differences of a frame and itself a lag later.
+    spectrum = np.fft.rfft(frames, _PADDED)
+    correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, _PADDED)[:, : longest + 1]
+    lost = np.cumsum(frames[:, :longest] ** 2, axis=1)
+    lost[:, 0] = 0  # as in librosa, by which the checkpoints were trained
+    difference = 2 * (correlation[:, :1] - correlation[:, 1:]) - lost
+    # Equation 8: divided by its mean over all shorter lags.
+    mean = np.cumsum(difference, axis=1) / np.arange(1, longest + 1)
+    normalised = (difference / (mean + np.finfo(mean.dtype).tiny))[:, shortest - 1 :]
+    # The first trough below the threshold, else the lowest place.
+    trough = np.zeros(normalised.shape, dtype=bool)
+    trough[:, 1:] = normalised[:, 1:] < normalised[:, :-1]
+    trough[:, :-1] &= normalised[:, :-1] <= normalised[:, 1:]
+    trough[:, 0] = normalised[:, 0] < normalised[:, 1]
+    trough &= normalised < _PERIODIC
+    place = np.where(trough.any(axis=1), trough.argmax(axis=1), normalised.argmin(axis=1))
+    return SAMPLING_RATE / (shortest + place + _parabolic_shift(normalised, place))
+
+
+def _parabolic_shift(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """How far from `place` the parabola through it and its neighbours is lowest; 0 at the edges."""
+    rows, inner = np.arange(len(values)), place.clip(1, values.shape[1] - 2)
+    before, here, after = (values[rows, inner + step] for step in (-1, 0, 1))
+    curvature, slope = before + after - 2 * here, (after - before) / 2
+    inside = (np.abs(slope) < np.abs(curvature)) & (inner == place)
+    return np.where(inside, -slope / np.where(inside, curvature, 1.0), 0.0)
 
 
 def _harmonicity(frames: np.ndarray, frequency: np.ndarray) -> np.ndarray:
@@ -117,7 +155,10 @@ def _harmonicity(frames: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def _cepstra(mel: np.ndarray) -> np.ndarray:
-    return optional_package("scipy.fft", extra="media").dct(mel, norm="ortho", axis=1)[:, :_CEPSTRA]
+    """The first coefficients of the orthonormal cosine transform (DCT-II) of the bands."""
+    angles = np.pi / _BANDS * np.outer(np.arange(_BANDS) + 0.5, np.arange(_CEPSTRA))
+    scale = np.sqrt(np.where(np.arange(_CEPSTRA) == 0, 1, 2) / _BANDS)
+    return mel @ (np.cos(angles) * scale).astype(mel.dtype)
 
 
 def _statistics(track: np.ndarray) -> np.ndarray:

@@ -232,6 +232,8 @@ def takes_padding(config: Any) -> bool:
     )
 
 
+# Compiled, it would be compiled anew for each number and length of rows; `encode` is still compiled.
+@torch.compiler.disable(recursive=False)
 def _by_width(
     widths: Tensor, most: int, encode: Callable[[Tensor, int], Tensor], *, same_width: bool = False
 ) -> Tensor:

@@ -1,8 +1,9 @@
 """Configuration of ReDiFu."""
 
 import difflib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -11,13 +12,13 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 MODALITIES = ("text", "audio", "visual")
-# Under which field of the configuration the backbone of a stream stands.
+# The field of the configuration that holds the backbone of a stream.
 BACKBONE_CONFIGS = {"text": "text_config", "audio": "audio_config", "visual": "vision_config"}
 
 # What transformers itself passes to, or stores in, a configuration beside its dataclass fields.
 _INHERITED_KEYS = {
     "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "experts_implementation",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype",
+    "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype", "use_cache",
 }  # fmt: skip
 
 _RELEASED: dict[str, dict[str, Any]] = {
@@ -46,31 +47,29 @@ _CHOICES = {
     "position_encoding": ("sinusoidal", "rotary"),
     "head_activation": ("relu", "leaky_relu"),
     "differential_attention": ("shifted_keys", "dual_maps", "none"),
-    "graph_implementation": ("auto", "dense", "sparse"),
     "fusion": ("mutual_attention", "concat", "text_diffusion"),
 }
+# Options of earlier versions: configurations may still name them, but only at these values.
+_DELETED = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
 
 
 @strict
 class ReDiFuConfig(PreTrainedConfig):
-    """All that shapes a ReDiFu model; the defaults, but for the labels, are the released MELD recipe.
+    """Everything that shapes a ReDiFu model; the defaults, except the labels, are the released MELD recipe.
 
     Args:
-        hidden_size: size of every stream inside the model.
-        num_attention_heads: heads of the differential encoders.
-        fusion_num_attention_heads: heads of the fusion; None for as many as `num_attention_heads`.
         text_size: features of an utterance's text, None for a model without text; `text_config` sets it.
         audio_size: the same of its sound, None for a model without audio; `audio_config` sets it.
         visual_size: the same of its picture, None for a model without visual; `vision_config` sets it.
+        text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
+        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin, or the
+            encoder of whisper.
+        vision_config: the same of a backbone on pictures: vit and its kin.
+        hidden_size: size of every stream inside the model.
+        num_attention_heads: heads of the differential encoders.
+        fusion_num_attention_heads: heads of the fusion; None for as many as `num_attention_heads`.
+        dropout: dropout everywhere but in the relation subgraphs.
         num_speakers: speakers with an embedding of their own; any further ones of a dialogue share one row.
-        relation_window: greatest distance, in utterances, of related utterances.
-        relation_embedding_size: size of the embedding of a relation.
-        relation_dropout: dropout inside the relation subgraphs.
-        relation_modalities: the streams with relation subgraphs of their own (released: text).
-        cross_modal_relations: whether a subgraph also joins different streams of related utterances.
-        graph_implementation: "dense" (ids of utterances by utterances), "sparse" (lists of edges) or "auto",
-            which takes edges for long dialogues; all give the same.
-        dropout: dropout everywhere else.
         causal: whether no utterance sees a later one.
         attention_window: greatest distance, in utterances, that the attentions of encoders and fusion reach;
             None for the whole dialogue (released).
@@ -79,71 +78,79 @@ class ReDiFuConfig(PreTrainedConfig):
         position_encoding: "sinusoidal" (released MELD) or "rotary" (released IEMOCAP).
         feed_forward_gelu_scale: c of c x (1 + tanh(...)) in the encoders: 0.5 is the GELU itself.
         encoder_residual_scale: factor of the encoded states when added to the positioned ones.
+        relation_modalities: the streams with relation subgraphs of their own (released: text).
+        cross_modal_relations: whether a subgraph also joins different streams of related utterances.
+        relation_window: greatest distance, in utterances, of related utterances.
+        relation_embedding_size: size of the embedding of a relation.
+        relation_dropout: dropout inside the relation subgraphs.
         fusion: "mutual_attention" (released), "text_diffusion" (audio and visual flow into the text) or
             "concat" (one head on the streams side by side).
         diffusion_steps: steps of "text_diffusion".
-        quality_size: measures of the quality of an utterance's sound, and of its picture, that
-            "text_diffusion" reads; None for none.
         consistency_size: size of the vectors by which an utterance's sound and picture are compared with the
-            same speaker's other ones; what does not fit counts as missing. None compares nothing.
+            same speaker's other ones; a stream that does not match counts as missing. None compares nothing.
         head_activation: "relu" or "leaky_relu" before the heads.
         head_residual: whether the heads also read the streams as they were before the fusion.
         modality_weights: factors of the text, audio and visual logits in their sum.
-        learned_modality_weights: whether these factors are learned, starting from `modality_weights`.
         stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
-        temperature: what predictions divide the logits by, before the softmax; training fits it on dev.
-        text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
-        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin, or the
-            encoder of whisper.
-        vision_config: the same of a backbone on pictures: vit and its kin.
+        temperature: what the model divides its logits by, so that their softmax is calibrated; the loss is of
+            the undivided ones. Training fits it on dev.
 
     Raises:
-        ValueError: for an unknown key, or values that do not fit each other.
+        ValueError: for an unknown key, a deleted option, or values that do not fit each other.
     """
 
     model_type = "redifu"
+    # So that transformers' Trainer evaluates the logits alone.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *(f"{name}_logits" for name in MODALITIES),
+        *("reliability", "consistency", "hidden_states", "attentions"),
+    ]
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         field: SubConfigSpec(config_class=AutoConfig, model_type=family, optional=True)
         for field, family in (("text_config", "bert"), ("audio_config", "wav2vec2"), ("vision_config", "vit"))
     }
 
-    hidden_size: int = 256
-    num_attention_heads: int = 16
-    fusion_num_attention_heads: int | None = None
+    # Streams: sizes of ready features, or the backbones that make them.
     text_size: int | None = 1024
     audio_size: int | None = 300
     visual_size: int | None = 342
-    num_speakers: int = 9
-    relation_window: int = 25
-    relation_embedding_size: int = 10
-    relation_dropout: float | int = 0.2
-    relation_modalities: list[str] | tuple[str, ...] = ("text",)
-    cross_modal_relations: bool = False
-    graph_implementation: str = "auto"
+    text_config: PreTrainedConfig | dict | None = None
+    audio_config: PreTrainedConfig | dict | None = None
+    vision_config: PreTrainedConfig | dict | None = None
+    # Everywhere.
+    hidden_size: int = 256
+    num_attention_heads: int = 16
+    fusion_num_attention_heads: int | None = None
     dropout: float | int = 0.6
+    num_speakers: int = 9
     causal: bool = False
     attention_window: int | None = None
+    # Differential encoders.
     differential_attention: str = "shifted_keys"
     position_encoding: str = "sinusoidal"
     feed_forward_gelu_scale: float | int = 0.66
     encoder_residual_scale: float | int = 1.0
+    # Relation subgraphs.
+    relation_modalities: list[str] | tuple[str, ...] = ("text",)
+    cross_modal_relations: bool = False
+    relation_window: int = 25
+    relation_embedding_size: int = 10
+    relation_dropout: float | int = 0.2
+    # Fusion, and which streams reach it.
     fusion: str = "mutual_attention"
-    diffusion_steps: int = 2
-    quality_size: int | None = None
+    diffusion_steps: int = 1
     consistency_size: int | None = None
+    # Heads, loss and calibration.
     head_activation: str = "relu"
     head_residual: bool = False
     modality_weights: list[float | int] | tuple[float | int, ...] = (3.0, 1.0, 0.3)
-    learned_modality_weights: bool = False
     stream_loss_weight: float | int = 0.1
     temperature: float | int = 1.0
-    text_config: PreTrainedConfig | dict | None = None
-    audio_config: PreTrainedConfig | dict | None = None
-    vision_config: PreTrainedConfig | dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill what follows from other fields, and refuse what is not a field."""
+        """Fill in what follows from other fields, and check all of them."""
         self._refuse_unknown(kwargs)
+        kwargs = {key: value for key, value in kwargs.items() if key not in _DELETED}
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         count = kwargs.get("num_labels")
@@ -159,10 +166,15 @@ class ReDiFuConfig(PreTrainedConfig):
         self._check()
 
     @classmethod
-    def _refuse_unknown(cls, keys: Iterable[str]) -> None:
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
         known = {field.name for field in fields(cls)}
-        for key in keys:
-            if key not in known | _INHERITED_KEYS:
+        for key, value in given.items():
+            if key in _DELETED and value != _DELETED[key]:
+                expected = json.dumps(_DELETED[key])
+                raise ValueError(
+                    f"{key} is no longer an option: expected {expected} or nothing, got {value!r}"
+                )
+            if key not in known | _INHERITED_KEYS | _DELETED.keys():
                 nearest = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
                 raise ValueError(f"unknown configuration key {key!r}{hint}")
@@ -196,9 +208,16 @@ class ReDiFuConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build from a dict and overrides; the overrides, set unchecked by transformers, are checked."""
+        """Build from a dict and overrides; checks the overrides, which transformers sets unchecked.
+
+        `id2label` or another `num_labels` among the overrides replaces all labels.
+        """
         if not kwargs.get("return_unused_kwargs"):
-            cls._refuse_unknown(set(kwargs) - {"return_unused_kwargs"})
+            cls._refuse_unknown({key: kwargs[key] for key in kwargs.keys() - {"return_unused_kwargs"}})
+        given = {name: kwargs.pop(name, None) for name in ("id2label", "label2id", "num_labels")}
+        if given["id2label"] is not None or given["num_labels"] is not None:
+            labels = changed_labels(config_dict.get("id2label") or {}, given["id2label"], given["num_labels"])
+            config_dict = {**config_dict, "id2label": dict(enumerate(labels)), "label2id": None}
         result = super().from_dict(config_dict, **kwargs)
         (result[0] if isinstance(result, tuple) else result)._check()
         return result
@@ -215,7 +234,7 @@ class ReDiFuConfig(PreTrainedConfig):
         return [names[index] for index in range(len(names))]
 
     def _check_choices(self) -> None:
-        """Refuse values that name nothing."""
+        """Check the options that are names."""
         for field, choices in _CHOICES.items():
             if (value := getattr(self, field)) not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
@@ -226,7 +245,7 @@ class ReDiFuConfig(PreTrainedConfig):
 
     @staticmethod
     def _check_backbone(field: str, config: PreTrainedConfig) -> None:
-        """Refuse backbones that the model could not run."""
+        """Check that the model can run a backbone."""
         family = config.model_type
         if field == "audio_config" and family == "whisper":
             return  # of which only the encoder is built
@@ -247,30 +266,22 @@ class ReDiFuConfig(PreTrainedConfig):
             raise ValueError(f"{field} must be an encoder's or a decoder's, got {family}, which is both")
 
     def _check_fusion(self) -> None:
-        """Refuse options that nothing would read."""
+        """Check that options have the streams they need."""
         if self.cross_modal_relations and len(self.modalities) < 2:
             raise ValueError("cross_modal_relations need two streams to join, got only " + self.modalities[0])
         if self.fusion == "text_diffusion" and self.text_size is None:
-            raise ValueError("fusion text_diffusion diffuses into the text, and text_size is None")
-        if self.quality_size is not None and self.fusion != "text_diffusion":
-            raise ValueError(f"quality_size is read by fusion text_diffusion only, got {self.fusion}")
+            raise ValueError("fusion text_diffusion needs a text stream, but text_size is None")
         if self.consistency_size is not None and self.modalities == ("text",):
-            raise ValueError("consistency_size is of sounds and pictures, and there are none")
-        if self.learned_modality_weights and (self.fusion == "concat" or not all(self.modality_weights)):
-            raise ValueError(
-                "learned_modality_weights need a head per stream and modality_weights above 0, got fusion "
-                f"{self.fusion} and {self.modality_weights}"
-            )
+            raise ValueError("consistency_size needs an audio or visual stream, and this model has only text")
 
     def _check_sizes(self) -> None:
-        """Refuse sizes that can not be, or do not divide each other."""
+        """Check that sizes are in range and divide each other."""
         heads = ["num_attention_heads"]
         if self.fusion_num_attention_heads is not None:
             heads.append("fusion_num_attention_heads")
         sizes = ["hidden_size", "num_speakers", "relation_embedding_size", *heads]
         sizes += [f"{name}_size" for name in self.modalities] + ["diffusion_steps"]
-        optional = ("quality_size", "consistency_size")
-        sizes += [field for field in optional if getattr(self, field) is not None]
+        sizes += ["consistency_size"] * (self.consistency_size is not None)
         windows = ["relation_window"] + ["attention_window"] * (self.attention_window is not None)
         for field, least in [*((size, 1) for size in sizes), *((window, 0) for window in windows)]:
             if getattr(self, field) < least:
@@ -288,7 +299,7 @@ class ReDiFuConfig(PreTrainedConfig):
             )
 
     def _check_numbers(self) -> None:
-        """Refuse probabilities and weights out of their range."""
+        """Check that probabilities and weights are in range."""
         for field in ("dropout", "relation_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 0 and below 1, got {getattr(self, field)}")
@@ -305,3 +316,24 @@ class ReDiFuConfig(PreTrainedConfig):
         names = self.id2label or {}
         if not names or sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
             raise ValueError(f"id2label must name each of 0, 1, ... once, got {names}")
+
+
+def changed_labels(
+    old: Mapping[Any, str], id2label: Mapping[Any, str] | None, num_labels: int | None
+) -> list[str]:
+    """Return the names of labels after a change as transformers' from_pretrained makes it.
+
+    Args:
+        old: names by id, as in config.json.
+        id2label: the new ones, or None.
+        num_labels: how many there will be, or None; another number than before gives them new names.
+
+    Raises:
+        ValueError: `id2label` leaves an id out, or does not fit `num_labels`.
+    """
+    names = {int(key): name for key, name in (old if id2label is None else id2label).items()}
+    if id2label is None and num_labels not in (None, len(names)):
+        names = {index: f"LABEL_{index}" for index in range(num_labels or 0)}
+    if sorted(names) != list(range(len(names) if num_labels is None else num_labels)):
+        raise ValueError(f"id2label must name each of 0, 1, ... once, num_labels of them, got {id2label}")
+    return [names[index] for index in range(len(names))]

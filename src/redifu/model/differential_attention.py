@@ -5,7 +5,7 @@ Everywhere here "previous" and "next" mean the nearest utterance of the dialogue
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import attend, neighbour_indices, take_utterances
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
+from .recorder import NOTHING, Recorder
 
 
 def sinusoidal_positions(positions: Tensor, size: int) -> Tensor:
@@ -89,24 +90,22 @@ class StreamAttention(nn.Module):
         super().__init__()
         self.config = config
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, present: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend between the utterances of the stream; arguments and results as of `attention.attend`."""
-        attended, weights, _ = attend(
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **where: Any) -> Tensor:
+        """Return (batch, utterances, hidden), attended inside the stream; see `attention.attend`."""
+        attended, _ = attend(
             query,
             key,
             value,
-            present=present,
-            positions=positions,
             config=self.config,
             num_heads=self.config.num_attention_heads,
             scale=self.scale,
             # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
             # and neither acts in evaluation (tests: golden).
             dropout_probability=self.config.dropout if self.training else 0.0,
+            name="encoded",
+            **where,
         )
-        return attended, weights
+        return attended
 
 
 class DifferentialAttention(StreamAttention):
@@ -137,26 +136,28 @@ class DifferentialAttention(StreamAttention):
             nn.init.constant_(self.strength, 0.5)
 
     def forward(
-        self, states: Tensor, *, positions: Tensor, present: Tensor, previous: Tensor, following: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (batch, utterances, hidden) and, of "eager", A1 (batch, heads, utterances, utterances).
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor, **where: Any
+    ) -> Tensor:
+        """Return (batch, utterances, hidden).
 
         Args:
             states: (batch, utterances, hidden).
-            positions: (batch, utterances) places within the dialogue, those of padding last.
             present: (batch, utterances) bool, the utterances that have the stream.
             previous: (batch, utterances) index of the utterance before that has it, its own for the first.
             following: (batch, utterances) index of the next such utterance, the first after the last.
+            where: `positions` and `record`, which keeps A1, of `attention.attend`.
         """
         query, key, value = self.qkv(states).chunk(3, dim=-1)
         if self.differential and not self.two_maps:
             value = value - take_utterances(value, following)
         value = value.masked_fill(~present[..., None], 0.0)
-        attended, weights = self.attend(query, key, value, present, positions)
+        attended = self.attend(query, key, value, present=present, **where)
         if self.two_maps:
             shifted = take_utterances(key, previous)
-            attended = attended - self.attend(query, shifted, value, present, positions)[0]
-        return self.output(self.strength * attended if self.differential else attended), weights
+            attended = attended - self.attend(
+                query, shifted, value, present=present, **(where | {"record": NOTHING})
+            )
+        return self.output(self.strength * attended if self.differential else attended)
 
 
 class DualMapAttention(StreamAttention):
@@ -187,18 +188,19 @@ class DualMapAttention(StreamAttention):
         nn.init.normal_(self.lambda_vectors, std=0.1)
 
     def forward(
-        self, states: Tensor, *, positions: Tensor, present: Tensor, previous: Tensor, following: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (batch, utterances, hidden) and, of "eager", A1; as `DifferentialAttention.forward`."""
+        self, states: Tensor, *, present: Tensor, previous: Tensor, following: Tensor, **where: Any
+    ) -> Tensor:
+        """Return (batch, utterances, hidden); the arguments are those of `DifferentialAttention.forward`."""
         value = self.value(states).masked_fill(~present[..., None], 0.0)
         queries_keys = [projection(states).chunk(2, dim=-1) for projection in self.queries_keys]
-        maps = [self.attend(query, key, value, present, positions) for query, key in queries_keys]
+        (query, key), (other_query, other_key) = queries_keys
+        first = self.attend(query, key, value, present=present, **where)
+        second = self.attend(other_query, other_key, value, present=present, **(where | {"record": NOTHING}))
         exponents = self.lambda_vectors.prod(dim=0).sum(dim=-1).exp()
         strength = exponents[0] - exponents[1] + self.LAMBDA_INIT
-        (first, weights), (second, _) = maps
         heads = (self.config.num_attention_heads, -1)
         difference = self.head_norm((first - strength * second).unflatten(-1, heads))
-        return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2)), weights
+        return self.output((1 - self.LAMBDA_INIT) * difference.flatten(-2))
 
 
 class PositionwiseFeedForward(nn.Module):
@@ -237,8 +239,14 @@ class DifferentialEncoder(GradientCheckpointingLayer):
         self.filter_gate = nn.Linear(size, size)
 
     def forward(
-        self, states: Tensor, speakers: Tensor, *, positions: Tensor, present: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self,
+        states: Tensor,
+        speakers: Tensor,
+        *,
+        positions: Tensor,
+        present: Tensor,
+        record: Recorder = NOTHING,
+    ) -> Tensor:
         """Encode one stream.
 
         Args:
@@ -246,10 +254,10 @@ class DifferentialEncoder(GradientCheckpointingLayer):
             speakers: (batch, utterances, hidden) embeddings of the speakers.
             positions: (batch, utterances) places within the dialogue, from 0.
             present: (batch, utterances) bool.
+            record: keeps the stream before and after the gate, and the attention weights.
 
         Returns:
-            The gated stream and the encoded one before the gate, both (batch, utterances, hidden) and zero
-            where the stream is missing, and the attention weights or None.
+            (batch, utterances, hidden), zero where the stream is missing.
         """
         previous, following, inner = neighbour_indices(present)
         positioned = dropout(self._position(states, positions) + speakers, self.config.dropout, self.training)
@@ -262,18 +270,19 @@ class DifferentialEncoder(GradientCheckpointingLayer):
         delta = self.delta(states, taps)
         hidden = self.input_norm(self.context_gate(positioned, delta) + positioned)
         own = torch.arange(present.shape[1], device=present.device)
-        attended, weights = self.attention(
+        attended = self.attention(
             hidden,
             positions=positions,
             present=present,
             previous=previous.where(inner[..., 0], own),
             following=following,
+            record=record,
         )
         hidden = self.attention_norm(hidden + attended)
         hidden = self.feed_forward_norm(hidden + self.feed_forward(hidden))
         encoded = positioned + self.config.encoder_residual_scale * hidden
-        encoded = encoded.masked_fill(~present[..., None], 0.0)
-        return encoded * self.filter_gate(encoded).sigmoid(), encoded, weights
+        encoded = record.state("encoded", encoded.masked_fill(~present[..., None], 0.0))
+        return record.state("gated", encoded * self.filter_gate(encoded).sigmoid())
 
     def _position(self, states: Tensor, positions: Tensor) -> Tensor:
         if self.config.position_encoding == "rotary":

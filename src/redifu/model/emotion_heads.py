@@ -1,6 +1,5 @@
 """From fused streams to logits."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,24 +16,13 @@ class StreamHeads(nn.Module):
         self.config = config
         weights = dict(zip(MODALITIES, config.modality_weights, strict=True))
         self.weights = {name: float(weights[name]) for name in config.modalities}
-        if config.learned_modality_weights:
-            self.log_weights = nn.Parameter(torch.empty(len(self.weights)))
-            self.reset_parameters()
         self.outputs = nn.ModuleDict(
             {name: nn.Linear(config.hidden_size, len(config.labels)) for name in config.modalities}
         )
 
-    def reset_parameters(self) -> None:
-        """Start from the weights of the configuration; their logarithms keep them above 0."""
-        if self.config.learned_modality_weights:
-            with torch.no_grad():
-                self.log_weights.copy_(torch.tensor(list(self.weights.values())).log())
-
     def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return fused logits and logits by stream from (batch, utterances, streams * hidden) states."""
         activation = F.relu if self.config.head_activation == "relu" else F.leaky_relu
-        learned = self.config.learned_modality_weights
-        weights = self.log_weights.exp().unbind() if learned else tuple(self.weights.values())
         total = states.new_zeros(*states.shape[:2], len(self.config.labels))
         logits = {}
         for index, (name, part) in enumerate(
@@ -42,7 +30,7 @@ class StreamHeads(nn.Module):
         ):
             hidden = dropout(activation(part), self.config.dropout, self.training)
             logits[name] = self.outputs[name](hidden)
-            total = total + weights[index] * logits[name] * present[..., index, None]
+            total = total + self.weights[name] * logits[name] * present[..., index, None]
         return total, logits
 
 

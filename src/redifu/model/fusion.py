@@ -5,8 +5,9 @@ what the abstract describes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import attend
 from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .dropout import dropout
+from .recorder import NOTHING, Recorder
 
 
 @dataclass
@@ -25,13 +27,11 @@ class FusedStreams:
     Attributes:
         streams: (batch, utterances, hidden) by stream, zero where missing.
         present: (batch, utterances) bool by stream, where a fused stream stands for something.
-        attentions: weights under "receiver.sender", None of "sdpa".
         reliability: (batch, utterances, 3) of text, audio and visual, 0 where missing; None if not estimated.
     """
 
     streams: dict[str, Tensor]
     present: Mapping[str, Tensor]
-    attentions: dict[str, Tensor | None] = field(default_factory=dict)
     reliability: Tensor | None = None
 
 
@@ -48,14 +48,9 @@ class CrossModalAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self,
-        states: Tensor,
-        others: Mapping[str, Tensor],
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Return the sum of the attentions to the other streams and the weights by stream.
+        self, states: Tensor, others: Mapping[str, Tensor], *, present: Mapping[str, Tensor], **where: Any
+    ) -> Tensor:
+        """Return the sum of the attentions to the other streams, (batch, utterances, hidden).
 
         Self-attention, which the released code computes and throws away, is not computed, and padded
         utterances, which it attends, are masked (tests: batch invariance).
@@ -64,28 +59,28 @@ class CrossModalAttention(nn.Module):
             states: (batch, utterances, hidden) of the receiving stream, normed.
             others: the same of the other streams, by name.
             present: (batch, utterances) bool by stream.
-            positions: (batch, utterances) int, those of padding last.
+            where: `positions` and `record` of `attend`; the weights are named after the other stream.
         """
         size = self.config.hidden_size
         query = F.linear(states, self.qkv.weight[:size])
         total, reached = torch.zeros_like(states), states.new_zeros(())
-        attentions: dict[str, Tensor | None] = {}
         for name, other in others.items():
             key, value = F.linear(other, self.qkv.weight[size:]).chunk(2, dim=-1)
-            attended, attentions[name], seen = attend(
+            attended, seen = attend(
                 query,
                 key,
                 value,
                 present=present[name],
-                positions=positions,
                 config=self.config,
                 num_heads=self.heads,
                 scale=self.scale,
+                name=name,
+                **where,
             )
             total = total + attended
             reached = reached + seen.to(states.dtype)
         # The output layer is linear: its bias counts once for each stream that could be attended.
-        return F.linear(total, self.output.weight) + reached * self.output.bias, attentions
+        return F.linear(total, self.output.weight) + reached * self.output.bias
 
 
 class GatedFeedForward(nn.Module):
@@ -118,21 +113,12 @@ class MutualAttentionStream(GradientCheckpointingLayer):
         self.attention = CrossModalAttention(config) if len(config.modalities) > 1 else None
         self.feed_forward = GatedFeedForward(config)
 
-    def forward(
-        self,
-        states: Tensor,
-        normed: Mapping[str, Tensor],
-        name: str,
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Return the fused stream (batch, utterances, hidden) and the attention weights by other stream."""
+    def forward(self, states: Tensor, normed: Mapping[str, Tensor], name: str, **where: Any) -> Tensor:
+        """Return the fused stream (batch, utterances, hidden); `where` is for `CrossModalAttention`."""
         if self.attention is None:
-            return self.feed_forward(states, torch.zeros_like(states)), {}
+            return self.feed_forward(states, torch.zeros_like(states))
         others = {other: value for other, value in normed.items() if other != name}
-        received, attentions = self.attention(normed[name], others, present=present, positions=positions)
-        return self.feed_forward(states, received), attentions
+        return self.feed_forward(states, self.attention(normed[name], others, **where))
 
 
 class MutualAttentionFusion(nn.Module):
@@ -151,7 +137,7 @@ class MutualAttentionFusion(nn.Module):
         *,
         present: Mapping[str, Tensor],
         positions: Tensor,
-        quality_features: Tensor | None = None,
+        record: Recorder = NOTHING,
     ) -> FusedStreams:
         """Fuse the streams.
 
@@ -159,33 +145,30 @@ class MutualAttentionFusion(nn.Module):
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
             positions: (batch, utterances) int, those of padding last.
-            quality_features: not read.
+            record: keeps the weights under "receiver.sender".
         """
         normed = {name: norm(streams[name]) for name, norm in self.norms.items()}
-        fused: dict[str, Tensor] = {}
-        attentions: dict[str, Tensor | None] = {}
+        fused = {}
         for name, states in streams.items():
-            hidden, weights = self.streams[name](states, normed, name, present=present, positions=positions)
+            hidden = self.streams[name](
+                states, normed, name, present=present, positions=positions, record=record.within(f"{name}.")
+            )
             fused[name] = hidden.masked_fill(~present[name][..., None], 0.0)
-            attentions |= {f"{name}.{other}": weight for other, weight in weights.items()}
-        return FusedStreams(fused, present, attentions)
+        return FusedStreams(fused, present)
 
 
 class Reliability(nn.Module):
-    """How far a stream of an utterance can be trusted: sigmoid(W [LN(x) | q]) in (0, 1)."""
+    """How far a stream of an utterance can be trusted: sigmoid(W LN(x)) in (0, 1)."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build for one stream and, where the model reads any, its quality measures."""
+        """Build for one stream."""
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size)
-        self.estimate = nn.Linear(config.hidden_size + (config.quality_size or 0), 1)
+        self.estimate = nn.Linear(config.hidden_size, 1)
 
-    def forward(self, states: Tensor, quality: Tensor | None) -> Tensor:
-        """Return (batch, utterances, 1) from (batch, utterances, hidden) and (.., measures) or None."""
-        read = self.norm(states)
-        if quality is not None:
-            read = torch.cat([read, quality.to(read.dtype)], dim=-1)
-        return self.estimate(read).sigmoid()
+    def forward(self, states: Tensor) -> Tensor:
+        """Return (batch, utterances, 1) from (batch, utterances, hidden)."""
+        return self.estimate(self.norm(states)).sigmoid()
 
 
 class TextDiffusionFusion(GradientCheckpointingLayer):
@@ -227,30 +210,30 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         *,
         present: Mapping[str, Tensor],
         positions: Tensor,
-        quality_features: Tensor | None = None,
+        record: Recorder = NOTHING,
     ) -> FusedStreams:
-        """Fuse the streams.
+        """Fuse the streams; the arguments are those of `MutualAttentionFusion.forward`.
 
-        Args:
-            streams: (batch, utterances, hidden) by stream.
-            present: (batch, utterances) bool by stream.
-            positions: (batch, utterances) int, those of padding last.
-            quality_features: (batch, utterances, 2, measures) float, of audio and visual, where
-                NaN is a measure that nobody knows and counts as 0, the mean; None for zeros.
+        The recorded weights from the text to itself are those of the last step.
         """
         text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
         normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
         query = self.query(normed["text"])
         keys = {name: key(normed[name]) for name, key in self.keys.items()}
         attend_stream = partial(
-            attend, query, positions=positions, config=self.config, num_heads=self.heads, scale=self.scale
+            attend,
+            query,
+            positions=positions,
+            config=self.config,
+            num_heads=self.heads,
+            scale=self.scale,
+            record=record.within("text."),
         )
-        trust = self._reliability(streams, present, quality_features)
-        attentions: dict[str, Tensor | None] = {}
+        trust = self._reliability(streams, present)
         received = torch.zeros_like(text)
         for name, value in self.values.items():
             values = value(normed[name]).masked_fill(~present[name][..., None], 0.0)
-            attended, attentions[f"text.{name}"], _ = attend_stream(keys[name], values, present=present[name])
+            attended, _ = attend_stream(keys[name], values, present=present[name], name=name)
             received = received + trust[name] * attended
         total = torch.stack(list(trust.values())).sum(dim=0)
         scale = total.where(total > 0, 1.0)
@@ -258,7 +241,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         restart = self.restart.sigmoid().repeat_interleave(text.shape[-1] // self.heads)
         state = text
         for _ in range(self.config.diffusion_steps):
-            attended, attentions["text.text"], _ = attend_stream(keys["text"], state, present=present["text"])
+            attended, _ = attend_stream(keys["text"], state, present=present["text"], name="text")
             mixed = (trust["text"] * attended + received) / scale
             state = (1 - restart) * mixed + restart * text
         anything = torch.stack(list(present.values())).any(dim=0)
@@ -267,27 +250,14 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         return FusedStreams(
             streams={**streams, "text": fused},
             present={**present, "text": anything},
-            attentions=attentions,
             reliability=torch.cat([trust.get(name, nothing) for name in MODALITIES], dim=-1),
         )
 
-    def _reliability(
-        self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], quality: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _reliability(self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return (batch, utterances, 1) by stream: 1 for text, learned for the others, 0 where missing."""
         trust = {"text": present["text"][..., None].to(streams["text"].dtype)}
-        measures = self.config.quality_size
         for name, estimate in self.reliabilities.items():
-            here = present[name][..., None]
-            known = None
-            if measures is not None:
-                given = (
-                    streams[name].new_zeros(*present[name].shape, measures)
-                    if quality is None
-                    else quality[..., MODALITIES.index(name) - 1, :]
-                )
-                known = given.masked_fill(~here | given.isnan(), 0.0)
-            trust[name] = estimate(streams[name], known) * here
+            trust[name] = estimate(streams[name]) * present[name][..., None]
         return trust
 
 
@@ -295,14 +265,9 @@ class ConcatFusion(nn.Module):
     """No exchange between the streams: they meet in the head, which reads them side by side."""
 
     def forward(
-        self,
-        streams: Mapping[str, Tensor],
-        *,
-        present: Mapping[str, Tensor],
-        positions: Tensor,
-        quality_features: Tensor | None = None,
+        self, streams: Mapping[str, Tensor], *, present: Mapping[str, Tensor], **where: Any
     ) -> FusedStreams:
-        """Return the streams as they are; arguments as of the other fusions."""
+        """Return the streams as they are; the arguments are those of the other fusions."""
         return FusedStreams(dict(streams), present)
 
 

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from .configuration_redifu import BACKBONE_CONFIGS, MODALITIES, ReDiFuConfig
+from .model_inputs import RAW_INPUTS, RAW_MASKS, ReDiFuInputs
 
-# What a model with a backbone takes in place of a stream's features, its mask, and how it is laid out.
-RAW_INPUTS = {"text": "input_ids", "audio": "audio_values", "visual": "pixel_values"}
-RAW_MASKS = {"text": "attention_mask", "audio": "audio_values_mask"}
 _RAW_LAYOUT = {
     "text": "(texts, tokens)",
     "audio": "(audios, samples)",
@@ -18,44 +16,16 @@ _RAW_LAYOUT = {
 }
 
 
-def has_content(utterance: Mapping[str, Any], key: str) -> bool:
-    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
-    value = utterance.get(key)
-    return bool(value.strip()) if isinstance(value, str) else value is not None
-
-
-def check_inputs(
-    config: ReDiFuConfig,
-    features: Mapping[str, Tensor | None],
-    *,
-    raw: Mapping[str, Tensor | None],
-    raw_masks: Mapping[str, Tensor | None],
-    utterance_mask: Tensor | None,
-    modality_mask: Tensor | None,
-    speaker_ids: Tensor | None,
-    quality_features: Tensor | None = None,
-) -> None:
-    """Refuse inputs that do not fit the model or each other.
-
-    Args:
-        config: the model's configuration.
-        features: (batch, utterances, size) float or None, by stream.
-        raw: what backbones read, by stream: (texts, tokens) int, (audios, samples) float, (utterances with
-            pictures, pictures, channels, height, width) float, or None.
-        raw_masks: (texts, tokens) and (audios, samples) bool or 0/1, or None, by stream.
-        utterance_mask: (batch, utterances) bool or 0/1, or None.
-        modality_mask: (batch, utterances, 3) bool or 0/1, or None.
-        speaker_ids: (batch, utterances) int, or None.
-        quality_features: (batch, utterances, 2, measures) float, or None.
+def check_inputs(config: ReDiFuConfig, given: ReDiFuInputs) -> None:
+    """Check that inputs fit the model and each other.
 
     Raises:
-        ValueError: with what was expected and what came.
+        ValueError: with what was expected and what was given.
     """
-    _check_streams(config, features, raw)
-    _check_raw(config, raw, raw_masks)
-    grids = {f"{name}_features": value for name, value in features.items()}
-    grids |= {"utterance_mask": utterance_mask, "modality_mask": modality_mask, "speaker_ids": speaker_ids}
-    grids["quality_features"] = quality_features
+    _check_streams(config, given.features, given.raw)
+    _check_raw(config, given.raw, given.raw_masks)
+    grids = {f"{name}_features": value for name, value in given.features.items()}
+    grids |= {name: getattr(given, name) for name in ("utterance_mask", "modality_mask", "speaker_ids")}
     for name in ("utterance_mask", "speaker_ids"):
         if (grid := grids[name]) is not None and grid.dim() != 2:
             raise ValueError(f"{name} must be (batch, utterances), got {tuple(grid.shape)}")
@@ -64,19 +34,15 @@ def check_inputs(
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
     if not shapes:
-        names = " and ".join(RAW_INPUTS[name] for name, value in raw.items() if value is not None)
+        names = " and ".join(RAW_INPUTS[name] for name, value in given.raw.items() if value is not None)
         raise ValueError(
             f"{names} need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
         )
     if 0 in next(iter(shapes.values())):
         raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
-    if modality_mask is not None and modality_mask.shape[2:] != (len(MODALITIES),):
-        raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(modality_mask.shape)}")
-    if quality_features is not None and quality_features.shape[2:] != (2, config.quality_size):
-        raise ValueError(
-            f"quality_features must be (batch, utterances, 2, {config.quality_size or 'none: not read'}), "
-            f"got {tuple(quality_features.shape)}"
-        )
+    mask = given.modality_mask
+    if mask is not None and mask.shape[2:] != (len(MODALITIES),):
+        raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(mask.shape)}")
     for name in ("utterance_mask", "modality_mask"):
         _check_mask(name, grids[name])
 
@@ -131,7 +97,7 @@ def _check_raw(
 
 
 def check_ids(name: str, ids: Tensor, *, counted: Tensor, least: int = 0, most: int | None = None) -> None:
-    """Refuse ids that are no integers, or outside `least` to `most` where `counted` (a bool mask)."""
+    """Check that ids are integers, and from `least` to `most` where `counted` (a bool mask)."""
     if ids.is_floating_point():
         raise ValueError(f"{name} must be integers, got {ids.dtype}")
     # Reading values breaks a traced graph, so a compiled model trusts its ids.
@@ -159,7 +125,7 @@ def _has_gap(mask: Tensor) -> bool:
 def check_labels(
     labels: Tensor, class_weights: Tensor | None, *, shape: tuple[int, ...], num_labels: int
 ) -> None:
-    """Refuse labels of another shape or outside the classes, and weights of other classes."""
+    """Check the shape and range of labels, and the number of class weights."""
     if labels.shape != shape:
         raise ValueError(f"labels must be {shape}, got {tuple(labels.shape)}")
     check_ids("labels other than -100", labels, counted=labels != -100, most=num_labels - 1)
@@ -167,34 +133,21 @@ def check_labels(
         raise ValueError(f"class_weights must be ({num_labels},), got {tuple(class_weights.shape)}")
 
 
-def stream_presence(
-    features: Mapping[str, Tensor | None],
-    raw: Mapping[str, Tensor | None],
-    utterance_mask: Tensor | None,
-    modality_mask: Tensor | None,
-    speaker_ids: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Derive which utterances are real and which streams each has.
-
-    Args:
-        features: (batch, utterances, size) or None, by stream.
-        raw: what backbones read, or None, by stream; given, every real utterance has it unless a mask says
-            otherwise.
-        utterance_mask: (batch, utterances) or None for all real.
-        modality_mask: (batch, utterances, 3) or None for what is given.
-        speaker_ids: (batch, utterances) or None; read for its shape only.
+def stream_presence(given: ReDiFuInputs) -> tuple[Tensor, dict[str, Tensor]]:
+    """Find which utterances are real and which streams each has.
 
     Returns:
-        (batch, utterances) bool for the utterances, and the same by stream.
+        (batch, utterances) bool for the utterances, and the same by stream. A stream that is given is there
+        for every real utterance, unless the modality mask says otherwise.
     """
-    grids = [*features.values(), utterance_mask, modality_mask, speaker_ids]
+    grids = [*given.features.values(), given.utterance_mask, given.modality_mask, given.speaker_ids]
     grid = next(value for value in grids if value is not None)
     real = torch.ones(grid.shape[:2], dtype=torch.bool, device=grid.device)
-    if utterance_mask is not None:
-        real = utterance_mask.bool()
+    if given.utterance_mask is not None:
+        real = given.utterance_mask.bool()
     present = {}
-    for index, name in enumerate(MODALITIES):
-        given = features[name] is not None or raw[name] is not None
-        here = real if modality_mask is None else real & modality_mask[..., index].bool()
-        present[name] = here if given else torch.zeros_like(real)
+    for index, (name, features) in enumerate(given.features.items()):
+        here = real if given.modality_mask is None else real & given.modality_mask[..., index].bool()
+        is_given = features is not None or given.raw[name] is not None
+        present[name] = here if is_given else torch.zeros_like(real)
     return real, present

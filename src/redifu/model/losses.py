@@ -47,8 +47,6 @@ def emotion_loss(
     loss = masked_cross_entropy(logits, labels, class_weights=class_weights)
     for name, own_logits in stream_logits.items():
         own_labels = labels.masked_fill(~present[name], IGNORED_LABEL)
-        loss = (
-            loss
-            + stream_weight * masked_cross_entropy(own_logits, own_labels, class_weights=class_weights) ** 2
-        )
+        own = masked_cross_entropy(own_logits, own_labels, class_weights=class_weights)
+        loss = loss + stream_weight * own**2
     return loss

@@ -20,16 +20,18 @@ from .backbones import (
     read_backbone_configs,
 )
 from .configuration_redifu import BACKBONE_CONFIGS, ReDiFuConfig
+from .conversation_graph import conversation_graph
 from .differential_attention import DifferentialEncoder
 from .emotion_heads import build_head
-from .fusion import build_fusion
-from .input_checks import RAW_INPUTS, check_ids, check_inputs, check_labels, stream_presence
+from .fusion import FusedStreams, build_fusion
+from .input_checks import check_ids, check_inputs, check_labels, stream_presence
 from .losses import IGNORED_LABEL, emotion_loss
+from .model_inputs import RAW_INPUTS, Dialogues, ReDiFuInputs, takes_inputs
 from .model_outputs import ReDiFuEmotionRecognitionOutput, ReDiFuModelOutput
-from .relation_subgraphs import conversation_graph
+from .recorder import Recorder
+from .relation_attention import CrossModalSubgraph, SpeakerSubgraphs
 from .remote_code import CarriesCode
 from .speaker_consistency import SpeakerConsistency
-from .speaker_relations import CrossModalRelations, SpeakerRelations
 
 
 class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
@@ -41,13 +43,15 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     main_input_name = "text_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # For transformers' Trainer: the loss is a mean over the batch, whatever forward's signature looks like.
+    accepts_loss_kwargs = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as every model of transformers, from safetensors only: what is pickled is not opened.
+        """Load as every transformers model does, but from safetensors only: pickled weights are never opened.
 
         Raises:
-            ValueError: pickled weights are asked for.
+            ValueError: `use_safetensors=False` asks for pickled weights.
             OSError: there are no weights in safetensors.
         """
         if not kwargs.setdefault("use_safetensors", True):
@@ -74,9 +78,9 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             {name: nn.Linear(size, config.hidden_size) for name, size in sizes.items()}
         )
         relation_modalities = [name for name in config.relation_modalities if name in sizes]
-        self.relations = nn.ModuleDict({name: SpeakerRelations(config) for name in relation_modalities})
+        self.relations = nn.ModuleDict({name: SpeakerSubgraphs(config) for name in relation_modalities})
         if config.cross_modal_relations:
-            self.cross_modal_relations = CrossModalRelations(config)
+            self.cross_modal_relations = CrossModalSubgraph(config)
         encoded = [name for name in ("audio", "visual") if name in sizes]
         self.encoders = nn.ModuleDict({name: DifferentialEncoder(config) for name in encoded})
         if encoded:
@@ -87,147 +91,116 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
-        self,
-        text_features: Tensor | None = None,
-        audio_features: Tensor | None = None,
-        visual_features: Tensor | None = None,
-        *,
-        utterance_mask: Tensor | None = None,
-        modality_mask: Tensor | None = None,
-        speaker_ids: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        audio_values: Tensor | None = None,
-        audio_values_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        quality_features: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-    ) -> ReDiFuModelOutput:
-        """Encode conversations.
+    @takes_inputs
+    def forward(self, *features: Tensor | None, **inputs: Any) -> ReDiFuModelOutput:
+        """Encode dialogues.
 
         Args:
-            text_features: (batch, utterances, text size) float, or None.
-            audio_features: (batch, utterances, audio size) float, or None.
-            visual_features: (batch, utterances, visual size) float, or None.
-            utterance_mask: (batch, utterances) bool or 0/1, True for real utterances; None for all.
-            modality_mask: (batch, utterances, 3) bool or 0/1, streams present; None for what is given.
-            speaker_ids: (batch, utterances) int, numbered from 0 in each dialogue; None for one speaker.
-            input_ids: (real utterances with text, tokens) int, row by row, in place of `text_features`.
-            attention_mask: (real utterances with text, tokens), 1 for real tokens; None for all.
-            audio_values: (real utterances with audio, samples) float, in place of `audio_features`.
-            audio_values_mask: (real utterances with audio, samples), 1 for real samples; None for all.
-            pixel_values: (real utterances with visual, pictures, channels, height, width) float, in place of
-                `visual_features`.
-            quality_features: (batch, utterances, 2, measures) float, of audio and visual, NaN where a
-                measure is unknown, or None.
-            output_hidden_states: whether to return the states of every step.
-            output_attentions: whether to return attention weights.
+            features: of text, audio and visual, which can also be given by name.
+            inputs: fields of `ReDiFuInputs`.
 
         Raises:
             ValueError: for inputs that do not fit the model or each other.
         """
-        config = self.config
-        want_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        want_attentions = config.output_attentions if output_attentions is None else output_attentions
-        if want_attentions and config._attn_implementation != "eager":
-            raise ValueError("attention weights are returned by attn_implementation='eager' only, got 'sdpa'")
-        features = {"text": text_features, "audio": audio_features, "visual": visual_features}
-        raw = {"text": input_ids, "audio": audio_values, "visual": pixel_values}
-        raw_masks = {"text": attention_mask, "audio": audio_values_mask}
-        check_inputs(
-            config,
-            features,
-            raw=raw,
-            raw_masks=raw_masks,
-            utterance_mask=utterance_mask,
-            modality_mask=modality_mask,
-            speaker_ids=speaker_ids,
-            quality_features=quality_features,
-        )
-        real, present = stream_presence(features, raw, utterance_mask, modality_mask, speaker_ids)
-        for name, values in raw.items():
-            if values is not None:
-                features[name] = self._encode_raw(name, values, raw_masks.get(name), present[name])
-        speaker_ids = torch.zeros_like(real, dtype=torch.long) if speaker_ids is None else speaker_ids
-        check_ids("speaker_ids", speaker_ids, counted=real)
-        consistency = None
-        if config.consistency_size is not None:
-            consistency = self.consistency(features, speaker_ids, present).sigmoid()
-            present = self.consistency.kept(consistency, present)
-        positions = (real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1])
-        streams, states, attentions = self._encode_streams(
-            features, speaker_ids.masked_fill(~real, 0), positions, present
-        )
-        fusion = self.fusion(
-            streams,
-            present={name: present[name] for name in config.modalities},
-            positions=positions,
-            quality_features=quality_features,
-        )
-        fused = fusion.streams
-        states |= {f"{name}_fused": hidden for name, hidden in fused.items()}
-        attentions |= fusion.attentions
-        if config.head_residual:
-            fused = {name: hidden + streams[name] for name, hidden in fused.items()}
+        given = ReDiFuInputs(*features, **inputs)
+        check_inputs(self.config, given)
+        batch = self._read(given)
+        streams = {}
+        for name in self.config.modalities:
+            states = self._denoise(name, self._project(name, batch), batch)
+            streams[name] = self._relate_speakers(name, states, batch)
+        fused = self._fuse(self._relate_streams(streams, batch), batch)
+        record = batch.record
         return ReDiFuModelOutput(
-            last_hidden_state=torch.cat([fused[name] for name in config.modalities], dim=-1),
-            present=torch.stack([fusion.present[name] for name in config.modalities], dim=-1),
-            reliability=fusion.reliability,
-            consistency=consistency,
-            hidden_states=states if want_states else None,
-            attentions={name: w for name, w in attentions.items() if w is not None}
-            if want_attentions
-            else None,
+            last_hidden_state=torch.cat(list(fused.streams.values()), dim=-1),
+            present=torch.stack([fused.present[name] for name in fused.streams], dim=-1),
+            reliability=fused.reliability,
+            consistency=batch.consistency,
+            # Copies: activation checkpointing records again in the backward pass.
+            hidden_states=record.hidden_states and dict(record.hidden_states),
+            attentions=record.attentions and dict(record.attentions),
         )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embeddings of the text backbone; NotImplementedError without one."""
+        return self._reading_tokens().get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text backbone; NotImplementedError without one."""
+        self._reading_tokens().set_input_embeddings(value)
+
+    def _reading_tokens(self) -> Any:
+        if (backbone := getattr(self, "text_backbone", None)) is None:
+            raise NotImplementedError("this model has no text backbone, so it has no token embeddings")
+        return backbone
 
     def relation_graph(self, conversation: Mapping[str, Any]) -> Any:
-        """Return the relation subgraphs of a conversation; see `conversation_graph`."""
+        """Return the relation subgraphs of a conversation as a HeteroData; see `conversation_graph`."""
         return conversation_graph(conversation, self.config)
 
-    def _encode_streams(
-        self,
-        features: Mapping[str, Tensor | None],
-        speaker_ids: Tensor,
-        positions: Tensor,
-        present: Mapping[str, Tensor],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
-        """Project every stream, denoise audio and visual, relate utterances inside and across streams."""
-        streams: dict[str, Tensor] = {}
-        states: dict[str, Tensor] = {}
-        attentions: dict[str, Tensor | None] = {}
-        for name in self.config.modalities:
-            here = present[name]
-            streams[name] = states[f"{name}_projected"] = self._project(name, features[name], here)
-            if name in self.encoders:
-                speakers = self.speaker_embedding(speaker_ids.clamp(max=self.config.num_speakers))
-                streams[name], encoded, weights = self.encoders[name](
-                    streams[name], speakers, positions=positions, present=here
-                )
-                states |= {f"{name}_encoded": encoded, f"{name}_gated": streams[name]}
-                attentions[f"{name}_encoded"] = weights
-            if name in self.relations:
-                related, by_step = self.relations[name](
-                    streams[name], speaker_ids, positions=positions, present=here
-                )
-                streams[name] = related["intra_speaker"]
-                states |= {f"{name}_{step}": hidden for step, hidden in related.items()}
-                attentions |= {f"{name}_{step}": weight for step, weight in by_step.items()}
-        if self.config.cross_modal_relations:
-            streams, attentions["cross_modal"] = self.cross_modal_relations(
-                streams, speaker_ids, positions=positions, present=present
-            )
-            states |= {f"{name}_cross_modal": hidden for name, hidden in streams.items()}
-        return streams, states, attentions
+    def _read(self, given: ReDiFuInputs) -> Dialogues:
+        """Embed what backbones read, and find who speaks when and which streams are used."""
+        real, present = stream_presence(given)
+        features = given.features
+        for name, values in given.raw.items():
+            if values is not None:
+                features[name] = self._encode_raw(name, values, given.raw_masks.get(name), present[name])
+        speaker_ids = real.long() * 0 if given.speaker_ids is None else given.speaker_ids
+        check_ids("speaker_ids", speaker_ids, counted=real)
+        consistency = None
+        if self.config.consistency_size is not None:
+            consistency = self.consistency(features, speaker_ids, present).sigmoid()
+            present = self.consistency.kept(consistency, present)
+        wanted = [
+            getattr(self.config if getattr(given, option) is None else given, option)
+            for option in ("output_hidden_states", "output_attentions")
+        ]
+        return Dialogues(
+            features=features,
+            present={name: present[name] for name in self.config.modalities},
+            speaker_ids=speaker_ids.masked_fill(~real, 0),
+            positions=(real.long().cumsum(-1) - 1).masked_fill(~real, real.shape[1]),
+            consistency=consistency,
+            record=Recorder({} if wanted[0] else None, {} if wanted[1] else None),
+        )
 
-    def _project(self, name: str, features: Tensor | None, present: Tensor) -> Tensor:
+    def _project(self, name: str, batch: Dialogues) -> Tensor:
         """Project a stream to (batch, utterances, hidden), zero where it is missing, whatever stood there."""
+        features, missing = batch.features[name], ~batch.present[name][..., None]
         if features is None:
-            return torch.zeros(*present.shape, self.config.hidden_size, dtype=self.dtype, device=self.device)
-        given = features.to(self.dtype).masked_fill(~present[..., None], 0.0)
-        projected = self.projections[name](given)
-        return projected.masked_fill(~present[..., None], 0.0)
+            size = (*batch.speaker_ids.shape, self.config.hidden_size)
+            projected = torch.zeros(size, dtype=self.dtype, device=self.device)
+        else:
+            projected = self.projections[name](features.to(self.dtype).masked_fill(missing, 0.0))
+        return batch.record.state(f"{name}_projected", projected.masked_fill(missing, 0.0))
+
+    def _denoise(self, name: str, states: Tensor, batch: Dialogues) -> Tensor:
+        """Pass audio and visual through their differential encoders."""
+        if name not in self.encoders:
+            return states
+        speakers = self.speaker_embedding(batch.speaker_ids.clamp(max=self.config.num_speakers))
+        return self.encoders[name](states, speakers, **batch.of(name))
+
+    def _relate_speakers(self, name: str, states: Tensor, batch: Dialogues) -> Tensor:
+        """Relate the utterances of a stream by who speaks when."""
+        if name not in self.relations:
+            return states
+        return self.relations[name](states, batch.speaker_ids, **batch.of(name))
+
+    def _relate_streams(self, streams: dict[str, Tensor], batch: Dialogues) -> dict[str, Tensor]:
+        """Relate utterances across streams."""
+        if not self.config.cross_modal_relations:
+            return streams
+        return self.cross_modal_relations(streams, batch.speaker_ids, **batch.of_all())
+
+    def _fuse(self, streams: dict[str, Tensor], batch: Dialogues) -> FusedStreams:
+        """Fuse the streams; with `head_residual`, add them to the result."""
+        fused = self.fusion(streams, **batch.of_all())
+        for name, states in fused.streams.items():
+            batch.record.state(f"{name}_fused", states)
+            if self.config.head_residual:
+                fused.streams[name] = states + streams[name]
+        return fused
 
     def embed(self, name: str, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Embed texts, waveforms or pictures by the backbone of their stream.
@@ -307,70 +280,31 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         return model
 
     @can_return_tuple
+    @takes_inputs
     def forward(
         self,
-        text_features: Tensor | None = None,
-        audio_features: Tensor | None = None,
-        visual_features: Tensor | None = None,
-        *,
-        utterance_mask: Tensor | None = None,
-        modality_mask: Tensor | None = None,
-        speaker_ids: Tensor | None = None,
+        *features: Tensor | None,
         labels: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        audio_values: Tensor | None = None,
-        audio_values_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        quality_features: Tensor | None = None,
         class_weights: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        **inputs: Any,
     ) -> ReDiFuEmotionRecognitionOutput:
         """Recognise the emotion of every utterance.
 
         Args:
-            text_features: (batch, utterances, text size) float, or None.
-            audio_features: (batch, utterances, audio size) float, or None.
-            visual_features: (batch, utterances, visual size) float, or None.
-            utterance_mask: as of `ReDiFuModel.forward`, like all that is not described here.
-            modality_mask: (batch, utterances, 3) bool or 0/1.
-            speaker_ids: (batch, utterances) int.
+            features: of text, audio and visual, which can also be given by name.
             labels: (batch, utterances) int, -100 ignored.
-            input_ids: (real utterances with text, tokens) int.
-            attention_mask: (real utterances with text, tokens).
-            audio_values: (real utterances with audio, samples) float.
-            audio_values_mask: (real utterances with audio, samples).
-            pixel_values: (real utterances with visual, pictures, channels, height, width) float.
-            quality_features: (batch, utterances, 2, measures) float.
             class_weights: (labels,) float, weights of the classes in the loss.
-            output_hidden_states: whether to return the states of every step.
-            output_attentions: whether to return attention weights.
+            inputs: fields of `ReDiFuInputs`.
 
         Raises:
             ValueError: for inputs that do not fit the model or each other.
         """
-        base = self.redifu(
-            text_features,
-            audio_features,
-            visual_features,
-            utterance_mask=utterance_mask,
-            modality_mask=modality_mask,
-            speaker_ids=speaker_ids,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            audio_values=audio_values,
-            audio_values_mask=audio_values_mask,
-            pixel_values=pixel_values,
-            quality_features=quality_features,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            return_dict=True,
-        )
+        base = self.redifu(*features, **inputs, return_dict=True)
         logits, stream_logits = self.classifier(base.last_hidden_state, base.present)
         loss = None
         if labels is not None:
             check_labels(labels, class_weights, shape=tuple(logits.shape[:2]), num_labels=logits.shape[2])
+            # Of the logits that the temperature is fitted to, not of those that it has divided.
             loss = emotion_loss(
                 logits,
                 labels.masked_fill(~base.present.any(dim=-1), IGNORED_LABEL),
@@ -381,8 +315,9 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
             )
         return ReDiFuEmotionRecognitionOutput(
             loss=loss,
-            logits=logits,
+            logits=logits / self.config.temperature,
             **{f"{name}_logits": value for name, value in stream_logits.items()},
+            present=base.present,
             reliability=base.reliability,
             consistency=base.consistency,
             hidden_states=base.hidden_states,

@@ -8,17 +8,14 @@ import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
-from .configuration_redifu import MODALITIES
-from .input_checks import has_content
+from .accepted_inputs import STREAM_KEYS, as_conversation, check_keys, has_content, is_one_input
+from .configuration_redifu import MODALITIES, changed_labels
 from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
 
 logger = logging.get_logger(__name__)
 
 TEXT = MODALITIES.index("text")
-_SPEAKERS = "_speakers"  # of the dialogue that a piece was cut from
-# All that an utterance may carry to be read.
-_CONTENT = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 
 
 class ReDiFuProcessor(CarriesCode, ProcessorMixin):
@@ -44,7 +41,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             speaker_in_text: whether the speaker's name stands in front of the text.
             text_context_turns: how many earlier turns follow the text, nearest first.
             max_text_tokens: a longer text, with its context, loses its end; special tokens count.
-            max_utterances: `split_long` cuts longer dialogues.
+            max_utterances: longer dialogues are read in pieces.
             kwargs: what transformers stores beside.
         """
         least = {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1}
@@ -64,7 +61,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
                 raise ValueError(f"max_text_tokens must be {special + 1} to {most}, got {max_text_tokens}")
 
     def check(self, conversation: Mapping[str, Any]) -> None:
-        """Refuse a conversation that does not fit the checkpoint.
+        """Reject a conversation that does not fit the checkpoint; media in it may still be files.
 
         Raises:
             ValueError: naming dialogue and utterance, for a missing speaker, an unknown label or features
@@ -75,11 +72,13 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
                 self.check_utterance(utterance)
             except ValueError as error:
                 raise ValueError(f"dialogue {conversation.get('id')}, utterance {turn}: {error}") from None
+        self._warn_of_ignored(conversation)
 
     def check_utterance(self, utterance: Mapping[str, Any]) -> None:
-        """Refuse an utterance that does not fit the checkpoint, by ValueError."""
+        """Reject an utterance that does not fit the checkpoint, by ValueError."""
         if not isinstance(utterance, Mapping):
             raise ValueError(f"expected an object, got {utterance!r:.80}")
+        check_keys(utterance)
         speaker, text, label = (utterance.get(name) for name in ("speaker", "text", "label"))
         if not isinstance(speaker, str):
             raise ValueError(f"speaker must be a string, got {speaker!r:.80}")
@@ -90,12 +89,14 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         self.feature_extractor.check(utterance)
 
     def __call__(
-        self, conversations: Mapping[str, Any] | Sequence[Mapping[str, Any]], return_tensors: str = "pt"
+        self, conversations: Mapping[str, Any] | Sequence[Any] | str, return_tensors: str = "pt"
     ) -> BatchFeature:
         """Turn conversations into the inputs of a model.
 
         Args:
-            conversations: one or several dicts with "utterances", as in a conversation file.
+            conversations: one or several dicts with "utterances", as in a conversation file, but with
+                arrays in place of media files; a list of utterances is one conversation, a text one
+                utterance. "speakers" may list the speakers of the dialogue a piece was cut from.
             return_tensors: "pt" or "np".
 
         Returns:
@@ -104,16 +105,20 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             attention_mask (texts, tokens), and labels (batch, utterances), -100 where an utterance has none.
 
         Raises:
-            ValueError: as of `check`, and for a conversation without utterances.
+            ValueError: see `check`; a conversation has no utterances, or a file where an array is expected.
         """
-        conversations = [conversations] if isinstance(conversations, Mapping) else list(conversations)
+        given = [conversations] if is_one_input(conversations) else list(conversations)
+        conversations = [as_conversation(each)[0] for each in given]
         if not conversations:
             raise ValueError("expected at least one conversation, got none")
+        ready = []
         for conversation in conversations:
-            if not conversation["utterances"]:
-                raise ValueError(f"dialogue {conversation.get('id')} has no utterances")
             self.check(conversation)
-            self._warn_of_ignored(conversation)
+            ready.append(self._with_arrays(conversation))
+        return self.batch(ready, return_tensors=return_tensors)
+
+    def batch(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> BatchFeature:
+        """Do the same for conversations that were checked before and hold no media, only arrays."""
         batch = self.feature_extractor(conversations)
         batch.update(self._speakers_and_labels(conversations, batch["utterance_mask"].shape))
         if self.tokenizer is not None:
@@ -127,27 +132,21 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
                 batch.update(self._tokenize(texts))
         return BatchFeature(dict(batch), tensor_type=return_tensors)
 
-    def split_long(self, conversation: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], slice]]:
-        """Cut a dialogue of more than `max_utterances` into pieces with context on both sides.
-
-        Returns:
-            Pieces, each a conversation, with the slice of its utterances that counts; in order, these slices
-            are the whole dialogue, every utterance once.
-        """
-        utterances = conversation["utterances"]
-        if len(utterances) <= self.max_utterances:
-            return [(conversation, slice(0, len(utterances)))]
-        # Numbered in the whole dialogue: a speaker is the same number in every piece.
-        speakers = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
-        counted = max(self.max_utterances // 2, 1)
-        context = (self.max_utterances - counted) // 2
-        pieces: list[tuple[Mapping[str, Any], slice]] = []
-        for start in range(0, len(utterances), counted):
-            first, last = max(start - context, 0), start + counted + context
-            keep = slice(start - first, min(start + counted, len(utterances)) - first)
-            piece = {**conversation, "utterances": utterances[first:last], _SPEAKERS: speakers}
-            pieces.append((piece, keep))
-        return pieces
+    @classmethod
+    def from_pretrained(
+        cls,
+        *args: Any,
+        labels: Sequence[str] | None = None,
+        id2label: Mapping[Any, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
+        num_labels: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load as every processor; `id2label` and `num_labels` do to its labels what they do to a model's."""
+        processor = super().from_pretrained(*args, **kwargs)
+        old = dict(enumerate(processor.labels if labels is None else labels))
+        processor.labels = changed_labels(old, id2label, num_labels)
+        return processor
 
     # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
 
@@ -178,6 +177,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             return super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
         return None
 
+    def _with_arrays(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
+        utterances = []
+        for turn, utterance in enumerate(conversation["utterances"]):
+            try:
+                utterances.append(self.feature_extractor.with_arrays(utterance))
+            except ValueError as error:
+                raise ValueError(f"dialogue {conversation.get('id')}, utterance {turn}: {error}") from None
+        return {**conversation, "utterances": utterances}
+
     def _speakers_and_labels(
         self, conversations: Sequence[Mapping[str, Any]], shape: tuple[int, int]
     ) -> dict[str, np.ndarray]:
@@ -185,7 +193,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         speaker_ids = np.zeros(shape, dtype=np.int64)
         labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
         for row, conversation in enumerate(conversations):
-            numbers = {name: number for number, name in enumerate(conversation.get(_SPEAKERS, ()))}
+            numbers = {name: number for number, name in enumerate(conversation.get("speakers") or ())}
             for turn, utterance in enumerate(conversation["utterances"]):
                 speaker_ids[row, turn] = numbers.setdefault(utterance["speaker"], len(numbers))
                 if self.labels and utterance.get("label") is not None:
@@ -212,10 +220,10 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
 
     def _warn_of_ignored(self, conversation: Mapping[str, Any]) -> None:
         readable = {f"{name}_features" for name in self.feature_extractor.sizes}
-        readable.update(self.feature_extractor.media.values())
+        readable |= {"video" if name == "visual" else name for name in self.feature_extractor.backends}
         if self.tokenizer is not None:
             readable.add("text")
-        for key in _CONTENT:
+        for key in STREAM_KEYS:
             if key not in readable and any(
                 utterance.get(key) is not None for utterance in conversation["utterances"]
             ):

@@ -6,22 +6,17 @@ in memory linear in the dialogue, a node being a stream of an utterance that is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import permutations
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .configuration_redifu import ReDiFuConfig
-from .input_checks import has_content
 
 SELF, SAME_SPEAKER_EARLIER, SAME_SPEAKER_LATER, OTHER_SPEAKER_LATER, OTHER_SPEAKER_EARLIER = range(1, 6)
 NUM_RELATIONS = 6  # 0 means not related
 KINDS = NUM_RELATIONS - 1
 
 
-def speaker_relations(
+def speaker_relation_ids(
     speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Relate each utterance (row) to its neighbours (columns) of the same speaker and of other speakers.
@@ -47,7 +42,7 @@ def speaker_relations(
     return intra.masked_fill(itself, SELF), inter.masked_fill(itself, SELF)
 
 
-def cross_modal_relations(
+def cross_modal_relation_ids(
     speaker_ids: Tensor,
     positions: Tensor,
     *,
@@ -58,7 +53,7 @@ def cross_modal_relations(
     """Relate each utterance's stream (row) to the other streams of its neighbours and of itself (columns).
 
     The nodes are the utterances of the first stream, then those of the next. Each ordered pair of streams has
-    ids of its own: the kinds of `speaker_relations`, SELF for the same utterance, shifted by KINDS a pair.
+    ids of its own: the kinds of `speaker_relation_ids`, SELF for the same utterance, shifted by KINDS a pair.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
@@ -71,7 +66,9 @@ def cross_modal_relations(
         (batch, streams * utterances, streams * utterances) int64 ids; the diagonal is always SELF.
     """
     everyone = torch.ones_like(speaker_ids, dtype=torch.bool)
-    intra, inter = speaker_relations(speaker_ids, positions, present=everyone, window=window, causal=causal)
+    intra, inter = speaker_relation_ids(
+        speaker_ids, positions, present=everyone, window=window, causal=causal
+    )
     kinds = torch.maximum(intra, inter)
     itself = SELF * torch.eye(kinds.shape[-1], dtype=torch.long, device=kinds.device).expand_as(kinds)
     rows, pair = [], 0
@@ -103,7 +100,7 @@ class RelationEdges:
 def speaker_edges(
     speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
 ) -> tuple[RelationEdges, RelationEdges]:
-    """Relate utterances as `speaker_relations` does.
+    """Relate utterances to their neighbours, as lists of edges; the same relations as `speaker_relation_ids`.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
@@ -131,7 +128,7 @@ def cross_modal_edges(
     window: int,
     causal: bool = False,
 ) -> RelationEdges:
-    """Relate the streams of utterances as `cross_modal_relations` does.
+    """Relate the streams of utterances, as a list of edges; the same relations as `cross_modal_relation_ids`.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
@@ -161,58 +158,6 @@ def cross_modal_edges(
     ids = ids * (joined & here[:, neighbours].transpose(0, 1)[None])
     senders = numbers[:, neighbours].transpose(0, 1)[None].expand_as(ids)
     return _edges(ids[here].flatten(1), senders[here].flatten(1))
-
-
-def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) -> Any:
-    """Relate the utterances of a conversation as a model of this configuration does, to look at or to draw.
-
-    Args:
-        conversation: a dict with "utterances", as in a conversation file.
-        config: says which subgraphs there are, and how far they reach.
-
-    Returns:
-        A torch_geometric HeteroData: for each stream nodes with their `turn`, the utterance's place; for each
-        subgraph edges from neighbour to receiver, "intra_speaker", "inter_speaker" or "cross_modal", with
-        their relation ids as `edge_attr`.
-
-    Raises:
-        ImportError: torch-geometric is not installed.
-    """
-    try:  # only here: it takes a second to import, and remote code must load without it
-        from torch_geometric.data import HeteroData
-    except ImportError:
-        raise ImportError("relation_graph needs torch-geometric: pip install torch-geometric") from None
-    utterances = conversation["utterances"]
-    names = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
-    speakers = torch.tensor([[names.index(utterance["speaker"]) for utterance in utterances]])
-    positions = torch.arange(len(utterances))[None]
-    options: dict[str, Any] = {"window": config.relation_window, "causal": config.causal}
-    present = {name: _presence(utterances, name) for name in config.modalities}
-    graph = HeteroData()
-    for name, here in present.items():
-        graph[name].turn = here[0].nonzero().squeeze(-1)
-        graph[name].num_nodes = len(graph[name].turn)
-        if name in config.relation_modalities:
-            both = speaker_edges(speakers, positions, present=here, **options)
-            for kind, edges in zip(("intra_speaker", "inter_speaker"), both, strict=True):
-                graph[name, kind, name].edge_index = edges.index.flip(0)
-                graph[name, kind, name].edge_attr = edges.ids
-    if config.cross_modal_relations:
-        edges = cross_modal_edges(speakers, positions, present=present, **options)
-        ends = torch.tensor([graph[name].num_nodes for name in present]).cumsum(0)
-        first = F.pad(ends[:-1], (1, 0))
-        stream = torch.bucketize(edges.index, ends, right=True)
-        for (receiver, to), (sender, source) in permutations(enumerate(present), 2):
-            kept = (stream[0] == receiver) & (stream[1] == sender)
-            inside = edges.index[:, kept] - torch.stack([first[receiver], first[sender]])[:, None]
-            graph[source, "cross_modal", to].edge_index = inside.flip(0)
-            graph[source, "cross_modal", to].edge_attr = edges.ids[kept]
-    return graph
-
-
-def _presence(utterances: list[dict[str, Any]], name: str) -> Tensor:
-    keys = (f"{name}_features", {"visual": "video"}.get(name, name))
-    return torch.tensor([[any(has_content(utterance, key) for key in keys) for utterance in utterances]])
 
 
 def _neighbours(

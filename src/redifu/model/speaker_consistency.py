@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .configuration_redifu import ReDiFuConfig
 
-# Of an utterance and of its dialogue: how alike, and by how much that is known.
+# For an utterance and for its dialogue: how alike its streams are, and on how many pairs that rests.
 MEASURES = 4
 
 
@@ -16,7 +16,7 @@ class SpeakerConsistency(nn.Module):
     """Compares an utterance's sound, and its picture, with those of the same speaker's other utterances.
 
     A stream is mapped to a vector of length 1, V x / |V x|. What counts is the mean cosine to the speaker's
-    other utterances, the mean over the dialogue of such cosines, and of how many pairs they are: n / (n + 1).
+    other utterances, the mean of such cosines over the dialogue, and their number of pairs n as n / (n + 1).
     The probability that a stream is the speaker's is a logistic regression on these numbers of both streams.
     Where nothing can be compared it is a constant. The weights are not trained with the model: they are zero,
     and nothing is dropped, until `training.consistency_fit.fit_consistency` sets them.
@@ -68,7 +68,7 @@ class SpeakerConsistency(nn.Module):
         return F.linear(torch.stack(measures, dim=-1), self.weight.float(), self.bias.float())
 
     def kept(self, likely: Tensor, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return which streams stay, (batch, utterances) bool by stream: never none of those there are.
+        """Return (batch, utterances) bool by stream, the streams that stay; no utterance loses all of them.
 
         Args:
             likely: (batch, utterances, streams), the probability that a stream is the speaker's.
@@ -81,7 +81,7 @@ class SpeakerConsistency(nn.Module):
         return {name: here | (nothing & present[name]) for name, here in stay.items()}
 
     def _compared(self, vectors: Tensor, groups: Tensor) -> list[Tensor]:
-        """Return `MEASURES` numbers of each utterance, (batch, utterances) each."""
+        """Return `MEASURES` tensors (batch, utterances)."""
         # Sums by speaker, and not cosines of all pairs: memory grows with the utterances, not their square.
         sums = self._so_far(groups[..., None] * vectors[:, :, None])
         counts = self._so_far(groups)
@@ -94,5 +94,5 @@ class SpeakerConsistency(nn.Module):
         return [measure.expand_as(pairs) for measure in measures]
 
     def _so_far(self, values: Tensor) -> Tensor:
-        """Sum over the utterances of a dialogue; of a causal model, over those up to each one."""
+        """Sum over a dialogue; in a causal model, over the utterances up to each one."""
         return values.cumsum(dim=1) if self.causal else values.sum(dim=1, keepdim=True)

@@ -6,14 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.audio_utils import mel_filter_bank
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .audio_features import SAMPLING_RATE
-
-FRAME, HOP = 400, 160  # samples: 25 ms, every 10 ms
+FRAME, HOP = 400, 160  # samples: 25 ms, every 10 ms; the defaults of WhisperFeatureExtractor
 _POSITION = 2 * HOP  # samples between positions, as the second convolution takes every other frame
-_DEPTH = 8.0  # powers of ten below the loudest, where a spectrogram ends
 
 
 class WhisperBackbone(WhisperEncoder):
@@ -70,13 +67,11 @@ def log_mel_spectrogram(waveforms: Tensor, bins: int) -> Tensor:
     Returns:
         (waveforms, bins, samples // 160) float32.
     """
-    window = torch.hann_window(FRAME, device=waveforms.device)
-    filters = torch.from_numpy(_mel_filters(bins)).to(waveforms)
+    device = waveforms.device
     # Half precision has no room for quiet powers.
-    with torch.autocast(waveforms.device.type, enabled=False):
-        spectrum = torch.stft(waveforms, FRAME, HOP, window=window, return_complex=True)[..., :-1]
-        powers = (filters.T @ spectrum.abs().square()).clamp_min(1e-10).log10()
-    return (powers.maximum(powers.amax(dim=(1, 2), keepdim=True) - _DEPTH) + 4) / 4
+    with torch.autocast(device.type, enabled=False):
+        spectrograms = _extractor(bins)._torch_extract_fbank_features(waveforms.cpu().numpy(), str(device))
+    return torch.from_numpy(spectrograms).to(device)
 
 
 def _sums(backbone: Any, pieces: list[Tensor], length: int) -> Tensor:
@@ -95,13 +90,5 @@ def _positions(samples: Any) -> Any:
 
 
 @lru_cache
-def _mel_filters(bins: int) -> Any:
-    return mel_filter_bank(
-        num_frequency_bins=FRAME // 2 + 1,
-        num_mel_filters=bins,
-        min_frequency=0.0,
-        max_frequency=SAMPLING_RATE / 2,
-        sampling_rate=SAMPLING_RATE,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+def _extractor(bins: int) -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=bins)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from redifu.data.writers import PredictionWriter, replacing
+from redifu.conversation import Conversation, Prediction
+from redifu.data.writers import Write, replacing
 
 _TEMPLATE = Path(__file__).with_name("html_report_template.html")
 
@@ -30,7 +31,7 @@ _EXPECTED = {
     **dict.fromkeys(("disgust", "disgusted"), _GREEN),
 }
 # What the page needs to know of an utterance; features would fill it.
-_SHOWN = ("speaker", "text", "start", "end", "label", "emotion", "scores", "explanation")
+_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "explanation")
 # The measure that stands for all in a row of the timeline, and what the row calls it.
 _MAIN_MEASURE = {
     "audio": ("snr", "signal-to-noise ratio"),
@@ -68,7 +69,7 @@ class _Scale(NamedTuple):
 @contextmanager
 def report_writer(
     path: str | Path, labels: Sequence[str], *, streams: Sequence[str], model_name: str
-) -> Iterator[PredictionWriter]:
+) -> Iterator[Write]:
     """Open a page of predictions, as a context; as of `prediction_writer`, nothing half-written stays.
 
     Args:
@@ -78,7 +79,7 @@ def report_writer(
         model_name: named at the top.
 
     Yields:
-        What writes conversations with the explanations of `explain_conversations`.
+        A function that writes a conversation and its explained predictions.
 
     Raises:
         ValueError: another ending, or a folder that does not exist.
@@ -87,20 +88,20 @@ def report_writer(
     with replacing(Path(path), (".html",)) as file:
         file.write(template.head(model_name))
         section = partial(_section, labels=labels, streams=streams)
-        yield PredictionWriter(lambda each: file.write(template.section(section(each))), labels=labels)
+        yield lambda *answer: file.write(template.section(section(*answer)))
         file.write(template.foot())
 
 
 def render_report(
-    conversations: Iterable[dict[str, Any]],
+    answers: Iterable[tuple[Conversation, Sequence[Prediction]]],
     labels: Sequence[str],
     *,
     streams: Sequence[str],
     model_name: str,
 ) -> str:
-    """Return the page of conversations that hold predictions and explanations; see `report_writer`."""
+    """Return the page of conversations and their explained predictions; see `report_writer`."""
     template = _template(labels)
-    sections = [template.section(_section(each, labels, streams)) for each in conversations]
+    sections = [template.section(_section(*answer, labels, streams)) for answer in answers]
     return "".join([template.head(model_name), *sections, template.foot()])
 
 
@@ -125,9 +126,17 @@ def _template(labels: Sequence[str]) -> Any:
     return source.make_module({"colours": emotion_colours(labels), "measures": measures})
 
 
-def _section(conversation: dict[str, Any], labels: Sequence[str], streams: Sequence[str]) -> dict[str, Any]:
+def _section(
+    conversation: Conversation,
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    streams: Sequence[str],
+) -> dict[str, Any]:
     """Lay out one conversation."""
-    utterances = [{name: utterance.get(name) for name in _SHOWN} for utterance in conversation["utterances"]]
+    utterances = [
+        {**{name: getattr(each, name) for name in _SHOWN}, "label": utterance.label}
+        for utterance, each in zip(conversation.utterances, predictions, strict=True)
+    ]
     scale = _scale(utterances)
     emotions = [utterance["emotion"] for utterance in utterances]
     lanes: dict[str, list[dict[str, Any]]] = {}
@@ -137,7 +146,7 @@ def _section(conversation: dict[str, Any], labels: Sequence[str], streams: Seque
         for block, following in pairwise(blocks):
             block["room"] = round(following["left"] - block["left"], 3)
     return {
-        "id": conversation["id"],
+        "id": conversation.id,
         "utterances": utterances,
         "seconds": max(end for _, end in scale.spans) - scale.first if scale.timed else None,
         "counts": {label: emotions.count(label) for label in labels if label in emotions},

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from redifu.inference.predictions import predict_conversations
+from redifu.conversation import Conversation, Prediction
+from redifu.inference.recogniser import Recogniser
 
 
 class TooManyWaitingError(Exception):
@@ -16,8 +15,8 @@ class TooManyWaitingError(Exception):
 
 
 class _Request(NamedTuple):
-    conversation: dict[str, Any]
-    answer: Future[np.ndarray]
+    conversation: Conversation
+    answer: Future[list[Prediction]]
 
 
 class ModelThread:
@@ -29,8 +28,7 @@ class ModelThread:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        recogniser: Recogniser,
         *,
         max_batch: int,
         max_waiting: int,
@@ -39,14 +37,12 @@ class ModelThread:
         """Start the thread.
 
         Args:
-            model: a ReDiFuForEmotionRecognition.
-            processor: its ReDiFuProcessor.
+            recogniser: the model.
             max_batch: most conversations of one call.
             max_waiting: most requests without an answer.
             observe_batch: called with the number of conversations of each call, in the thread.
         """
-        self._model = model
-        self._processor = processor
+        self._recogniser = recogniser
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._observe_batch = observe_batch
@@ -54,11 +50,11 @@ class ModelThread:
         self._unanswered = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
-    async def predict(self, conversation: dict[str, Any]) -> np.ndarray:
+    async def predict(self, conversation: Conversation) -> list[Prediction]:
         """Predict a checked conversation, with others that wait.
 
         Returns:
-            Its probabilities, (utterances, labels) float32, as of `predict_conversations`.
+            The predictions of its utterances.
 
         Raises:
             TooManyWaitingError: nothing was done.
@@ -66,7 +62,7 @@ class ModelThread:
             FloatingPointError: the model gave a logit that is not a number.
         """
         self._refuse_if_full()
-        answer: Future[np.ndarray] = Future()
+        answer: Future[list[Prediction]] = Future()
         self._requests.append(_Request(conversation, answer))
         # A turn for each request: one whose conversation was taken along by an earlier turn finds less to do.
         self._thread.submit(self._take_turn)
@@ -109,7 +105,7 @@ class ModelThread:
         self._observe_batch(len(batch))
         given = [request.conversation for request in batch]
         try:
-            answers = [rows for _, rows in predict_conversations(self._model, self._processor, given)]
+            answers = [rows for _, rows in self._recogniser.predict(given)]
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from redifu.data.schema import FEATURES
+from redifu.conversation import FEATURES
 
 _FEATURES = {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 1}
 _UTTERANCE: dict[str, Any] = {

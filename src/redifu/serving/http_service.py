@@ -29,11 +29,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from redifu.conversation import MEDIA, Conversation
 from redifu.data.readers import parse_json
-from redifu.data.schema import FEATURES, validate_conversation
 from redifu.data.writers import with_predictions
-from redifu.inference.session import ConversationSession
-from redifu.model.feature_extraction_redifu import MEDIA
+from redifu.inference.recogniser import Recogniser
 from redifu.serving.batching import ModelThread, TooManyWaitingError
 from redifu.serving.service_limits import Limits
 from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
@@ -43,9 +42,6 @@ from . import http_schema
 KEY_VARIABLE = "REDIFU_API_KEY"
 
 _SOURCE = "request"  # named in errors, where a file would be
-# What the model is given of an utterance: a client must not reach what else the readers put there.
-_READ = ("speaker", "text", *FEATURES)
-
 _STATUS: dict[type[Exception], int] = {
     ValueError: 422,
     FloatingPointError: 422,
@@ -119,20 +115,18 @@ class _Gate:
 class _Service:
     """The routes."""
 
-    def __init__(self, model: Any, processor: Any, *, limits: Limits, metrics: _Metrics):
-        self.model = model
-        self.processor = processor
+    def __init__(self, recogniser: Recogniser, *, limits: Limits, metrics: _Metrics):
+        self.recogniser = recogniser
         self.limits = limits
         self.metrics = metrics
         self.thread = ModelThread(
-            model,
-            processor,
+            recogniser,
             max_batch=limits.max_batch,
             max_waiting=limits.max_waiting,
             observe_batch=metrics.batches.observe,
         )
         self.sessions = SessionStore(
-            partial(ConversationSession, model, processor),
+            recogniser.session,
             max_sessions=limits.max_sessions,
             idle_seconds=limits.session_idle_seconds,
         )
@@ -152,11 +146,11 @@ class _Service:
 
     async def predict(self, request: Request) -> Response:
         """Recognise the emotion of every utterance of a conversation."""
-        conversation = validate_conversation(await self._body(request), source=_SOURCE)
-        given = self._readable(conversation)
-        probabilities = await self.thread.predict(given)
-        self.metrics.utterances.inc(len(probabilities))
-        return _reply(with_predictions(conversation, probabilities, labels=self.model.config.labels))
+        conversation = Conversation.from_dict(await self._body(request), source=_SOURCE)
+        self._refuse_unreadable(conversation)
+        predictions = await self.thread.predict(conversation)
+        self.metrics.utterances.inc(len(predictions))
+        return _reply(with_predictions(conversation, predictions))
 
     async def create_session(self) -> Response:
         """Start a conversation whose utterances come one by one."""
@@ -170,7 +164,6 @@ class _Service:
         utterance = await self._body(request)
         if isinstance(utterance, dict):
             _refuse_media(utterance, where=_SOURCE)
-            utterance = _read_of(utterance)
         answer = await self.thread.run(self.sessions.use(session).add, utterance)
         self.metrics.utterances.inc()
         return _reply(answer)
@@ -202,29 +195,27 @@ class _Service:
                 )
         return parse_json(bytes(body), source=_SOURCE)
 
-    def _readable(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the model is given of a conversation; refuse by ValueError one that it cannot take."""
-        utterances = conversation["utterances"]
-        where = f"{_SOURCE}: dialogue {conversation['id']}"
-        if len(utterances) > self.limits.max_utterances:
+    def _refuse_unreadable(self, conversation: Conversation) -> None:
+        """Reject by ValueError what the model cannot take, and files."""
+        number = len(conversation.utterances)
+        where = f"{_SOURCE}: dialogue {conversation.id}"
+        if number > self.limits.max_utterances:
             raise ValueError(
-                f"{where}: expected at most {self.limits.max_utterances} utterances, got {len(utterances)}"
+                f"{where}: expected at most {self.limits.max_utterances} utterances, got {number}"
             )
-        for turn, utterance in enumerate(utterances):
-            _refuse_media(utterance, where=f"{where}, utterance {turn}")
+        for turn, utterance in enumerate(conversation.utterances):
+            _refuse_media(utterance.given, where=f"{where}, utterance {turn}")
         try:
-            self.processor.check(conversation)
+            self.recogniser.check(conversation)
         except ValueError as error:
             raise ValueError(f"{_SOURCE}: {error}") from error
-        return {"id": conversation["id"], "utterances": [_read_of(utterance) for utterance in utterances]}
 
 
-def create_app(model: Any, processor: Any, *, limits: Limits, key: str | None = None) -> FastAPI:
+def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None) -> FastAPI:
     """Build the service as an ASGI application.
 
     Args:
-        model: a ReDiFuForEmotionRecognition.
-        processor: its ReDiFuProcessor.
+        recogniser: the model.
         limits: what one client may take.
         key: demanded of every request but /health; None demands none.
 
@@ -232,7 +223,7 @@ def create_app(model: Any, processor: Any, *, limits: Limits, key: str | None = 
         The application, whose model works until the lifespan ends. Every error is {"error": one line}.
     """
     metrics = _Metrics()
-    service = _Service(model, processor, limits=limits, metrics=metrics)
+    service = _Service(recogniser, limits=limits, metrics=metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -254,13 +245,13 @@ def create_app(model: Any, processor: Any, *, limits: Limits, key: str | None = 
     return app
 
 
-def serve(load: Callable[[], tuple[Any, Any]], *, host: str, port: int, limits: Limits) -> None:
+def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limits) -> None:
     """Print the address and answer there until the process is told to end, and then what was accepted before.
 
     The key is what the environment variable REDIFU_API_KEY holds.
 
     Args:
-        load: gives the model and its processor; called when nothing else can go wrong.
+        load: gives the model; called when nothing else can go wrong.
         host: a name or an address.
         port: 0 takes a free one.
         limits: what one client may take.
@@ -274,7 +265,7 @@ def serve(load: Callable[[], tuple[Any, Any]], *, host: str, port: int, limits: 
             f"--host {host} can be reached from elsewhere: expected a key in {KEY_VARIABLE}, got none"
         )
     with _listen(host, port) as listening:
-        app = create_app(*load(), limits=limits, key=key)
+        app = create_app(load(), limits=limits, key=key)
         address, port = listening.getsockname()[:2]
         # uvicorn raises the signal again when all is answered, and what is set here ends the process well.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -297,10 +288,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _read_of(utterance: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: utterance[name] for name in _READ if name in utterance}
 
 
 def _refuse_media(utterance: Mapping[str, Any], *, where: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, FeatureExtractionMixin
 
+from redifu.conversation import MEDIA, Conversation
+from redifu.data.media_reading import read_media
 from redifu.data.readers import read_conversations
 from redifu.inference.loading import load_pretrained, model_folder
 from redifu.model import (
@@ -15,9 +17,9 @@ from redifu.model import (
     ReDiFuForEmotionRecognition,
     ReDiFuProcessor,
 )
+from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
-from redifu.model.feature_extraction_redifu import MEDIA
-from redifu.model.media_features import BACKBONE, SAMPLING_RATE
+from redifu.model.feature_extraction_redifu import BACKBONE
 from redifu.model.whisper_encoder import FRAME, HOP
 from redifu.training.recipe import SOURCES, DataSection, ModelSection, Recipe, expand
 
@@ -47,20 +49,29 @@ def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProc
         raise ValueError(f"model: {error}") from error
 
 
-def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[dict[str, Any]]]:
+def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conversation]]:
     """Read the data sets of a recipe: "train" and, where given, "train_noisy", "dev" and "test".
 
     Raises:
         FileNotFoundError: a file is not there.
         ValueError: naming the file, for what the processor refuses and for a data set without any label.
     """
+    extractor = processor.feature_extractor
+    # What a backbone reads is read batch by batch: all at once, it would fill the memory.
+    streams = [name for name in extractor.backends if name not in extractor.raw]
     data = {}
     for name in SOURCES:
         if (source := recipe.data.source(name)) is None:
             continue
         path = expand(source.path)
-        data[name] = list(read_conversations(path, split=source.split, check=processor.check))
-        if all(one.get("label") is None for each in data[name] for one in each["utterances"]):
+        given = read_conversations(
+            path,
+            split=source.split,
+            columns=recipe.data.columns,
+            check=lambda each: processor.check(each.to_inputs()),
+        )
+        data[name] = [read_media(each, extractor, streams=streams) for each in given]
+        if all(one.label is None for each in data[name] for one in each.utterances):
             raise ValueError(f"{path}: expected labelled utterances for data.{name}, got none with a label")
     return data
 
@@ -108,7 +119,7 @@ def _from_scratch(
     ready = {
         f"{name}_size": getattr(config, f"{name}_size") for name in config.modalities if name not in backbones
     }
-    extractor = ReDiFuFeatureExtractor(quality_size=config.quality_size, **ready, **reading)
+    extractor = ReDiFuFeatureExtractor(**ready, **reading)
     return model, ReDiFuProcessor(extractor, tokenizer, labels=labels, **_processor_options(data))
 
 
@@ -195,7 +206,6 @@ def _from_checkpoint(
         model = _with_config(model, ReDiFuConfig(**values))
     model.config.temperature = 1.0  # that of the checkpoint calibrates weights that are about to change
     reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
-    reading["quality_size"] = model.config.quality_size
     extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
     return model, ReDiFuProcessor(extractor, processor.tokenizer, labels=labels, **options)

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redifu.inference.feature_cache import PreparedStreams
+from redifu.conversation import Conversation
+from redifu.inference.feature_cache import FeatureCache
 from redifu.model import MODALITIES
 from redifu.model.speaker_consistency import SpeakerConsistency
 
@@ -23,9 +25,7 @@ VECTOR_LEARNING_RATE, JUDGE_LEARNING_RATE = 1e-3, 1e-2
 Batch = tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]
 
 
-def fit_consistency(
-    model: Any, processor: Any, conversations: Iterable[Mapping[str, Any]], *, seed: int
-) -> None:
+def fit_consistency(model: Any, processor: Any, conversations: Iterable[Conversation], *, seed: int) -> None:
     """Set the weights of a model's SpeakerConsistency; labels are not read.
 
     It learns to tell dialogues as they are from the same dialogues with the sounds, the pictures or both
@@ -62,15 +62,16 @@ def fit_consistency(
 
 
 def _dialogues(
-    model: Any, processor: Any, conversations: Iterable[Mapping[str, Any]]
+    model: Any, processor: Any, conversations: Iterable[Conversation]
 ) -> list[Mapping[str, Tensor]]:
     """Read the features of dialogues, without their texts, cut as the model reads them."""
-    prepared = PreparedStreams(model, processor)
+    cache = FeatureCache(model, processor)
     dialogues = []
     for conversation in conversations:
-        mute = [{**each, "text": None, "text_features": None} for each in conversation["utterances"]]
-        read = prepared.read({**conversation, "utterances": mute})
-        dialogues += [prepared([piece]).to("cpu") for piece, _ in prepared.split_long(read)]
+        mute = [replace(each, text=None, text_features=None) for each in conversation.utterances]
+        read = cache.read(replace(conversation, utterances=mute))
+        pieces = read.pieces(cache.max_utterances)
+        dialogues += [cache.batch([piece.to_inputs()]).to("cpu") for piece, _ in pieces]
     return [each for each in dialogues if each["modality_mask"].any()]
 
 

@@ -1,6 +1,6 @@
 """Which parameters learn how fast, and what each utterance weighs in the loss."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from redifu.conversation import Conversation
 from redifu.model import MODALITIES, ReDiFuForEmotionRecognition
 from redifu.model.losses import IGNORED_LABEL
 from redifu.training.recipe import TrainingSection
@@ -67,7 +68,7 @@ def build_optimizer(
 
 
 def class_weights(
-    setting: str | Sequence[float], conversations: Iterable[Mapping[str, Any]], labels: Sequence[str]
+    setting: str | Sequence[float], conversations: Iterable[Conversation], labels: Sequence[str]
 ) -> Tensor | None:
     """Return the weight of each label in the loss, (labels,) float32; None for all the same.
 
@@ -82,7 +83,7 @@ def class_weights(
     if setting == "none":
         return None
     if setting == "balanced":
-        names = [utterance.get("label") for each in conversations for utterance in each["utterances"]]
+        names = [utterance.label for each in conversations for utterance in each.utterances]
         counts = torch.tensor([names.count(label) for label in labels]).float()
         return counts.sum() / (len(labels) * counts.clamp_min(1))
     weights = torch.tensor([float(weight) for weight in setting])

@@ -83,6 +83,7 @@ class DataSection:
             In every epoch half of the dialogues, drawn anew, are taken from there.
         dev: the same as train; the epoch is chosen on it. Without one, None, the last epoch is taken.
         test: the same, or None; scored once, at the end.
+        columns: names of the tables' columns by ours, {text: Utterance}; None keeps all names.
         labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
         speaker_in_text: as of `ReDiFuProcessor`, like all that follow; None is the processor's own default.
         text_context_turns: earlier turns that follow the text.
@@ -98,6 +99,7 @@ class DataSection:
     train_noisy: str | dict | None = None
     dev: str | dict | None = None
     test: str | dict | None = None
+    columns: dict[str, str] | None = None
     labels: list[str] | None = None
     speaker_in_text: bool | None = None
     text_context_turns: int | None = None

@@ -14,7 +14,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
-from redifu.data.collator import ConversationCollator, LengthGroupedBatchSampler
+from redifu.conversation import Conversation
+from redifu.data.collator import LengthGroupedBatchSampler
+from redifu.data.media_reading import read_media
 from redifu.evaluation.scoring import calibrate, evaluate_conversations
 from redifu.inference.feature_cache import EmbeddedTexts
 from redifu.inference.loading import load_pretrained
@@ -111,7 +113,8 @@ class TrainingRun:
         model, self.processor = build_model(recipe) if checkpoint is None else load_pretrained(checkpoint)
         self.data = read_data(recipe, self.processor)
         if checkpoint is None and (streams := unmeasured_streams(recipe, self.processor)):
-            self.processor.feature_extractor.fit(self.data["train"], streams=streams)
+            given = [conversation.to_inputs() for conversation in self.data["train"]]
+            self.processor.feature_extractor.fit(given, streams=streams)
         self._build_batches()
         self._build_steps(model, checkpoint)
         self.accelerator.wait_for_everyone()
@@ -174,7 +177,6 @@ class TrainingRun:
             process=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
         )
-        self.collator = ConversationCollator(self.processor)
         self.loader = DataLoader(self.dialogues, batch_sampler=share, collate_fn=self._collate)
 
     def _build_steps(self, model: Any, checkpoint: Path | None) -> None:
@@ -199,8 +201,9 @@ class TrainingRun:
             restore_optimizer(checkpoint, optimizer, self.scheduler)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
-    def _collate(self, dialogues: list[dict]) -> Any:
-        batch: Any = self.collator(dialogues)
+    def _collate(self, dialogues: list[Conversation]) -> Any:
+        read = [read_media(each, self.processor.feature_extractor) for each in dialogues]
+        batch: Any = self.processor.batch([each.to_inputs() for each in read])
         # A share that is not counted has no labels; its loss is 0, but it is asked for.
         batch.setdefault("labels", torch.full(batch["utterance_mask"].shape, IGNORED_LABEL))
         return batch

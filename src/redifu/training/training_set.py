@@ -1,28 +1,28 @@
 """The dialogues of an epoch: cut, some in noise, with streams hidden, shared among processes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from redifu.conversation import MEDIA, Conversation
 from redifu.data.stream_dropout import hide_streams
-from redifu.model.feature_extraction_redifu import medium_of
-from redifu.model.input_checks import has_content
 
 NOISY_SHARE = 0.5  # of the dialogues of an epoch, where there are copies in noise
 
 
 def readable_keys(processor: Any) -> list[str]:
-    """Return the keys of an utterance that a ReDiFuProcessor reads: text, ready features and media."""
+    """Return the fields of utterances that a ReDiFuProcessor reads: text, ready features and media."""
     extractor = processor.feature_extractor
-    keys = [*(f"{name}_features" for name in extractor.sizes), *extractor.media.values()]
+    keys = [*(f"{name}_features" for name in extractor.sizes), *(MEDIA[name] for name in extractor.backends)]
     return keys if processor.tokenizer is None else ["text", *keys]
 
 
 class TrainingDialogues(Dataset):
-    """Labelled dialogues, cut to the length the processor allows, the context of a cut without labels.
+    """Labelled dialogues, cut to the length the processor allows; the context of a cut has no labels.
 
     An item is asked for as (index, counted); one that is not counted comes without labels. What is in noise
     and what is hidden follows from seed, epoch and index, so it is the same for any number of processes and
@@ -31,14 +31,14 @@ class TrainingDialogues(Dataset):
 
     def __init__(
         self,
-        conversations: Sequence[Mapping[str, Any]],
+        conversations: Sequence[Conversation],
         *,
         processor: Any,
         modality_dropout: float,
         seed: int,
-        noisy: Sequence[Mapping[str, Any]] | None = None,
+        noisy: Sequence[Conversation] | None = None,
     ):
-        """Cut the conversations by `processor.split_long`, and drop what has nothing to learn from.
+        """Cut the conversations, and drop what has nothing to learn from.
 
         Args:
             conversations: to train on.
@@ -66,13 +66,13 @@ class TrainingDialogues(Dataset):
     @property
     def lengths(self) -> list[int]:
         """The number of utterances of each dialogue."""
-        return [len(dialogue["utterances"]) for dialogue in self.dialogues]
+        return [len(dialogue.utterances) for dialogue in self.dialogues]
 
     def __len__(self) -> int:
         """Return the number of dialogues."""
         return len(self.dialogues)
 
-    def __getitem__(self, item: tuple[int, bool]) -> Mapping[str, Any]:
+    def __getitem__(self, item: tuple[int, bool]) -> Conversation:
         """Return a dialogue of this epoch."""
         index, counted = item
         dialogue = self.dialogues[index]
@@ -88,10 +88,10 @@ class TrainingDialogues(Dataset):
             )
         return dialogue if counted else _cut_labels(dialogue, slice(0))
 
-    def _teaches(self, dialogue: Mapping[str, Any]) -> bool:
+    def _teaches(self, dialogue: Conversation) -> bool:
         return any(
-            one.get("label") is not None and any(has_content(one, key) for key in self.keys)
-            for one in dialogue["utterances"]
+            one.label is not None and any(getattr(one, key) is not None for key in self.keys)
+            for one in dialogue.utterances
         )
 
 
@@ -121,10 +121,10 @@ class ProcessShare(Sampler):
             yield [(index, True) for index in share] or [(batch[0], False)]
 
 
-def _refuse_others(noisy: Sequence[Mapping[str, Any]], conversations: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_others(noisy: Sequence[Conversation], conversations: Sequence[Conversation]) -> None:
     """Refuse copies that are not of these conversations."""
     said = [
-        [f"dialogue {each['id']} of {len(each['utterances'])} utterances" for each in given]
+        [f"dialogue {each.id} of {len(each.utterances)} utterances" for each in given]
         for given in (noisy, conversations)
     ]
     for got, expected in zip_longest(*said, fillvalue="no more"):
@@ -134,29 +134,29 @@ def _refuse_others(noisy: Sequence[Mapping[str, Any]], conversations: Sequence[M
             )
 
 
-def _cut(conversation: Mapping[str, Any], processor: Any) -> list[Mapping[str, Any]]:
-    """Cut a conversation to the length the processor allows, each stream of an utterance under one key."""
-    read_once = _without_read_media(conversation, processor.feature_extractor.media)
-    return [_cut_labels(*part) for part in processor.split_long(read_once)]
+def _cut(conversation: Conversation, processor: Any) -> list[Conversation]:
+    """Cut a conversation to the length the processor allows, each stream of an utterance in one field."""
+    read_once = _without_read_media(conversation, processor.feature_extractor)
+    return [_cut_labels(*part) for part in read_once.pieces(processor.max_utterances)]
 
 
-def _cut_labels(conversation: Mapping[str, Any], keep: slice) -> Mapping[str, Any]:
+def _cut_labels(conversation: Conversation, keep: slice) -> Conversation:
     """Return the conversation without the labels outside `keep`."""
-    utterances = conversation["utterances"]
+    utterances = conversation.utterances
     kept = range(len(utterances))[keep]
     if len(kept) == len(utterances):
         return conversation
-    cut = [one if turn in kept else {**one, "label": None} for turn, one in enumerate(utterances)]
-    return {**conversation, "utterances": cut}
+    cut = [one if turn in kept else replace(one, label=None) for turn, one in enumerate(utterances)]
+    return replace(conversation, utterances=cut)
 
 
-def _without_read_media(conversation: Mapping[str, Any], media: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the conversation without the media that are not to be read: a stream has one key at most.
+def _without_read_media(conversation: Conversation, extractor: Any) -> Conversation:
+    """Return the conversation without the media that are not to be read: a stream has one field at most.
 
     Beside features that are hidden, their file would be read in their place.
     """
     utterances = []
-    for utterance in conversation["utterances"]:
-        read = [key for name, key in media.items() if medium_of(conversation, utterance, name) is None]
-        utterances.append({**utterance, **dict.fromkeys([*read, "missing"])})
-    return {**conversation, "utterances": utterances}
+    for one in conversation.utterances:
+        unread = [MEDIA[name] for name in extractor.backends if conversation.medium_of(one, name) is None]
+        utterances.append(one.with_fields(missing={}, **dict.fromkeys(unread)))
+    return replace(conversation, utterances=utterances)

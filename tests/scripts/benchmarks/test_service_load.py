@@ -10,6 +10,7 @@ import pytest
 
 from model.tiny_models import text_model
 from model.tiny_processors import text_processor
+from redifu.inference.recogniser import Recogniser
 from redifu.serving.service_limits import Limits
 from script_modules import load_script
 
@@ -32,7 +33,7 @@ def expected(load_test: ModuleType) -> list[dict[str, Any]]:
 def complaints_of(load_test: ModuleType, expected: list[dict[str, Any]]) -> tuple[list[str], list[float]]:
     """Let a client ask the service, in this process, once or more."""
     times: list[float] = []
-    transport = httpx.ASGITransport(http_service.create_app(MODEL, PROCESSOR, limits=Limits()))
+    transport = httpx.ASGITransport(http_service.create_app(Recogniser(MODEL, PROCESSOR), limits=Limits()))
 
     async def ask() -> list[str]:
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:

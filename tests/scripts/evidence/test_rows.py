@@ -42,7 +42,6 @@ def drawn_predictions(seed, *, skill=1.0, dialogues=30):
         references=references,
         dialogues=np.repeat(np.arange(dialogues), 4),
         conditions=conditions,
-        weights={"text": 2.0, "audio": 1.5},
     )
 
 
@@ -69,7 +68,9 @@ def test_predictions_survive_a_file(tmp_path):
     loaded = script.load_predictions(tmp_path / "run.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
     assert robustness_rows(loaded) == robustness_rows(predictions)
-    assert loaded.weights == predictions.weights
+    assert [one.reliability for one in loaded.conditions] == [
+        one.reliability for one in predictions.conditions
+    ]
     assert {one.probabilities.dtype for one in loaded.conditions} == {np.dtype(np.float32)}
     for one, other in zip(loaded.conditions, predictions.conditions, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from model.made_media import tone
-from redifu.model.media_quality import LIMITS, QUALITY, audio_quality, reason_to_drop
+from media.made_media import tone
+from redifu.media.quality import LIMITS, QUALITY, audio_quality, reason_to_drop
 
 
 def speech(seconds: float = 4.0) -> np.ndarray:

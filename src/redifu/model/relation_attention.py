@@ -1,10 +1,12 @@
-"""Attention over the relations of who speaks when.
+"""Attention over the relation subgraphs.
 
 Source: arXiv 2603.25752, the relation subgraphs; the equations are those of the released model.
 """
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +15,25 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
+from .recorder import NOTHING, Recorder
 from .relation_subgraphs import (
     KINDS,
     NUM_RELATIONS,
     RelationEdges,
     cross_modal_edges,
-    cross_modal_relations,
+    cross_modal_relation_ids,
     speaker_edges,
-    speaker_relations,
+    speaker_relation_ids,
 )
 
-# Longer dialogues are related by edges where the configuration leaves the choice: there edges are faster.
-SPARSE_ABOVE = 512
 
-
-def choose_sparse(config: ReDiFuConfig, length: int) -> bool:
-    """Say whether dialogues padded to `length` utterances are related by edges and not by dense ids."""
-    if config.graph_implementation == "auto":
-        return not torch.compiler.is_compiling() and length > SPARSE_ABOVE
-    return config.graph_implementation == "sparse"
+def weigh_edges(scores: Tensor, edges: RelationEdges) -> Tensor:
+    """Softmax of scores (edges,) over the edges of each receiver."""
+    # Not that of torch-geometric, which takes a second to import and is not needed to load remote code.
+    receivers, size = edges.index[0], len(edges.pointers) - 1
+    largest = scores.new_full((size,), -torch.inf).scatter_reduce(0, receivers, scores.detach(), "amax")
+    weights = (scores - largest[receivers]).exp()
+    return weights / weights.new_zeros(size).index_add(0, receivers, weights)[receivers]
 
 
 def weigh_neighbours(weights: Tensor, edges: RelationEdges, states: Tensor) -> Tensor:
@@ -82,15 +84,9 @@ class RelationalAttention(nn.Module):
         receiver, neighbour = (hidden @ self.attention[: 2 * size].view(2, size).T).unbind(-1)
         relation = embedding @ self.attention[2 * size :]
         if isinstance(relations, RelationEdges):
-            try:  # only here: it takes a second to import, and short dialogues do without
-                from torch_geometric.utils import softmax
-            except ImportError:
-                raise ImportError(
-                    "relations as edges need torch-geometric; graph_implementation 'dense' does without"
-                ) from None
             receivers, neighbours = relations.index
             scores = receiver[receivers] + neighbour[neighbours] + relation[relations.ids, 0]
-            weights = softmax(F.leaky_relu(scores, 0.2), ptr=relations.pointers)
+            weights = weigh_edges(F.leaky_relu(scores, 0.2), relations)
             weights = dropout(weights, self.dropout, self.training)
             return self.norm(weigh_neighbours(weights, relations, hidden)), None
         scores = receiver[:, :, None] + neighbour[:, None, :] + F.embedding(relations, relation).squeeze(-1)
@@ -113,67 +109,86 @@ class RelationGraph(GradientCheckpointingLayer):
         self.norm = nn.LayerNorm(size)
 
     def forward(
-        self, states: Tensor, relations: Tensor | RelationEdges, *, embedding: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return (batch, utterances, hidden) and weights of its layers (batch, 3, utterances, utterances).
+        self,
+        states: Tensor,
+        relations: Tensor | RelationEdges,
+        *,
+        embedding: Tensor,
+        record: Recorder = NOTHING,
+        name: str = "",
+    ) -> Tensor:
+        """Return states of the given shape; the arguments are those of `RelationalAttention.forward`.
 
-        Of edges, states are (nodes, hidden) and there are no weights; see `RelationalAttention.forward`.
+        Where relations are dense, `record` keeps the weights of the three layers by `name`, (batch, 3,
+        utterances, utterances).
         """
         dropped = dropout(states, self.dropout, self.training)
         layers = [layer(dropped, relations, embedding=embedding) for layer in self.inputs]
         joined = torch.cat([F.gelu(hidden) for hidden, _ in layers], dim=-1)
         joined = dropout(joined, self.dropout, self.training)
-        hidden, weights = self.joint(joined, relations, embedding=embedding)
-        output = self.norm(self.projection(F.gelu(hidden)) + states)
-        all_weights = [*(layer_weights for _, layer_weights in layers), weights]
-        dense = [each for each in all_weights if each is not None]
-        return output, torch.stack(dense, dim=1) if dense else None
+        layers.append(self.joint(joined, relations, embedding=embedding))
+        if record.attentions is not None and not isinstance(relations, RelationEdges):
+            record.attention(name, torch.stack([weights for _, weights in layers], dim=1))
+        return self.norm(self.projection(F.gelu(layers[-1][0])) + states)
 
 
-def relate(
-    graph: RelationGraph,
-    states: Tensor,
-    relations: Tensor | RelationEdges,
-    present: Tensor,
-    embedding: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """Pass states through a subgraph; edges join only the nodes that are present.
+class Subgraphs(nn.Module):
+    """What the subgraphs inside a stream and across streams have in common."""
 
-    Args:
-        graph: the subgraph's layers.
-        states: (batch, utterances, hidden).
-        relations: dense ids, or edges between the present places of the flattened batch.
-        present: (batch, utterances) bool.
-        embedding: (relations, relation embedding size).
+    # Above this length edges are faster than dense ids and give the same. Tests and benchmarks set it.
+    _edges_above = 512
 
-    Returns:
-        States (batch, utterances, hidden), zero where not present, and the weights of dense relations.
-    """
-    if not isinstance(relations, RelationEdges):
-        states, weights = graph(states, relations, embedding=embedding)
-        return states.masked_fill(~present[..., None], 0.0), weights
-    places = present.flatten().nonzero().squeeze(-1)
-    flat = states.flatten(0, 1)
-    if not len(places):
-        return torch.zeros_like(states), None
-    related, _ = graph(flat[places], relations, embedding=embedding)
-    return related.new_zeros(flat.shape).index_copy(0, places, related).view_as(states), None
+    def __init__(self, config: ReDiFuConfig, num_relations: int):
+        """Build the embedding of relations."""
+        super().__init__()
+        self.reach: dict[str, Any] = {"window": config.relation_window, "causal": config.causal}
+        self.embedding = nn.Embedding(num_relations, config.relation_embedding_size)
+
+    def takes_edges(self, length: int) -> bool:
+        """Say whether dialogues padded to `length` utterances are related by edges and not by dense ids."""
+        return not torch.compiler.is_compiling() and length > self._edges_above
+
+    def relate(
+        self, graph: RelationGraph, states: Tensor, relations: Any, present: Tensor, **kept: Any
+    ) -> Tensor:
+        """Pass states through a subgraph, (batch, utterances, hidden), zero where not present.
+
+        Args:
+            graph: the subgraph's layers.
+            states: (batch, utterances, hidden).
+            relations: dense ids, or edges between the present places of the flattened batch.
+            present: (batch, utterances) bool.
+            kept: `record` and `name` of the weights.
+        """
+        attend = partial(graph, embedding=self.embedding.weight, **kept)
+        if not isinstance(relations, RelationEdges):
+            return attend(states, relations).masked_fill(~present[..., None], 0.0)
+        places = present.flatten().nonzero().squeeze(-1)
+        flat = states.flatten(0, 1)
+        if not len(places):
+            return torch.zeros_like(states)
+        related = attend(flat[places], relations)
+        return related.new_zeros(flat.shape).index_copy(0, places, related).view_as(states)
 
 
-class SpeakerRelations(nn.Module):
+class SpeakerSubgraphs(Subgraphs):
     """The inter-speaker subgraph and, on its result, the intra-speaker subgraph of one stream."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build both subgraphs; they share one embedding of relations."""
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Embedding(NUM_RELATIONS, config.relation_embedding_size)
+        super().__init__(config, NUM_RELATIONS)
         self.inter_speaker = RelationGraph(config)
         self.intra_speaker = RelationGraph(config)
 
     def forward(
-        self, states: Tensor, speaker_ids: Tensor, *, positions: Tensor, present: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        self,
+        states: Tensor,
+        speaker_ids: Tensor,
+        *,
+        positions: Tensor,
+        present: Tensor,
+        record: Recorder = NOTHING,
+    ) -> Tensor:
         """Pass a stream through both subgraphs.
 
         Args:
@@ -181,40 +196,29 @@ class SpeakerRelations(nn.Module):
             speaker_ids: (batch, utterances) int.
             positions: (batch, utterances) int.
             present: (batch, utterances) bool.
+            record: keeps states and weights by subgraph.
 
         Returns:
-            By subgraph, in order: states (batch, utterances, hidden), zero where not present, and weights,
-            None where the subgraph is a list of edges.
+            (batch, utterances, hidden), zero where not present.
         """
-        sparse = choose_sparse(self.config, states.shape[1])
-        intra, inter = (speaker_edges if sparse else speaker_relations)(
-            speaker_ids,
-            positions,
-            present=present,
-            window=self.config.relation_window,
-            causal=self.config.causal,
-        )
-        hidden_states: dict[str, Tensor] = {}
-        attentions: dict[str, Tensor | None] = {}
+        related = speaker_edges if self.takes_edges(states.shape[1]) else speaker_relation_ids
+        intra, inter = related(speaker_ids, positions, present=present, **self.reach)
         for name, graph, relations in (
             ("inter_speaker", self.inter_speaker, inter),
             ("intra_speaker", self.intra_speaker, intra),
         ):
-            states, attentions[name] = relate(graph, states, relations, present, self.embedding.weight)
-            hidden_states[name] = states
-        return hidden_states, attentions
+            states = self.relate(graph, states, relations, present, record=record, name=name)
+            record.state(name, states)
+        return states
 
 
-class CrossModalRelations(nn.Module):
+class CrossModalSubgraph(Subgraphs):
     """The subgraph that joins the streams of an utterance to each other and to its neighbours' other ones."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build the subgraph; every ordered pair of streams has relations of its own."""
-        super().__init__()
-        self.config = config
         streams = len(config.modalities)
-        num_relations = NUM_RELATIONS + KINDS * streams * (streams - 1)
-        self.embedding = nn.Embedding(num_relations, config.relation_embedding_size)
+        super().__init__(config, NUM_RELATIONS + KINDS * streams * (streams - 1))
         self.graph = RelationGraph(config)
 
     def forward(
@@ -224,32 +228,21 @@ class CrossModalRelations(nn.Module):
         *,
         positions: Tensor,
         present: Mapping[str, Tensor],
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Pass all streams through the subgraph.
+        record: Recorder = NOTHING,
+    ) -> dict[str, Tensor]:
+        """Pass all streams through the subgraph; as `SpeakerSubgraphs.forward`, with values by stream.
 
-        Args:
-            streams: (batch, utterances, hidden) by stream.
-            speaker_ids: (batch, utterances) int.
-            positions: (batch, utterances) int.
-            present: (batch, utterances) bool by stream.
-
-        Returns:
-            The streams, zero where missing, and the weights of the layers, (batch, 3, nodes, nodes), of the
-            nodes of `cross_modal_relations`; None where the subgraph is a list of edges.
+        The recorded weights are (batch, 3, nodes, nodes), of the nodes of `cross_modal_relation_ids`.
         """
-        here = {name: present[name] for name in streams}
-        sparse = choose_sparse(self.config, speaker_ids.shape[1])
-        relations = (cross_modal_edges if sparse else cross_modal_relations)(
-            speaker_ids,
-            positions,
-            present=here,
-            window=self.config.relation_window,
-            causal=self.config.causal,
-        )
+        edges = self.takes_edges(speaker_ids.shape[1])
+        related = cross_modal_edges if edges else cross_modal_relation_ids
+        relations = related(speaker_ids, positions, present=present, **self.reach)
         # Edges number their nodes stream by stream, dense ids dialogue by dialogue.
-        dim = 0 if sparse else 1
-        states, mask = (torch.cat(list(each.values()), dim=dim) for each in (streams, here))
-        states, weights = relate(self.graph, states, relations, mask, self.embedding.weight)
+        dim = 0 if edges else 1
+        states, mask = (torch.cat([each[name] for name in streams], dim=dim) for each in (streams, present))
+        states = self.relate(self.graph, states, relations, mask, record=record, name="cross_modal")
         # Not chunk(): an export would hold for one number of utterances.
         parts = states.unflatten(dim, (len(streams), -1)).unbind(dim)
-        return dict(zip(streams, parts, strict=True)), weights
+        return {
+            name: record.state(f"{name}_cross_modal", part) for name, part in zip(streams, parts, strict=True)
+        }

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 Track: TypeAlias = dict[int, np.ndarray]  # one face: its boxes by the number of the frame
 

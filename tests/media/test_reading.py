@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.made_media import tone, write_sound, write_video
+from media.made_media import tone, write_sound, write_video
 from redifu.data.readers import read_conversations
+from redifu.media.face_features import FACE_DESCRIPTOR_SIZE
+from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.model.media_features import AUDIO_BACKENDS, VISUAL_BACKENDS
-from redifu.model.visual_features import FACE_DESCRIPTOR_SIZE
 
 SOUND, SIGHT, BOTH = (
     {"audio_backend": "log_mel"},
@@ -196,7 +196,7 @@ def test_backends_tell_the_sizes_and_are_saved(tmp_path: Path) -> None:
 
 
 def test_action_units_lie_beside_the_video(tmp_path: Path) -> None:
-    from redifu.model.visual_features import ACTION_UNITS
+    from redifu.media.face_features import ACTION_UNITS
 
     names = ["frame", " timestamp", " success", *(f" {name}" for name in ACTION_UNITS)]
     rows = [[n, n / 10, int(n != 3), *([n] * len(ACTION_UNITS))] for n in range(10)]
@@ -213,7 +213,7 @@ def test_action_units_lie_beside_the_video(tmp_path: Path) -> None:
 
 
 def test_frames_are_as_good_as_their_file(test_data: Path, tmp_path: Path) -> None:
-    from redifu.model.media_decoding import Span, read_frames
+    from redifu.media.decoding import Span, read_frames
 
     path = shutil.copy(test_data / "fixtures/talking_face.mp4", tmp_path / "face.mp4")
     ((_, frames),) = read_frames(path, [Span(end=2.0)], frames_per_second=5)

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.made_media import tone, turn_mp4, write_sound, write_video
+from media.made_media import tone, turn_mp4, write_sound, write_video
+from redifu.media.decoding import Frames, MediaError, Span, read_frames, read_sound
 from redifu.model import media_decoding
-from redifu.model.media_decoding import Frames, MediaError, Span, read_frames, read_sound
 
 
 def sound(source: object, *spans: Span, rate: int = 16000) -> list:

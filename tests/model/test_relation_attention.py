@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 import paper_reference
-import redifu.model.speaker_relations
 import released_reference
 from model.tiny_models import (
     assert_gradients_close,
@@ -19,16 +18,16 @@ from model.tiny_models import (
     tiny_model,
 )
 from redifu.model import MODALITIES
+from redifu.model.relation_attention import RelationalAttention, SpeakerSubgraphs, Subgraphs
 from redifu.model.relation_subgraphs import (
     KINDS,
     NUM_RELATIONS,
     RelationEdges,
     cross_modal_edges,
-    cross_modal_relations,
+    cross_modal_relation_ids,
     speaker_edges,
-    speaker_relations,
+    speaker_relation_ids,
 )
-from redifu.model.speaker_relations import RelationalAttention, SpeakerRelations
 
 
 def relations(
@@ -37,7 +36,7 @@ def relations(
     """Intra- and inter-speaker ids of one dialogue, (utterances, utterances)."""
     mask = torch.tensor([present or [True] * len(speakers)])
     positions = torch.arange(len(speakers))[None]
-    intra, inter = speaker_relations(torch.tensor([speakers]), positions, present=mask, window=window)
+    intra, inter = speaker_relation_ids(torch.tensor([speakers]), positions, present=mask, window=window)
     return intra[0], inter[0]
 
 
@@ -52,7 +51,7 @@ def test_relations_equal_the_reference(window: int) -> None:
     speakers = torch.randint(0, 4, (3, 12), generator=torch.Generator().manual_seed(0))
     positions = torch.arange(12).expand(3, -1)
     present = torch.ones_like(speakers, dtype=torch.bool)
-    ours = speaker_relations(speakers, positions, present=present, window=window)
+    ours = speaker_relation_ids(speakers, positions, present=present, window=window)
     for actual, expected in zip(ours, released_reference.speaker_relations(speakers, window), strict=True):
         assert torch.equal(actual, expected)
 
@@ -77,7 +76,9 @@ def test_every_pair_is_of_one_kind_and_missing_utterances_of_none() -> None:
 
 def test_the_window_counts_places_of_the_dialogue() -> None:
     positions = torch.tensor([[0, 5, 6]])
-    intra, _ = speaker_relations(torch.zeros(1, 3), positions, present=torch.ones(1, 3, dtype=bool), window=1)
+    intra, _ = speaker_relation_ids(
+        torch.zeros(1, 3), positions, present=torch.ones(1, 3, dtype=bool), window=1
+    )
     assert intra[0].tolist() == [[1, 0, 0], [0, 1, 3], [0, 2, 1]]
 
 
@@ -114,14 +115,14 @@ def test_relational_attention_equals_the_reference_over_pairs() -> None:
 
 def test_a_far_utterance_has_no_influence() -> None:
     torch.manual_seed(0)
-    graph = SpeakerRelations(tiny_config(relation_window=1)).eval()
+    graph = SpeakerSubgraphs(tiny_config(relation_window=1)).eval()
     speakers = torch.zeros(1, 9, dtype=torch.long)
     present = torch.ones(1, 9, dtype=torch.bool)
     positions = torch.arange(9)[None]
     states = torch.randn(1, 9, 16)
-    before = graph(states, speakers, positions=positions, present=present)[0]["intra_speaker"]
+    before = graph(states, speakers, positions=positions, present=present)
     states[:, 8] += 1.0
-    after = graph(states, speakers, positions=positions, present=present)[0]["intra_speaker"]
+    after = graph(states, speakers, positions=positions, present=present)
     # Each of the two subgraphs has two layers one after the other: four steps of one utterance.
     changed = (before != after).any(-1)[0]
     assert not changed[:4].any()
@@ -134,7 +135,7 @@ def test_cross_modal_relations_equal_the_literal_ids(window: int, causal: bool) 
     speakers = [0, 1, 0, 2, 1]
     present = {"text": [1, 1, 0, 1, 1], "audio": [1, 0, 1, 1, 1], "visual": [1, 1, 1, 1, 0]}
     masks = {name: torch.tensor([here]).bool() for name, here in present.items()}
-    actual = cross_modal_relations(
+    actual = cross_modal_relation_ids(
         torch.tensor([speakers]), torch.arange(5)[None], present=masks, window=window, causal=causal
     )
     alone = {name: mask[0] for name, mask in masks.items()}
@@ -159,8 +160,8 @@ def test_the_cross_modal_subgraph_equals_the_reference_over_pairs() -> None:
     speakers = torch.tensor([[0, 1, 0, 1]])
     present = {name: torch.ones(1, 4, dtype=torch.bool) for name in MODALITIES}
     streams = {name: torch.randn(1, 4, 16) for name in MODALITIES}
-    fused, _ = module(streams, speakers, positions=torch.arange(4)[None], present=present)
-    ids = cross_modal_relations(speakers, torch.arange(4)[None], present=present, window=3)
+    fused = module(streams, speakers, positions=torch.arange(4)[None], present=present)
+    ids = cross_modal_relation_ids(speakers, torch.arange(4)[None], present=present, window=3)
     expected = reference(torch.cat(list(streams.values()), dim=1), ids)
     torch.testing.assert_close(torch.cat(list(fused.values()), dim=1), expected, rtol=0, atol=1e-5)
 
@@ -187,14 +188,14 @@ def test_edges_say_what_dense_ids_say(window: int, causal: bool) -> None:
     given = {"window": window, "causal": causal}
     positions = torch.arange(9).expand(3, -1) + torch.tensor([[0], [2], [5]])
     for ids, edges in zip(
-        speaker_relations(speakers, positions, present=present["text"], **given),
+        speaker_relation_ids(speakers, positions, present=present["text"], **given),
         speaker_edges(speakers, positions, present=present["text"], **given),
         strict=True,
     ):
         here = present["text"]
         expected = torch.block_diag(*(each[mask][:, mask] for each, mask in zip(ids, here, strict=True)))
         assert torch.equal(dense(edges), expected)
-    ids = cross_modal_relations(speakers, positions, present=present, **given)
+    ids = cross_modal_relation_ids(speakers, positions, present=present, **given)
     edges = cross_modal_edges(speakers, positions, present=present, **given)
     # From stream by stream in each dialogue to stream by stream in all of them.
     nodes = torch.cat(list(present.values()))
@@ -212,7 +213,7 @@ def test_sparse_equals_dense_in_values_and_gradients(fields: dict[str, bool]) ->
     batch["modality_mask"] = random_modality_mask(batch["utterance_mask"])
     labels = random_labels(batch)
     everywhere = {"relation_modalities": list(MODALITIES), **fields}
-    models = [tiny_model(graph_implementation=kind, **everywhere) for kind in ("dense", "sparse")]
+    models = [tiny_model(edges=edges, **everywhere) for edges in (False, True)]
     expected, actual = (model(**batch, labels=labels) for model in models)
     torch.testing.assert_close(actual.logits, expected.logits, rtol=0, atol=1e-5)
     assert_gradients_close(
@@ -221,8 +222,8 @@ def test_sparse_equals_dense_in_values_and_gradients(fields: dict[str, bool]) ->
 
 
 def test_long_dialogues_are_related_by_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redifu.model.speaker_relations, "SPARSE_ABOVE", 4)
-    model = tiny_model(implementation="eager")
+    monkeypatch.setattr(Subgraphs, "_edges_above", 4)
+    model = tiny_model()
     for length, sparse in ((4, False), (5, True)):
         attentions = model(**tiny_batch(length), output_attentions=True).attentions
         assert ("text_intra_speaker" not in attentions) == sparse

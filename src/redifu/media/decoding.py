@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .optional_packages import optional_package
+from redifu.optional_packages import optional_package
 
 # What a file may ask of a machine that did not choose it.
 LONGEST_UTTERANCE = 300.0  # seconds

@@ -10,10 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from redifu.model import face_tracking, visual_features
-from redifu.model.face_tracking import FaceFinder, choose_speaking_face
-from redifu.model.media_quality import QUALITY
-from redifu.model.visual_features import (
+from redifu.media.face_features import (
     ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
     face_crops,
@@ -21,6 +18,9 @@ from redifu.model.visual_features import (
     read_action_units,
     visual_quality,
 )
+from redifu.media.face_tracking import FaceFinder, choose_speaking_face
+from redifu.media.quality import QUALITY
+from redifu.model import face_tracking, visual_features
 
 cv2 = pytest.importorskip("cv2", reason="reading faces needs the extra `media`")
 

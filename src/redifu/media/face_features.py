@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .face_tracking import face_picture, facial_flow, grey_pictures, opencv, same_shots
-from .media_quality import QUALITY
+from redifu.media.face_tracking import face_picture, facial_flow, grey_pictures, opencv, same_shots
+from redifu.media.quality import QUALITY
 
 # OpenFace's names: intensities 0 to 5, then presences 0 or 1, which know one unit more.
 _UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)

@@ -1,0 +1,353 @@
+"""Conversations, their utterances and predictions: the only place that validates what a user gives."""
+
+import reprlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from redifu.media.decoding import Span
+from redifu.media.quality import QUALITY
+
+# The key of an utterance that holds the medium of a stream.
+MEDIA = {"audio": "audio", "visual": "video"}
+FEATURES = ("text_features", "audio_features", "visual_features")
+# Everything an utterance can be recognised from; one of them is enough.
+STREAMS = ("text", "audio", "video", *FEATURES)
+# Models compute in float32, where anything beyond is infinite.
+LARGEST_FEATURE = float(np.finfo(np.float32).max)
+
+# What an error shows of names that somebody else chose: characters of each, and how many of them.
+_LONGEST_NAME, _MOST_NAMES = 80, 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """What one speaker says in one go; anything but the speaker can be missing.
+
+    Attributes:
+        speaker: the name.
+        text: the words, None where there are none.
+        audio: a path, the bytes of a file, {"array", "sampling_rate"} or a value of a datasets column.
+        video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
+        start: seconds from the beginning of the medium.
+        end: seconds, None for the medium's end.
+        label: the true emotion.
+        text_features: (size,) float32.
+        audio_features: (size,) float32.
+        visual_features: (size,) float32.
+        audio_values: (samples,) float32, the waveform that an audio backbone reads.
+        pixel_values: (pictures, height, width, 3) uint8, the face crops that a visual backbone reads.
+        quality: measures of `media.quality.QUALITY` by stream.
+        missing: why a stream that has a medium cannot be used, by stream.
+        given: the utterance as JSON holds it; keys that mean nothing here come back with predictions.
+    """
+
+    speaker: str
+    text: str | None = None
+    audio: Any = None
+    video: Any = None
+    start: float | None = None
+    end: float | None = None
+    label: str | None = None
+    text_features: np.ndarray | None = None
+    audio_features: np.ndarray | None = None
+    visual_features: np.ndarray | None = None
+    audio_values: np.ndarray | None = None
+    pixel_values: np.ndarray | None = None
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_dict(cls, value: Any, *, allow_media_objects: bool = False) -> "Utterance":
+        """Validate one utterance, {"speaker": str, "text"?: str, ...}.
+
+        Args:
+            value: as JSON holds it; None is as good as absent, and other keys are kept in `given`.
+            allow_media_objects: whether audio and video may be more than paths.
+
+        Raises:
+            ValueError: naming the field of the first mistake.
+        """
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected an object, got {shown(value)}")
+        fields: dict[str, Any] = {"speaker": _string("speaker", value.get("speaker"))}
+        text = value.get("text")
+        # Real transcripts hold empty lines: beside another stream, such a text only counts as missing.
+        if text is not None and not (isinstance(text, str) and not text.strip()):
+            fields["text"] = _string("text", text)
+        for name in MEDIA.values():
+            if (medium := value.get(name)) is not None:
+                plain = isinstance(medium, str) or not allow_media_objects
+                fields[name] = _string(name, medium) if plain else medium
+        for name in FEATURES:
+            if (features := value.get(name)) is not None:
+                fields[name] = _features(name, features)
+        if len(fields) == 1:
+            raise ValueError(f"expected content, at least one of {', '.join(STREAMS)}; got none")
+        if (label := value.get("label")) is not None:
+            fields["label"] = _string("label", label)
+        return cls(**fields, **_span(value), **_readings(value), given=value)
+
+    @property
+    def span(self) -> Span:
+        """The part of its media that the utterance is."""
+        return Span(start=self.start or 0.0, end=self.end)
+
+    def with_fields(self, **fields: Any) -> "Utterance":
+        """Return a copy with other fields, for computing; it is written as before."""
+        return replace(self, **fields)
+
+    def changed(self, **fields: Any) -> "Utterance":
+        """Return a copy with other fields, which are written with it, too."""
+        return replace(self, **fields, given={**self.given, **fields})
+
+    def to_inputs(self) -> dict[str, Any]:
+        """Return what a processor takes: speaker, label, content and arrays, by their names."""
+        return {name: value for name in _INPUTS if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """Utterances in the order in which they are said.
+
+    Attributes:
+        id: the name.
+        utterances: at least one.
+        folder: where relative paths of media begin.
+        speakers: of the whole dialogue, in order of appearance; () for those of `utterances`.
+        given: the conversation as JSON holds it; `utterances` are written in place of those in it.
+    """
+
+    id: str
+    utterances: Sequence[Utterance]
+    folder: Path = Path()
+    speakers: Sequence[str] = ()
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_dict(
+        cls,
+        value: Any,
+        *,
+        source: str = "conversation",
+        index: int = 0,
+        line: int | None = None,
+        folder: str | Path = "",
+        allow_media_objects: bool = False,
+    ) -> "Conversation":
+        """Validate one conversation.
+
+        Args:
+            value: {"id"?: str, "utterances": [{"speaker": str, "text"?: str, ...}, ...]}; `start` and `end`
+                are seconds, features lists of numbers; None is as good as absent; other keys are kept.
+            source: the file it came from, named in errors.
+            index: its place in the file from 0; a missing id becomes "STEM-INDEX", STEM the file's name
+                without its ending.
+            line: where in the file it stands, named in errors where given.
+            folder: where relative paths of media begin.
+            allow_media_objects: whether audio and video may be more than paths: bytes, arrays, values of
+                datasets.
+
+        Raises:
+            ValueError: naming file, dialogue and utterance (counted from 0) of the first mistake.
+        """
+        place = source if line is None else f"{source}: line {line}"
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place}: conversation {index}: expected an object, got {shown(value)}")
+        name = value.get("id")
+        try:
+            name = f"{Path(source).stem}-{index}" if name is None else _string("id", name)
+        except ValueError as error:
+            raise ValueError(f"{place}: conversation {index}: {error}") from None
+        where = f"{place}: dialogue {shown_names([name])}"
+        given = value.get("utterances")
+        if not isinstance(given, list | tuple) or not given:
+            raise ValueError(f"{where}: expected a list of at least one utterance, got {shown(given)}")
+        utterances = []
+        for turn, utterance in enumerate(given):
+            try:
+                utterances.append(Utterance.from_dict(utterance, allow_media_objects=allow_media_objects))
+            except ValueError as error:
+                raise ValueError(f"{where}, utterance {turn}: {error}") from None
+        return cls(id=name, utterances=utterances, folder=Path(folder), given={**value, "id": name})
+
+    @property
+    def split(self) -> str | None:
+        """The split that the file names, None without one."""
+        split = self.given.get("split")
+        return None if split is None else str(split)
+
+    def where(self, turn: int) -> str:
+        """Name an utterance in a message."""
+        return f"dialogue {self.id}, utterance {turn}"
+
+    def medium_of(self, utterance: Utterance, stream: str) -> Any:
+        """Return the medium of a stream that is to be read, None where there is none.
+
+        A stream with ready features is not read, nor one that was read before and found missing.
+        """
+        medium = getattr(utterance, MEDIA[stream])
+        raw = utterance.audio_values if stream == "audio" else utterance.pixel_values
+        ready = raw is not None or getattr(utterance, f"{stream}_features") is not None
+        if medium is None or ready or utterance.missing.get(stream):
+            return None
+        return str(self.folder / medium) if isinstance(medium, str) else medium
+
+    def pieces(self, most: int) -> "list[tuple[Conversation, slice]]":
+        """Cut a dialogue of more than `most` utterances into pieces with context on both sides.
+
+        Returns:
+            Pieces, each with the slice of its utterances that counts; in order, these slices are the whole
+            dialogue, every utterance once. Speakers keep their numbers in every piece.
+        """
+        length = len(self.utterances)
+        if length <= most:
+            return [(self, slice(0, length))]
+        speakers = tuple(dict.fromkeys(utterance.speaker for utterance in self.utterances))
+        counted = max(most // 2, 1)
+        context = (most - counted) // 2
+        pieces = []
+        for start in range(0, length, counted):
+            first, last = max(start - context, 0), start + counted + context
+            keep = slice(start - first, min(start + counted, length) - first)
+            pieces.append((replace(self, utterances=self.utterances[first:last], speakers=speakers), keep))
+        return pieces
+
+    def to_inputs(self) -> dict[str, Any]:
+        """Return what a processor takes."""
+        utterances = [utterance.to_inputs() for utterance in self.utterances]
+        return {"id": self.id, "speakers": list(self.speakers), "utterances": utterances}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the conversation as JSON holds it."""
+        return {**self.given, "utterances": [dict(utterance.given) for utterance in self.utterances]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prediction:
+    """What a model says of one utterance.
+
+    Attributes:
+        turn: the place of the utterance in its dialogue, from 0.
+        speaker: who said it.
+        text: the words, None where there are none.
+        start: seconds, None where unknown.
+        end: seconds, None where unknown.
+        labels: names of the emotions.
+        probabilities: (labels,) float32, calibrated; NaN where the model can use none of its streams.
+        reliability: how far the model trusted each stream it read, 0 to 1; None where it estimates none.
+        explanation: see `inference.explanation`; None unless asked for.
+    """
+
+    turn: int
+    speaker: str
+    text: str | None
+    start: float | None
+    end: float | None
+    labels: Sequence[str]
+    probabilities: np.ndarray
+    reliability: Mapping[str, float] | None = None
+    explanation: Mapping[str, Any] | None = None
+
+    @property
+    def emotion(self) -> str | None:
+        """The most probable label, None where the model can use no stream of the utterance."""
+        return None if np.isnan(self.probabilities).any() else self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def probability(self) -> float | None:
+        """That of `emotion`."""
+        return None if self.emotion is None else shortest(self.probabilities.max())
+
+    @property
+    def scores(self) -> dict[str, float] | None:
+        """The probability of each label, None where the model can use no stream of the utterance."""
+        if self.emotion is None:
+            return None
+        return dict(zip(self.labels, map(shortest, self.probabilities), strict=True))
+
+
+def shortest(value: Any) -> float:
+    """Return the float of the shortest decimals that give back the same float32; others would print noise."""
+    return float(str(np.float32(value)))
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """Put names that somebody else chose into a line of an error, the first 20 of them.
+
+    One that is long, or holds what a terminal would obey, is shown as a shortened literal.
+    """
+    given = list(names)
+    plain = (each.isprintable() and len(each) <= _LONGEST_NAME for each in given[:_MOST_NAMES])
+    parts = [each if ok else shown(each) for each, ok in zip(given, plain, strict=False)]
+    return ", ".join([*parts, "..."] if len(given) > _MOST_NAMES else parts)
+
+
+def shown(value: Any) -> str:
+    """Put a value that somebody else chose into a line of an error, as a shortened literal."""
+    return reprlib.repr(value)
+
+
+_INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: expected a string that is not empty, got {shown(value)}")
+    # JSON can write half of a surrogate pair, which no tokenizer and no file can take.
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{name}: expected whole characters, got half of a surrogate pair in {shown(value)}")
+    return value
+
+
+def _features(name: str, features: Any) -> np.ndarray:
+    try:
+        values = np.asarray(features)
+    except ValueError:  # lists of different lengths inside
+        values = np.asarray(None)
+    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: expected a list of at least one number, got {shown(features)}")
+    wrong = np.flatnonzero(~(np.abs(values) <= LARGEST_FEATURE))
+    if wrong.size:
+        raise ValueError(f"{name}: expected finite numbers, got {values[wrong[0]]} at position {wrong[0]}")
+    return values.astype(np.float32)
+
+
+def _span(value: Mapping[str, Any]) -> dict[str, Any]:
+    span: dict[str, Any] = {}
+    for name in ("start", "end"):
+        seconds = value.get(name)
+        if seconds is None:
+            continue
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 <= seconds <= sys.float_info.max:
+            raise ValueError(f"{name}: expected seconds from 0, got {shown(seconds)}")
+        span[name] = seconds
+    if len(span) == 2 and span["end"] <= span["start"]:
+        raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
+    return span
+
+
+def _readings(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Read quality and missing streams from a table of features; anything else there is ignored."""
+    quality: dict[str, dict[str, float]] = {}
+    for stream, measures in QUALITY.items():
+        values = value.get(f"{stream}_quality")
+        if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == len(measures):
+            known = {
+                name: float(number)
+                for name, number in zip(measures, values, strict=True)
+                if isinstance(number, float | int) and abs(number) <= LARGEST_FEATURE  # False of NaN
+            }
+            quality |= {stream: known} if known else {}
+    reasons = value.get("missing")
+    missing = {}
+    if isinstance(reasons, Mapping):
+        missing = {name: reasons[name] for name in MEDIA if isinstance(reasons.get(name), str)}
+    read: dict[str, Any] = {"quality": quality} if quality else {}
+    return {**read, "missing": missing} if missing else read

@@ -1,0 +1,119 @@
+"""The one step in which the media of a conversation become features, or the arrays that backbones read."""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from redifu.conversation import MEDIA, Conversation, Utterance
+from redifu.media.decoding import Span
+from redifu.media.reading import (
+    Reading,
+    read_face_crops,
+    read_face_descriptors,
+    read_spans_of_action_units,
+    read_waveforms,
+)
+from redifu.model import ReDiFuFeatureExtractor
+from redifu.model.audio_features import SAMPLING_RATE
+from redifu.model.feature_extraction_redifu import BACKBONE
+
+logger = logging.getLogger(__name__)
+
+
+def read_media(
+    conversation: Conversation,
+    extractor: ReDiFuFeatureExtractor,
+    *,
+    streams: Collection[str] = tuple(MEDIA),
+) -> Conversation:
+    """Read the media of a conversation, each medium once.
+
+    Args:
+        conversation: where an utterance has ready features of a stream, these stay.
+        extractor: names the backends.
+        streams: those that are read.
+
+    Returns:
+        The conversation with audio_features and visual_features, or for a backbone audio_values and
+        pixel_values, not normalised; with `quality`; and with the reason in `missing` where a stream has a
+        medium and no features.
+
+    Raises:
+        ImportError: what a backend needs is not installed.
+        ValueError: naming dialogue and utterance, for a medium of no known kind.
+    """
+    utterances = list(conversation.utterances)
+    for stream in [name for name in extractor.backends if name in streams]:
+        for medium, turns in turns_by_medium(conversation, stream):
+            spans = [utterances[turn].span for turn in turns]
+            try:
+                readings = read_spans(extractor, stream, medium, spans)
+            except ValueError as error:
+                raise ValueError(f"{conversation.where(turns[0])}: {MEDIA[stream]}: {error}") from None
+            for turn, reading in zip(turns, readings, strict=True):
+                if reading.values is None:
+                    shown = medium if isinstance(medium, str) else MEDIA[stream]
+                    where = conversation.where(turn)
+                    logger.warning(f"{where}: {stream} is missing: {shown}: {reading.missing}")
+                utterances[turn] = with_reading(
+                    utterances[turn], stream, reading, key=extractor.raw.get(stream, f"{stream}_features")
+                )
+    return replace(conversation, utterances=utterances)
+
+
+def read_spans(
+    extractor: ReDiFuFeatureExtractor, stream: str, medium: Any, spans: Sequence[Span]
+) -> list[Reading]:
+    """Read spans of one medium by the backend of an extractor.
+
+    Args:
+        extractor: names the backend and its options.
+        stream: "audio" or "visual".
+        medium: a path, bytes, an array or a value of datasets; see `media.reading`.
+        spans: in any order; they may overlap.
+
+    Returns:
+        A reading of each span, its values the features of the backend.
+
+    Raises:
+        ImportError: what the backend needs is not installed.
+        ValueError: the medium is of no known kind.
+    """
+    backend, detector = extractor.backends[stream], extractor.face_detector
+    if stream == "audio":
+        heard = read_waveforms(medium, spans, sampling_rate=SAMPLING_RATE)
+        found = {number: _described(reading, extractor) for number, reading in heard}
+    elif backend == "action_units":
+        found = dict(read_spans_of_action_units(medium, spans))
+    elif backend == BACKBONE:
+        count, size = extractor.picture_count, extractor.picture_size
+        found = dict(read_face_crops(medium, spans, count=count, size=size, face_detector=detector))
+    else:
+        found = dict(read_face_descriptors(medium, spans, face_detector=detector))
+    return [found[number] for number in range(len(spans))]
+
+
+def turns_by_medium(conversation: Conversation, stream: str) -> list[tuple[Any, list[int]]]:
+    """Group the turns that share a medium: a path by its name, anything else by being the same object."""
+    groups: dict[Any, tuple[Any, list[int]]] = {}
+    for turn, utterance in enumerate(conversation.utterances):
+        if (medium := conversation.medium_of(utterance, stream)) is not None:
+            key = medium if isinstance(medium, str) else id(medium)
+            groups.setdefault(key, (medium, []))[1].append(turn)
+    return list(groups.values())
+
+
+def with_reading(utterance: Utterance, stream: str, reading: Reading, *, key: str) -> Utterance:
+    """Return an utterance with what was read of a stream, its values under `key`."""
+    quality = {**utterance.quality, stream: dict(reading.quality)} if reading.quality else utterance.quality
+    if reading.values is None:
+        missing = {**utterance.missing, stream: str(reading.missing)}
+        return replace(utterance, quality=quality, missing=missing)
+    return utterance.with_fields(quality=quality, **{key: reading.values})
+
+
+def _described(reading: Reading, extractor: ReDiFuFeatureExtractor) -> Reading:
+    if reading.values is None:
+        return reading
+    return replace(reading, values=extractor.describe_sound(reading.values))
