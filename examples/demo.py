@@ -10,7 +10,8 @@ import argparse
 import html
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,8 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
-from redifu.data.schema import validate_conversation
 
-import redifu  # noqa: F401  registers the model with transformers
-from redifu.cli import MISTAKES
-from redifu.data.readers import read_conversations
-from redifu.data.recordings import prepare_recording
-from redifu.data.transcripts import conversation_of, parse_json, utterances_of_transcript
-from redifu.data.writers import with_predictions, write_conversations
-from redifu.inference.explanation import explain_conversations
-from redifu.inference.loading import load_pretrained
-from redifu.model.feature_extraction_redifu import FOLDER, MEDIA
-from redifu.reports.html_report import render_report
+import redifu
 
 DEFAULT_MODEL = str(Path(__file__).resolve().parents[1] / "model_cards" / "redifu-meld-text")
 EXAMPLE = """\
@@ -39,7 +30,14 @@ Ana: The whole kitchen? You said you did that last night!
 Jonas: I know, I know. I'm sorry. I fell asleep on the floor.
 Mira: Hey! Guess who brought coffee and two strong cousins!
 Ana: Oh, you are wonderful! Thank you so much!"""
-ANSWERS = ("emotion", "scores", "explanation")
+# What a visitor does wrong raises one of these, with a message that says what to do.
+MISTAKES = (ValueError, FloatingPointError, ImportError, OSError)
+# The fields of an utterance that hold a stream.
+FIELDS = {
+    "text": ("text", "text_features"),
+    "audio": ("audio", "audio_features"),
+    "visual": ("video", "visual_features"),
+}
 FRAME = '<iframe title="Emotion timeline" sandbox="allow-scripts" srcdoc="{}" style="{}"></iframe>'
 FRAME_STYLE = "width: 100%; height: max(480px, 92vh); border: 0; border-radius: 10px"
 
@@ -49,46 +47,54 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="folder, or ORG/NAME on the Hub")
     parser.add_argument("--port", type=int, help="a free one from 7860 on, unless given")
     options = parser.parse_args()
-    model, processor = load_pretrained(options.model)
-    page = build_page(model, processor, model_name=Path(options.model).resolve().name)
+    page = build_page(redifu.load(options.model))
     # Fonts of the system: gradio's own come from elsewhere.
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page.launch(server_port=options.port, theme=theme, max_file_size="100mb", ssr_mode=False, footer_links=[])
 
 
-def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
+def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
     """Lay out the page and connect it with the model."""
-    streams = list(model.config.modalities)
+    streams = list(recogniser.streams)
     results = tempfile.TemporaryDirectory()
 
     @say_mistakes
     def show(
-        conversations: list[dict[str, Any]] | None, used: list[str]
+        conversations: list[redifu.Conversation] | None, used: list[str]
     ) -> tuple[str, str] | tuple[None, None]:
         if conversations is None:
             return None, None
-        answered = recognise(model, processor, conversations, used)
-        page = render_report(answered, model.config.labels, streams=streams, model_name=model_name)
+        muted = [mute(conversation, used) for conversation in conversations]
+        predictions = [said for _, said in recogniser.predict(muted, explain=True)]
+        answers = list(zip(conversations, predictions, strict=True))
+        page = redifu.render_report(
+            answers,
+            recogniser.labels,
+            streams=streams,
+            model_name=recogniser.name,
+            notice=redifu.model_notice(recogniser.folder),
+        )
         file = Path(tempfile.mkdtemp(dir=results.name), "emotions.jsonl")
-        write_conversations(file, answered)
+        with redifu.prediction_writer(file, recogniser.labels) as write:
+            for answer in answers:
+                write(*answer)
         return FRAME.format(html.escape(page), FRAME_STYLE), str(file)
 
     @say_mistakes
-    def from_text(text: str) -> list[dict[str, Any]]:
-        return checked(read_pasted(text), processor)
+    def from_text(text: str) -> list[redifu.Conversation]:
+        return without_files(redifu.conversations_from_text(text, check=recogniser.check))
 
     @say_mistakes
-    def from_file(path: str | None) -> list[dict[str, Any]]:
+    def from_file(path: str | None) -> list[redifu.Conversation]:
         if path is None:
             raise ValueError("expected a conversation file, got none")
-        return checked(read_conversations(path), processor)
+        return without_files(recogniser.read(path))
 
     @say_mistakes
-    def from_recording(recording: str | None, turns: str | None) -> list[dict[str, Any]]:
+    def from_recording(recording: str | None, turns: str | None) -> list[redifu.Conversation]:
         if recording is None or turns is None:
             raise ValueError("expected a recording and a file of its turns")
-        folder = Path(recording).parent
-        return [{**prepare_recording(recording, turns, folder=folder), FOLDER: str(folder)}]
+        return [redifu.prepare_recording(recording, turns, folder=Path(recording).parent)]
 
     with gr.Blocks(title="ReDiFu", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
@@ -106,7 +112,7 @@ def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
             kinds = [".json", ".jsonl", ".txt", ".csv", ".parquet"]
             file = gr.File(label="Conversations, as redifu predict reads them", file_types=kinds, height=140)
             sources.append((gr.Button("Recognise the file", variant="primary"), from_file, [file]))
-        if processor.feature_extractor.media:
+        if recogniser.processor.feature_extractor.backends:
             with gr.Tab("Recording"):
                 recording = gr.File(label="Sound or video", file_types=["audio", "video"], height=140)
                 kinds = [".rttm", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".json"]
@@ -124,55 +130,22 @@ def build_page(model: Any, processor: Any, *, model_name: str) -> gr.Blocks:
     return page
 
 
-def recognise(
-    model: Any, processor: Any, conversations: list[dict[str, Any]], used: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return conversations with predictions and explanations, made from some of their streams."""
-    muted = [mute(conversation, used) for conversation in conversations]
-    answered = []
-    for given, (explained, rows) in zip(
-        conversations, explain_conversations(model, processor, muted), strict=True
-    ):
-        predicted = with_predictions(explained, rows, labels=model.config.labels)["utterances"]
-        utterances = [
-            {**utterance, **{name: answer[name] for name in ANSWERS}}
-            for utterance, answer in zip(given["utterances"], predicted, strict=True)
-        ]
-        kept = {name: value for name, value in given.items() if name != FOLDER}
-        answered.append({**kept, "utterances": utterances})
-    return answered
-
-
-def mute(conversation: dict[str, Any], used: Collection[str]) -> dict[str, Any]:
+def mute(conversation: redifu.Conversation, used: Collection[str]) -> redifu.Conversation:
     """Take all streams but those in use out of a conversation."""
-    keys = {"text": "text", **MEDIA}
-    gone = [
-        name for stream, key in keys.items() if stream not in used for name in (key, f"{stream}_features")
-    ]
-    utterances = [{**utterance, **dict.fromkeys(gone)} for utterance in conversation["utterances"]]
-    return {**conversation, "utterances": utterances}
+    gone = [field for stream, fields in FIELDS.items() if stream not in used for field in fields]
+    utterances = [utterance.with_fields(**dict.fromkeys(gone)) for utterance in conversation.utterances]
+    return replace(conversation, utterances=utterances)
 
 
-def read_pasted(text: str) -> list[dict[str, Any]]:
-    """Read JSON, one conversation or a list, or a transcript."""
-    if text.lstrip().startswith(("{", "[")):
-        found = conversation_of(parse_json(text, source="text"))
-    else:
-        found = {"utterances": utterances_of_transcript(text.split("\n"), source="text")}
-    each = found if isinstance(found, list) else [found]
-    return [validate_conversation(one, source="text", index=index) for index, one in enumerate(each)]
-
-
-def checked(conversations: Any, processor: Any) -> list[dict[str, Any]]:
-    """Refuse what the model can not read, and files of this machine that a conversation names."""
+def without_files(conversations: Iterable[redifu.Conversation]) -> list[redifu.Conversation]:
+    """Reject conversations that name files of this machine."""
     read = list(conversations)
     for conversation in read:
-        processor.check(conversation)
-        for turn, utterance in enumerate(conversation["utterances"]):
-            for key in MEDIA.values():
-                if utterance.get(key) is not None:
-                    where = f"dialogue {conversation['id']}, utterance {turn}"
-                    raise ValueError(f"{where}: {key}: no file is opened here: upload the recording itself")
+        for turn, utterance in enumerate(conversation.utterances):
+            for field in ("audio", "video"):
+                if getattr(utterance, field) is not None:
+                    where = conversation.where(turn)
+                    raise ValueError(f"{where}: {field}: no file is opened here: upload the recording itself")
     return read
 
 

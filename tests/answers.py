@@ -1,15 +1,15 @@
 """The dicts that tests write as conversations, and what a model says of them as arrays."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from redifu.conversation import FEATURES, Conversation, Utterance
+from redifu.conversation import FEATURES, Conversation, Prediction, Utterance
 from redifu.inference.explanation import explain_conversations
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.predictions import predict_conversations, predictions_of
 
 FIELDS = {field.name for field in fields(Utterance)} - {"given", "quality", "missing"}
 
@@ -51,3 +51,13 @@ def explained(
     ):
         rows = np.stack([each.probabilities for each in predictions])
         yield [each.explanation for each in predictions], rows
+
+
+def answer_of(value: Any, rows: Any, labels: Sequence[str]) -> tuple[Conversation, list[Prediction]]:
+    """Make a conversation and its predictions: rows of probabilities, and what stands as "explanation"."""
+    conversation = conversation_of(value)
+    answers = [
+        {"probabilities": np.float32(row), "explanation": utterance.given.get("explanation")}
+        for row, utterance in zip(rows, conversation.utterances, strict=True)
+    ]
+    return conversation, predictions_of(conversation, answers, labels)

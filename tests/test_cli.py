@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 
 from media.made_media import tone, write_sound
 from redifu.cli import main
+from redifu.console import print_run
 from redifu.data.readers import read_conversations
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
@@ -87,10 +89,13 @@ def test_predict_writes_rows_and_lines(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = folder / "test.jsonl"
+    given = lines_of(data)
+    number = sum(len(each["utterances"]) for each in given)
     for name in ("out.csv", "out.jsonl"):
         assert main(["predict", str(folder / "model"), str(data), "--output", str(tmp_path / name)]) == 0
-    assert capsys.readouterr() == ("", "")
-    given, predicted = lines_of(data), lines_of(tmp_path / "out.jsonl")
+        said = f"{tmp_path / name}: {number} utterances in {len(given)} conversations\n"
+        assert capsys.readouterr() == (said, "")
+    predicted = lines_of(tmp_path / "out.jsonl")
     for before, after in zip(given, predicted, strict=True):
         for utterance, answered in zip(before["utterances"], after["utterances"], strict=True):
             scores = answered.pop("scores")
@@ -111,7 +116,9 @@ def test_predict_explains_in_lines_and_on_a_page(
     command = ["predict", str(folder / "model"), str(folder / "test.jsonl")]
     lines, page = tmp_path / "out.jsonl", tmp_path / "out.html"
     assert main([*command, "--output", str(lines), "--explain", "--html", str(page)]) == 0
-    assert capsys.readouterr() == ("", "")
+    out, err = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in out.splitlines()] == [str(lines), str(page)]
+    assert err == ""
     explained = lines_of(lines)
     texts = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"))
     for conversation, text in zip(explained, texts, strict=True):
@@ -131,6 +138,22 @@ def test_predict_explains_in_lines_and_on_a_page(
     assert (tmp_path / "two.html").read_bytes() == page.read_bytes()
 
 
+def test_predict_prints_the_table_of_a_page_too(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, page = write_json(tmp_path / "talk.json", one_utterance()), str(tmp_path / "page.html")
+    assert main(["predict", str(folder / "model"), talk, "--html", page]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert any("Ana" in line and "great" in line for line in table)
+    assert last == f"{page}: 1 utterance in 1 conversation"
+    # JSON lines stay alone on stdout.
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(one_utterance()).encode())))
+    assert main(["predict", str(folder / "model"), "-", "--html", page]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["id"] == "d"
+    assert err.startswith(f"{page}: ")
+
+
 def test_predict_explains_lines_from_stdin(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +171,7 @@ def test_predict_shows_count_and_rate_on_a_terminal(
     assert main(["predict", str(folder / "model"), str(data), "--output", str(tmp_path / "out.csv")]) == 0
     out, err = capsys.readouterr()
     number = sum(len(each["utterances"]) for each in lines_of(data))
-    assert out == ""
+    assert out.startswith(f"{tmp_path / 'out.csv'}: ")
     assert f"{number} utterances" in err
     assert "/s" in err
 
@@ -209,7 +232,7 @@ def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: 
     from redifu.inference import recogniser
 
     monkeypatch.setattr(recogniser, "read_conversations", count(recogniser.read_conversations))
-    monkeypatch.setattr("redifu.cli.counted", written)
+    monkeypatch.setattr("redifu.console.counted", written)
     assert main(["predict", str(folder / "model"), str(path), "--output", str(tmp_path / "out.jsonl")]) == 0
     assert [each["id"] for each in lines_of(tmp_path / "out.jsonl")] == [each["id"] for each in conversations]
     # What is read and not yet written does not grow with the file.
@@ -251,6 +274,7 @@ def test_predict_skips_wrong_lines_and_says_so(
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
         assert main(["predict", str(folder / "model"), "-", *output]) == 2
         out, err = capsys.readouterr()
+        assert not output or out == f"{output[1]}: 2 utterances in 2 conversations\n"
         predicted = lines_of(tmp_path / "out.jsonl") if output else list(map(json.loads, out.splitlines()))
         assert [each["utterances"][0]["text"] for each in predicted] == ["great", "never"]
         assert [complaint.split(": ")[:5] for complaint in err.splitlines()] == [
@@ -266,7 +290,21 @@ def test_train_evaluate_and_predict_hang_together(
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy_values(folder)), encoding="utf-8")
     output = f"training.output={tmp_path / 'model'}"
     assert main(["train", str(tmp_path / "toy.yaml"), "training.epochs=1", output]) == 0
-    assert capsys.readouterr() == (f"{tmp_path / 'model'}\n", "")
+    out, err = capsys.readouterr()
+    scores = json.loads((tmp_path / "model" / "metrics.json").read_text(encoding="utf-8"))
+    dev, test = (scores[name]["weighted_f1"] for name in ("dev", "test"))
+    said = f"best epoch 1 of 1, dev weighted F1 {dev:.2f}, test weighted F1 {test:.2f}"
+    assert out == f"{tmp_path / 'model'}: {said}\n"
+    # Without a terminal, too: a line for each stage and epoch.
+    stages = [
+        "building the model",
+        "reading the data",
+        "training on 20 dialogues",
+        "epoch 1/1: loss ",
+        "finishing",
+    ]
+    lines = [line for line in err.splitlines() if "never predicted" not in line]
+    assert [line.startswith(stage) for line, stage in zip(lines, stages, strict=True)] == [True] * 5
     results = str(tmp_path / "dev.json")
     assert main(["evaluate", str(tmp_path / "model"), str(folder / "dev.jsonl"), "--output", results]) == 0
     out, err = capsys.readouterr()
@@ -275,6 +313,7 @@ def test_train_evaluate_and_predict_hang_together(
     assert (tmp_path / "dev.png").read_bytes().startswith(b"\x89PNG")
     assert f"{trained['dev']['weighted_f1']:.2f}" in out
     assert all(label in out for label in LABELS)
+    assert out.splitlines()[-1] == f"{results}: all metrics; confusion matrix in {tmp_path / 'dev.png'}"
     assert err == ""
 
 
@@ -290,6 +329,18 @@ def test_evaluate_without_matplotlib_writes_all_numbers(
     assert capsys.readouterr().err == said
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"grid.yaml", "test.json", "test.robustness.csv"}
+
+
+def test_labels_that_are_never_predicted_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    per_class = {"joy": {"support": 2}, "fear": {"support": 40}, "calm": {"support": 1}}
+    dev = {"weighted_f1": 1.0, "per_class": per_class, "confusion": [[2, 0, 0], [39, 0, 1], [1, 0, 0]]}
+    write_json(tmp_path / "metrics.json", {"best_epoch": 2, "epochs": 3, "dev": dev})
+    print_run(tmp_path)
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}: best epoch 2 of 3, dev weighted F1 1.00\n"
+    assert err == "fear is never predicted on dev (40 utterances)\n"
 
 
 def test_evaluate_tries_a_grid_and_writes_rows_and_a_picture(
@@ -350,7 +401,7 @@ def test_prepare_makes_conversations_of_a_data_set(
     output = tmp_path / "meld.jsonl"
     assert main(["prepare", str(tmp_path), "--dataset", "meld", "--output", str(output)]) == 0
     out, err = capsys.readouterr()
-    assert out == ""
+    assert out == f"{output}: 1 utterance in 1 conversation\n"
     assert "dev: text only, there is no folder dev_splits_complete" in err.splitlines()
     assert [each["id"] for each in read_conversations(output, split="dev")] == ["dev-3"]
 
@@ -365,8 +416,8 @@ def test_extract_reads_what_it_can_and_counts_the_rest(
     command = ["extract", str(talk), "--output", str(output), "--visual-backend", "none"]
     assert main(command) == 1
     out, err = capsys.readouterr()
-    assert out.strip() == str(output)
-    assert err.strip() == f"redifu extract: 1 streams could not be read: see {output / 'report.jsonl'}"
+    assert out.strip() == f"{output}: features of 2 utterances in 1 conversation"
+    assert err.strip() == f"redifu extract: 1 stream could not be read, see {output / 'report.jsonl'}"
     talk.write_text(json.dumps({"id": "d", "utterances": said[:1]}))
     assert main(command) == 0
     (conversation,) = read_conversations(output)
@@ -381,7 +432,7 @@ def test_add_noise_makes_copies_that_extract_reads(
     talk.write_text(json.dumps({"split": "train", "utterances": [{"speaker": "Ana", "audio": clip}]}))
     command = ["add-noise", str(talk), "--output", str(copies), "--snr", "-5", "20", "--split", "train"]
     assert main(command) == 0
-    assert capsys.readouterr().out == f"{copies / 'conversations.jsonl'}\n"
+    assert capsys.readouterr().out == f"{copies / 'conversations.jsonl'}: 1 utterance in 1 conversation\n"
     features = tmp_path / "features"
     assert main(["extract", str(copies / "conversations.jsonl"), "--output", str(features)]) == 0
     (conversation,) = read_conversations(features, split="train")
@@ -389,6 +440,21 @@ def test_add_noise_makes_copies_that_extract_reads(
     capsys.readouterr()
     complaint = refused(capsys, "add-noise", str(talk), "--output", str(copies), "--snr", "20", "-5")
     assert complaint.endswith("the lower first, got 20 -5\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (["--audio-backend", "mel"], "audio_backend must be one of log_mel, opensmile:eGeMAPSv02"),
+        (["--visual-backend", "mel"], "visual_backend must be one of face_descriptor, action_units"),
+        (["--engine", "spark"], "engine must be one of processes, ray, got 'spark'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_those_that_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str], expected: str
+) -> None:
+    talk = write_json(tmp_path / "talk.json", one_utterance())
+    assert expected in refused(capsys, "extract", talk, "--output", str(tmp_path / "out"), *option)
 
 
 @pytest.mark.parametrize(("package", "extra"), [("av", "media"), ("ray", "ray")])
@@ -413,8 +479,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.count("\n") == 1
+    # Of a run that had begun, the stages are said before.
+    *stages, err = err.splitlines(keepends=True)
+    assert not stages or arguments[0] == "train"
+    assert all(stage.startswith(("building ", "reading ", "training on ")) for stage in stages)
     assert err.startswith(f"redifu {arguments[0]}: error: ")
+    assert err.endswith("\n")
     return err
 
 
@@ -525,7 +595,43 @@ def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nowhere.yaml: no such recipe" in refused(capsys, "train", "nowhere.yaml")
+    assert "nowhere.yaml: no such file" in refused(capsys, "train", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "--version",
+        "predict --help",
+        "predict",
+        "predict model nowhere.json",
+        "predict model - --html page.htm",
+        "train nowhere.yaml",
+        "extract nowhere.json --output features",
+    ],
+)
+def test_help_and_mistakes_do_not_wait_for_torch(arguments: str) -> None:
+    code = f"""
+import sys
+from redifu.cli import main
+try:
+    main({arguments.split()!r})
+except SystemExit:
+    pass
+print(sorted({{"torch", "transformers", "pandas", "numpy"}} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert capsys.readouterr().out == f"redifu {project['version']}\n"
 
 
 @pytest.mark.parametrize(
@@ -533,8 +639,8 @@ def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> N
     [
         ("predict", "out.txt", "ending in .csv or .jsonl"),
         ("predict", "nowhere/out.csv", "nowhere"),
-        ("evaluate", "out.csv", "--output must be a .json file"),
-        ("evaluate", "nowhere/out.json", "--output must be a .json file in a folder that exists"),
+        ("evaluate", "out.csv", "out.csv: expected a file name ending in .json"),
+        ("evaluate", "nowhere/out.json", "nowhere does not exist"),
     ],
 )
 def test_bad_outputs_get_one_line(
@@ -556,7 +662,7 @@ def test_bad_outputs_get_one_line(
         (["--explain"], "--explain writes JSON lines: expected --output FILE.jsonl, got a table"),
         (["--explain", "--output", "out.csv"], "expected --output FILE.jsonl, got out.csv"),
         (["--html", "out.htm"], "out.htm: expected a file name ending in .html"),
-        (["--html", "nowhere/out.html"], "nowhere/out.html: expected the folder nowhere to exist"),
+        (["--html", "nowhere/out.html"], "nowhere/out.html: the folder nowhere does not exist"),
     ],
 )
 def test_explanations_that_can_not_be_written_get_one_line(
@@ -581,7 +687,7 @@ def test_explanations_that_can_not_be_written_get_one_line(
         ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
         (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP's files"),
         ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
-        ("mosei", "--dataset", "mosei", "none/a.json", "to exist, got none"),
+        ("mosei", "--dataset", "mosei", "none/a.json", "none does not exist"),
     ],
 )
 def test_what_can_not_be_prepared_gets_one_line(

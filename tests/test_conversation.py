@@ -122,7 +122,10 @@ def test_whatever_a_user_writes_beside_comes_back(keys: dict[str, Any], data: st
 def test_quality_and_reasons_of_a_table_of_features_are_read() -> None:
     nan = math.nan
     given = conversation(audio="a.wav", video="a.mp4", audio_quality=[20, 0.0, nan, 1.5])
-    given["utterances"][1] |= {"visual_quality": [nan] * 4, "missing": {"visual": "it is dark", "audio": None}}
+    given["utterances"][1] |= {
+        "visual_quality": [nan] * 4,
+        "missing": {"visual": "it is dark", "audio": None},
+    }
     ben = second_of(given)
     assert ben.quality == {"audio": {"snr": 20.0, "clipping": 0.0, "duration": 1.5}}
     assert ben.missing == {"visual": "it is dark"}
@@ -172,7 +175,13 @@ def test_predictions_are_written_beside_what_was_given() -> None:
     rows = np.array([[0.25, 0.75], [math.nan] * 2], np.float32)
     said = [
         Prediction(
-            turn=turn, speaker=one.speaker, text=one.text, start=None, end=None, labels="ab", probabilities=row
+            turn=turn,
+            speaker=one.speaker,
+            text=one.text,
+            start=None,
+            end=None,
+            labels="ab",
+            probabilities=row,
         )
         for turn, (one, row) in enumerate(zip(read.utterances, rows, strict=True))
     ]

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from answers import predicted
 from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, text_model
 from model.tiny_processors import tokenizer
-from redifu.inference.predictions import predict_conversations
-from redifu.media.reading import AUDIO_BACKENDS
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
+from redifu.model.feature_extraction_redifu import AUDIO_BACKENDS
 
 pytest.importorskip("gradio", reason="the demo needs the extra `demo`")
 pytest.importorskip("av", reason="the recording of the demo needs the extra `media`")
@@ -124,7 +124,7 @@ def talk():
 
 
 def expected_scores(model_and_processor, given):
-    ((_, rows),) = predict_conversations(*model_and_processor, [given])
+    ((_, rows),) = predicted(*model_and_processor, [given])
     return [pytest.approx(dict(zip(LABELS, row, strict=True)), abs=1e-4) for row in rows]
 
 

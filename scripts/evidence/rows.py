@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from redifu.atomic_files import replacing
 from redifu.evaluation.metrics import bootstrap_weighted_f1, percentile_interval
 from redifu.evaluation.robustness import ConditionPredictions, RobustnessPredictions, Row
 
@@ -124,10 +125,8 @@ def save_predictions(path: Path, predictions: RobustnessPredictions) -> None:
         arrays |= {
             f"reliability:{number}:{name}": np.array(value) for name, value in each.reliability.items()
         }
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def load_predictions(path: Path) -> RobustnessPredictions:

@@ -1,45 +1,31 @@
-"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture."""
+"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoProcessor,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+Importing the package is cheap: a name is imported when it is first used, and the classes are registered with
+transformers when transformers' Auto classes are first imported.
+"""
 
-from redifu.conversation import Conversation, Prediction, Utterance
-from redifu.data.readers import read_conversations
-from redifu.inference.pipeline import (
-    TASK,
-    ConversationEmotionRecognitionPipeline,
-    TextClassification,
-)
-from redifu.inference.recogniser import Recogniser, load
-from redifu.inference.session import ConversationSession
-from redifu.model import (
-    ReDiFuConfig,
-    ReDiFuFeatureExtractor,
-    ReDiFuForEmotionRecognition,
-    ReDiFuModel,
-    ReDiFuProcessor,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from redifu.registration import register_when_loaded
+
+if TYPE_CHECKING:
+    from redifu.conversation import Conversation, Prediction, Utterance
+    from redifu.data.readers import conversations_from_text, read_conversations
+    from redifu.data.recordings import prepare_recording
+    from redifu.data.writers import prediction_writer
+    from redifu.inference.recogniser import Recogniser, load
+    from redifu.inference.session import ConversationSession
+    from redifu.model import (
+        ReDiFuConfig,
+        ReDiFuFeatureExtractor,
+        ReDiFuForEmotionRecognition,
+        ReDiFuModel,
+        ReDiFuProcessor,
+    )
+    from redifu.reports.html_report import model_notice, render_report
 
 __version__ = "0.1.0"
-
-AutoConfig.register("redifu", ReDiFuConfig)
-AutoModel.register(ReDiFuConfig, ReDiFuModel)
-AutoModelForSequenceClassification.register(ReDiFuConfig, ReDiFuForEmotionRecognition)
-AutoModelForTokenClassification.register(ReDiFuConfig, ReDiFuForEmotionRecognition)
-AutoFeatureExtractor.register(ReDiFuConfig, ReDiFuFeatureExtractor)
-AutoProcessor.register(ReDiFuConfig, ReDiFuProcessor)
-PIPELINE_REGISTRY.register_pipeline(
-    TASK, ConversationEmotionRecognitionPipeline, pt_model=AutoModelForSequenceClassification
-)
-# Not registered anew: that would warn, and drop the task's default model.
-PIPELINE_REGISTRY.supported_tasks["text-classification"]["impl"] = TextClassification
 
 __all__ = [
     "Conversation",
@@ -52,6 +38,34 @@ __all__ = [
     "ReDiFuProcessor",
     "Recogniser",
     "Utterance",
+    "conversations_from_text",
     "load",
+    "model_notice",
+    "prediction_writer",
+    "prepare_recording",
     "read_conversations",
+    "render_report",
 ]
+
+# The module of each name that is not in redifu.model.
+_MODULES = {
+    **dict.fromkeys(("Conversation", "Prediction", "Utterance"), "redifu.conversation"),
+    **dict.fromkeys(("conversations_from_text", "read_conversations"), "redifu.data.readers"),
+    "prepare_recording": "redifu.data.recordings",
+    "prediction_writer": "redifu.data.writers",
+    **dict.fromkeys(("Recogniser", "load"), "redifu.inference.recogniser"),
+    "ConversationSession": "redifu.inference.session",
+    **dict.fromkeys(("model_notice", "render_report"), "redifu.reports.html_report"),
+}
+
+register_when_loaded()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'redifu' has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "redifu.model")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
-"""The command line: its arguments, and what each command calls; nothing is computed here.
+"""The command line: the arguments of each command, and what it calls.
 
-What a command needs is imported by that command, so that prediction does not wait for what trains and draws.
+Each command imports what it needs, so that help and mistakes do not wait for torch and transformers.
 """
 
 import argparse
@@ -13,34 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from redifu.console import (
-    counted,
-    extraction_progress,
-    mapping,
-    print_metrics,
-    print_predictions,
-    print_robustness,
-    training_progress,
-)
+from redifu import __version__
+from redifu.atomic_files import check_output, replace_json
 from redifu.serving.service_limits import Limits
 
-# What a user's mistake raises, by the rules of this package; anything else is ours, and shows its traceback.
-# Numbers that overflow come of features or learning rates out of all proportion.
+# A user's mistake raises one of these; anything else is a bug and shows its traceback.
 MISTAKES = (
-    *(ValueError, FloatingPointError),
+    *(ValueError, FloatingPointError),  # the latter: features or a learning rate far too large
     ImportError,  # of an optional package; the message names the extra
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
-# What can be named without waiting for the model to load.
-_BACKENDS = {
-    "audio": ("log_mel", "opensmile:eGeMAPSv02", "opensmile:IS10"),
-    "visual": ("face_descriptor", "action_units"),
-}
-
-_ENGINES = ("processes", "ray")
-
-_MODEL_HELP = "folder of a trained model, or ORG/NAME on the Hugging Face Hub"
+_MODEL = "folder of a trained model, or its ORG/NAME on the Hugging Face Hub"
+_CONVERSATIONS = "conversation file, as for predict"
+_SPLIT = "read only this split of the file"
+_COLUMNS = "names of the columns of a table, by ours"
+_INPUTS = ("conversations", "data", "source", "recipe", "turns", "robustness")  # the options that name files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,143 +38,146 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those after the program's name; None takes them from the process.
 
     Returns:
-        The exit status: 0, or 2 for a user's mistake, with one line on stderr. Of lines from stdin, each that
-        is wrong gets its line at once and the others are answered; the status is 2 then, too. All else
-        raises, which is 1.
+        The exit status: 0 on success; 2 for a user's mistake, reported in one line on stderr. Invalid lines
+        on stdin are reported and skipped, and the status is 2. Any other error is raised.
     """
     options = _parser().parse_args(arguments)
     try:
+        _check_inputs(options)
         return options.run(options) or 0
     except MISTAKES as error:
         _complain(options, error)
         return 2
     except BrokenPipeError:
-        # The reader has gone, as `head` does; Python would complain again when it flushes at exit.
+        # The reader has closed the pipe, as `head` does; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
+def _check_inputs(options: argparse.Namespace) -> None:
+    """Raise FileNotFoundError for an input that does not exist, before anything slow is imported."""
+    for name in _INPUTS:
+        path = getattr(options, name, None)
+        if path not in (None, "-") and not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file")
+
+
 def _complain(options: argparse.Namespace, mistake: object) -> None:
     line = " ".join(str(mistake).split())
-    # A name in it may hold what a terminal would obey.
+    # A file name can contain control sequences, which a terminal would obey.
     shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
     print(f"redifu {options.command}: error: {shown}", file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse prints the usage too."""
+    """Reports a wrong argument in one line; argparse would print the usage as well."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="redifu", description="The emotion of every utterance of a conversation.")
+    parser = _Parser(prog="redifu", description="Recognise the emotion of every utterance of a conversation.")
+    parser.add_argument("--version", action="version", version=f"redifu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    predict = _command(commands, "predict", _predict, "recognise the emotion of every utterance")
-    predict.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    predict.add_argument(
-        "conversations",
-        metavar="CONVERSATIONS",
-        help="JSON, JSONL, CSV, Parquet or .txt file; - answers JSON lines one by one and skips wrong ones",
-    )
-    predict.add_argument("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
-    predict.add_argument(
-        "--explain", action="store_true", help="add what each emotion was recognised from, in JSON lines"
-    )
-    predict.add_argument("--html", metavar="FILE", help="write a page with the timeline, and explain")
-    predict.add_argument(
-        "--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs MODEL/model.onnx"
+    add = _command(commands, "predict", _predict, "recognise the emotion of every utterance").add_argument
+    add("model", metavar="MODEL", help=_MODEL)
+    reads = "JSON, JSONL, CSV, Parquet or .txt file; - reads JSON lines from stdin and answers each at once"
+    add("conversations", metavar="CONVERSATIONS", help=reads)
+    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
+    add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
+    add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
+    add("--explain", action="store_true", help="explain each emotion, in JSON lines")
+    add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
+
+    add = _command(commands, "train", _train, "train a model, or resume an interrupted run").add_argument
+    add("recipe", metavar="RECIPE.yaml", help="recipe with the sections model, data and training")
+    add("overrides", metavar="KEY=VALUE", nargs="*", help="override a value of the recipe: training.seed=2")
+
+    add = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations").add_argument
+    add("model", metavar="MODEL", help=_MODEL)
+    add("data", metavar="DATA", help="file of labelled conversations")
+    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
+    add("--split", help=_SPLIT)
+    add("--robustness", metavar="GRID.yaml", help="also score it with noise and with missing streams")
+    add("--output", metavar="FILE.json", help="write all metrics, with tables and pictures beside the file")
+
+    add = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub").add_argument
+    add("folder", metavar="DIR", help="folder of a trained model")
+    add("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
+    add("--private", action="store_true", help="make the repository private")
+    add("--dry-run", action="store_true", help="only print what would be uploaded")
+
+    add = _command(commands, "export", _export, "export a model to ONNX").add_argument
+    add("folder", metavar="DIR", help=_MODEL)
+    add("--output", metavar="FILE.onnx", required=True, help="file to write")
+    add("--features", action="store_true", help="take text features as input instead of texts")
+    add("--int8", action="store_true", help="8-bit weights: smaller and less accurate")
+
+    add = _command(
+        commands, "extract", _extract, "extract features from the media of conversations"
+    ).add_argument
+    add("conversations", metavar="CONVERSATIONS", help=_CONVERSATIONS)
+    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
+    add("--output", metavar="DIR", required=True, help="folder to write, or to resume")
+    for stream, default in (("audio", "log_mel"), ("visual", "face_descriptor")):
+        said = f"method for {stream} features, none to skip them (%(default)s)"
+        add(f"--{stream}-backend", metavar="NAME", default=default, help=said)
+    add("--face-detector", metavar="FILE.onnx", help="YuNet model to find faces with")
+    add("--num-proc", metavar="N", type=int, default=1, help="number of processes (%(default)s)")
+    add(
+        "--engine", metavar="NAME", default="processes", help="processes, or ray for a cluster at RAY_ADDRESS"
     )
 
-    train = _command(commands, "train", _train, "train by a recipe, or go on with a run that was killed")
-    train.add_argument("recipe", metavar="RECIPE.yaml", help="sections model, data and training")
-    train.add_argument(
-        "overrides", metavar="KEY=VALUE", nargs="*", help="replace a value of the recipe: training.seed=2"
+    prepare = _command(
+        commands, "prepare", _prepare, "make a conversation file from a recording or a data set"
     )
-
-    evaluate = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations")
-    evaluate.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    evaluate.add_argument("data", metavar="DATA", help="labelled conversations")
-    evaluate.add_argument("--split", help="the split to read of a file with several")
-    evaluate.add_argument(
-        "--robustness", metavar="GRID.yaml", help="score it in noise and with streams missing, too"
-    )
-    evaluate.add_argument(
-        "--output", metavar="FILE.json", help="write all metrics, and beside them tables and pictures"
-    )
-
-    publish = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub")
-    publish.add_argument("folder", metavar="DIR", help="folder of a trained model")
-    publish.add_argument("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
-    publish.add_argument("--private", action="store_true", help="visible to its owners only")
-    publish.add_argument("--dry-run", action="store_true", help="only print what would be uploaded")
-
-    export = _command(commands, "export", _export, "write a model as ONNX")
-    export.add_argument("folder", metavar="DIR", help=_MODEL_HELP)
-    export.add_argument("--output", metavar="FILE.onnx", required=True, help="file to write")
-    export.add_argument("--features", action="store_true", help="takes text features, and no texts")
-    export.add_argument("--int8", action="store_true", help="weights of 8 bits: smaller and less exact")
-
-    extract = _command(commands, "extract", _extract, "read the media of conversations into features")
-    extract.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
-    extract.add_argument("--output", metavar="DIR", required=True, help="folder to write, or to go on with")
-    for stream, backends in _BACKENDS.items():
-        name = f"--{stream}-backend"
-        extract.add_argument(name, choices=(*backends, "none"), default=backends[0], help=f"reads {stream}")
-    extract.add_argument("--face-detector", metavar="FILE.onnx", help="YuNet in place of OpenCV's cascades")
-    extract.add_argument("--num-proc", metavar="N", type=int, default=1, help="files read at a time")
-    extract.add_argument(
-        "--engine", choices=_ENGINES, default=_ENGINES[0], help="ray: on the cluster of RAY_ADDRESS"
-    )
-
-    prepare = _command(commands, "prepare", _prepare, "make a conversation file of a recording or a data set")
-    prepare.add_argument(
-        "source", metavar="RECORDING", help="sound or video file, or the folder of a data set"
-    )
-    kind = prepare.add_mutually_exclusive_group(required=True)
+    add, kind = prepare.add_argument, prepare.add_mutually_exclusive_group(required=True)
+    add("source", metavar="RECORDING", help="audio or video file, or folder of a data set")
     kind.add_argument(
-        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV, whisperX's JSON"
+        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV or whisperX JSON"
     )
-    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="what the folder holds")
-    prepare.add_argument("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
+    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="data set in the folder")
+    add("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
-    noise = _command(commands, "add-noise", _add_noise, "copy conversations with noise in their sounds")
-    noise.add_argument("conversations", metavar="CONVERSATIONS", help="as for predict")
-    noise.add_argument("--output", metavar="DIR", required=True, help="folder to write")
-    noise.add_argument("--split", help="the split to read of a file with several")
-    decibels = "the signal-to-noise ratios in dB between which each dialogue has one"
-    noise.add_argument("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
-    noise.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (%(default)s)")
+    add = _command(
+        commands, "add-noise", _add_noise, "copy conversations and add noise to their audio"
+    ).add_argument
+    add("conversations", metavar="CONVERSATIONS", help=_CONVERSATIONS)
+    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
+    add("--output", metavar="DIR", required=True, help="folder to write")
+    add("--split", help=_SPLIT)
+    decibels = "range of signal-to-noise ratios in dB; each dialogue gets one ratio from it"
+    add("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
+    add("--seed", metavar="N", type=int, default=0, help="random seed (%(default)s)")
 
-    for each in (predict, evaluate, extract, noise):
-        each.add_argument("--columns", metavar="text=Utterance,...", type=mapping, help="names in a table")
-
-    serve = _command(commands, "serve", _serve, "answer over HTTP")
-    serve.add_argument("model", metavar="MODEL", help=_MODEL_HELP)
-    serve.add_argument("--host", default="127.0.0.1", help="beyond loopback, REDIFU_API_KEY holds a key")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    add = _command(commands, "serve", _serve, "answer requests over HTTP").add_argument
+    add("model", metavar="MODEL", help=_MODEL)
+    add("--host", default="127.0.0.1", help="any other than this machine needs a key in REDIFU_API_KEY")
+    add("--port", type=int, default=8000, help="0 takes a free port (%(default)s)")
     for limit in fields(Limits):
         name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
-        serve.add_argument(name, metavar="N", type=int, default=limit.default, help=f"{said} (%(default)s)")
+        add(name, metavar="N", type=int, default=limit.default, help=f"{said} (%(default)s)")
     return parser
 
 
-def _command(
-    commands: Any, name: str, run: Callable[..., int | None], summary: str
-) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.set_defaults(run=run)
     return parser
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from redifu.console import Tally, counted, screen_writer
+
     ending = None if options.output is None else Path(options.output).suffix.lower()
     as_lines = ending == ".jsonl" if ending is not None else options.conversations == "-"
     if options.explain and not as_lines:
         given = options.output or "a table on the screen"
         raise ValueError(f"--explain writes JSON lines: expected --output FILE.jsonl, got {given}")
+    for path, endings in ((options.output, (".csv", ".jsonl")), (options.html, (".html",))):
+        check_output(path, endings)
     recogniser = _load(options.model, runtime=options.runtime)
     refused: list[str] = []
 
@@ -202,30 +193,41 @@ def _predict(options: argparse.Namespace) -> int:
     else:
         given = recogniser.read(options.conversations, columns=options.columns)
         answers = recogniser.predict(given, explain=explain)
-    if options.output is None and options.html is None:
-        print_predictions(answers, as_lines=as_lines)
-        return 2 if refused else 0
+    tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
-        for conversation, predictions in counted(answers):
+        if options.output is None:
+            writers.append(screen_writer(as_lines=as_lines))
+        else:
+            answers = counted(answers)
+        for conversation, predictions in answers:
             for write in writers:
                 write(conversation, predictions)
+            tally.add(predictions)
+    lines_on_screen = as_lines and options.output is None
+    for path in filter(None, (options.output, options.html)):
+        print(f"{path}: {tally}", file=sys.stderr if lines_on_screen else sys.stdout)
     return 2 if refused else 0
 
 
 def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
     from redifu.data.writers import prediction_writer
-    from redifu.reports.html_report import report_writer
+    from redifu.reports.html_report import model_notice, report_writer
 
     if options.output is not None:
         yield prediction_writer(options.output, recogniser.labels)
     if options.html is not None:
         yield report_writer(
-            options.html, recogniser.labels, streams=recogniser.streams, model_name=recogniser.name
+            options.html,
+            recogniser.labels,
+            streams=recogniser.streams,
+            model_name=recogniser.name,
+            notice=model_notice(recogniser.folder),
         )
 
 
 def _train(options: argparse.Namespace) -> None:
+    from redifu.console import print_run, training_progress
     from redifu.training.recipe import load_recipe
     from redifu.training.trainer import train
 
@@ -233,23 +235,20 @@ def _train(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.overrides)
     with training_progress() as report:
         folder = train(recipe, report=report)
-    # torchrun starts this command several times; one of them speaks.
+    # torchrun starts this command several times; only one of them reports.
     if os.environ.get("RANK", "0") == "0":
-        print(folder)
+        print_run(folder)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import json
-
+    from redifu.console import plots_if_installed, print_metrics
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.scoring import evaluate_conversations
 
     output = None if options.output is None else Path(options.output)
-    # Before the work and not after it.
-    if output is not None and (output.suffix.lower() != ".json" or not output.parent.is_dir()):
-        raise ValueError(f"--output must be a .json file in a folder that exists, got {output}")
+    check_output(output, (".json",))
     grid = None if options.robustness is None else read_grid(options.robustness)
-    plots = None if output is None else _plots()
+    plots = None if output is None else plots_if_installed()
     recogniser = _load(options.model)
     given = list(recogniser.read(options.data, split=options.split, columns=options.columns))
     metrics = evaluate_conversations(recogniser.model, recogniser.processor, given)
@@ -257,40 +256,27 @@ def _evaluate(options: argparse.Namespace) -> None:
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
-        output.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_json(output, metrics)
+        picture = output.with_suffix(".png")
         if plots is not None:
-            plots.plot_confusion(metrics, recogniser.labels, output.with_suffix(".png"))
-
-
-def _plots() -> Any:
-    """Return the module that draws, or None where matplotlib is missing."""
-    from redifu.optional_packages import optional_package
-
-    try:
-        optional_package("matplotlib", extra="plots")
-    except ImportError as error:
-        print(f"redifu evaluate: no pictures: {error}", file=sys.stderr, flush=True)
-        return None
-    from redifu.evaluation import plots
-
-    return plots
+            plots.plot_confusion(metrics, recogniser.labels, picture)
+        print(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
 
 
 def _evaluate_robustness(
     options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any, plots: Any
 ) -> list[dict]:
-    import pandas as pd
-
-    from redifu.evaluation.robustness import evaluate_robustness, seed_of, tidy_rows
+    from redifu.console import print_robustness
+    from redifu.evaluation.robustness import evaluate_robustness, write_robustness
 
     rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
     print_robustness(rows)
     if options.output is not None:
-        output, folder = Path(options.output), Path(options.model)
-        named = tidy_rows(rows, dataset=Path(options.data).stem, model=folder.name, seed=seed_of(folder))
-        pd.DataFrame(named).to_csv(output.with_suffix(".robustness.csv"), index=False)
+        path = Path(options.output).with_suffix(".robustness.csv")
+        named = write_robustness(path, rows, data=Path(options.data), run=Path(options.model))
         if plots is not None:
-            plots.plot_severity(named, output.with_suffix(".robustness.png"))
+            plots.plot_severity(named, path.with_suffix(".png"))
+        print(f"{path}: {len(rows):,} rows" + (", with a picture beside it" if plots else ""))
     return rows
 
 
@@ -308,13 +294,13 @@ def _publish(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from redifu.hub.onnx_export import export_onnx
 
-    difference = export_onnx(
-        _load(options.folder).model, options.output, features=options.features, int8=options.int8
-    )
-    print(f"{options.output}: logits differ by {difference:.1e} at most")
+    model = _load(options.folder).model
+    difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
+    print(f"{options.output}: logits differ from the model's by at most {difference:.1e}")
 
 
 def _extract(options: argparse.Namespace) -> int:
+    from redifu.console import Tally, extraction_progress, number_of
     from redifu.data.extraction import REPORT, extract_conversations
     from redifu.data.readers import read_conversations
     from redifu.model import ReDiFuFeatureExtractor
@@ -323,9 +309,12 @@ def _extract(options: argparse.Namespace) -> int:
     given = (options.audio_backend, options.visual_backend)
     audio_backend, visual_backend = (None if backend == "none" else backend for backend in given)
     extractor = ReDiFuFeatureExtractor(
-        audio_backend=audio_backend, visual_backend=visual_backend, face_detector=options.face_detector
+        audio_backend=audio_backend,
+        visual_backend=visual_backend,
+        face_detector=options.face_detector,
     )
-    conversations = list(read_conversations(options.conversations, columns=options.columns))
+    tally = Tally()
+    conversations = list(tally.counting(read_conversations(options.conversations, columns=options.columns)))
     with extraction_progress() as report:
         failed = extract_conversations(
             conversations,
@@ -335,14 +324,16 @@ def _extract(options: argparse.Namespace) -> int:
             engine=options.engine,
             report=report,
         )
-    print(options.output)
+    print(f"{options.output}: features of {tally}")
     if failed:
         place = Path(options.output, REPORT)
-        print(f"redifu extract: {failed} streams could not be read: see {place}", file=sys.stderr)
+        said = f"{number_of(failed, 'stream')} could not be read, see {place}"
+        print(f"redifu extract: {said}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    from redifu.console import Tally
     from redifu.data.writers import write_conversations
 
     folder = Path(options.output).parent
@@ -355,17 +346,24 @@ def _prepare(options: argparse.Namespace) -> None:
         from redifu.data.corpora import read_corpus
 
         conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
-    write_conversations(options.output, conversations)
+    tally = Tally()
+    write_conversations(options.output, tally.counting(conversations))
     for note in notes:
         print(note, file=sys.stderr)
+    print(f"{options.output}: {tally}")
 
 
 def _add_noise(options: argparse.Namespace) -> None:
+    from redifu.console import Tally
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
-    given = read_conversations(options.conversations, split=options.split, columns=options.columns)
-    print(write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed))
+    tally = Tally()
+    given = tally.counting(
+        read_conversations(options.conversations, split=options.split, columns=options.columns)
+    )
+    written = write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed)
+    print(f"{written}: {tally}")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -383,6 +381,11 @@ def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
 
     _be_quiet()
     return load(name_or_path, runtime=runtime)
+
+
+def mapping(text: str) -> dict[str, str]:
+    """Read "text=Utterance,speaker=Speaker"; argparse shows this name for what cannot be read."""
+    return dict(pair.split("=", 1) for pair in text.split(","))
 
 
 def _be_quiet() -> None:

@@ -1,8 +1,11 @@
-"""What the command line shows: tables and progress bars."""
+"""What the command line shows: tables, progress, and what a command has written."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,25 +22,60 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from redifu.optional_packages import optional_package
 
-def print_predictions(answers: Iterable[tuple[Any, Any]], *, as_lines: bool) -> None:
-    """Print each conversation as soon as it is there, as a table or as a JSON line."""
+
+def number_of(count: int, noun: str) -> str:
+    """Return "1 noun" or "2 nouns"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+class Tally:
+    """Counts conversations and their utterances, for the line that says what was written."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._conversations = self._utterances = 0
+
+    def add(self, utterances: Sized) -> None:
+        """Count one conversation."""
+        self._conversations += 1
+        self._utterances += len(utterances)
+
+    def counting(self, conversations: Iterable[Any]) -> Iterator[Any]:
+        """Pass conversations on and count them."""
+        for conversation in conversations:
+            self.add(conversation.utterances)
+            yield conversation
+
+    def __str__(self) -> str:
+        """Return both numbers in words."""
+        return (
+            f"{number_of(self._utterances, 'utterance')} in {number_of(self._conversations, 'conversation')}"
+        )
+
+
+def screen_writer(*, as_lines: bool) -> Callable[[Any, Any], None]:
+    """Return what prints each conversation and its predictions at once, as a table or as a JSON line."""
     from redifu.data.writers import with_predictions
 
     console = Console()
-    for conversation, predictions in answers:
+
+    def write(conversation: Any, predictions: Any) -> None:
         if as_lines:
-            # In ASCII: what cannot be written would end the stream.
+            # In ASCII: a character that the terminal cannot show would end the stream.
             print(json.dumps(with_predictions(conversation, predictions), default=str), flush=True)
         else:
             console.print(_prediction_table(conversation.id, predictions))
+
+    return write
 
 
 def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
     table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
     table.add_column("probability", justify="right")
     for each in predictions:
-        # Text: a bracket in what somebody said is no markup.
+        # As Text, or rich would read brackets as markup.
         cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
         table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
     return table
@@ -63,8 +101,18 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     console.print(classes)
 
 
+def plots_if_installed() -> Any:
+    """Return the module that draws; without matplotlib say so on stderr and return None."""
+    try:
+        optional_package("matplotlib", extra="plots")
+    except ImportError as error:
+        print(f"redifu evaluate: no pictures: {error}", file=sys.stderr, flush=True)
+        return None
+    return import_module("redifu.evaluation.plots")
+
+
 def print_robustness(rows: Iterable[dict[str, Any]]) -> None:
-    """Print weighted F1, gain and harm of every condition of `robustness.evaluate_robustness`."""
+    """Print weighted F1, gain and harm of every condition; see `robustness.evaluate_robustness`."""
     table = Table("condition", "severity")
     titles = {"weighted_f1": "weighted F1", "gain_over_text": "gain over text only", "harm": "harm (%)"}
     for title in titles.values():
@@ -84,11 +132,6 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f}/s")
 
 
-def mapping(text: str) -> dict[str, str]:
-    """Read "text=Utterance,speaker=Speaker"; argparse names this function where it cannot be read."""
-    return dict(pair.split("=", 1) for pair in text.split(","))
-
-
 def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     """Pass predictions on; show on stderr how many utterances are done, and how fast."""
     console = Console(stderr=True)
@@ -103,7 +146,7 @@ def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def extraction_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how many streams of utterances are read, how fast, and the time left."""
+    """Show on stderr how many streams of utterances are done, how fast, and the time left."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -113,7 +156,7 @@ def extraction_progress() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show the steps of a run, and a line for each epoch; nothing where stderr is no terminal."""
+    """Print a line on stderr for each stage and epoch of a run; on a terminal, show its steps as well."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -123,8 +166,44 @@ def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
             if record["event"] == "step":
                 said = f"epoch {record['epoch']}, loss {record['loss']:.3f}"
                 progress.update(task, description=said, completed=record["step"], total=record["steps"])
-            elif console.is_terminal:
-                score = f": dev weighted F1 {record['weighted_f1']:.2f}" if "weighted_f1" in record else ""
-                console.print(f"epoch {record['epoch']}{score}")
+            else:
+                line = record["stage"] if record["event"] == "stage" else _epoch_line(record)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield report
+
+
+def _epoch_line(record: dict[str, Any]) -> str:
+    line = f"epoch {record['epoch']}/{record['epochs']}: loss {record['loss']:.3f}"
+    if "weighted_f1" in record:
+        line += f", dev weighted F1 {record['weighted_f1']:.2f}"
+    left = record["seconds"] * (record["epochs"] - record["epoch"])
+    return f"{line}, {record['seconds']:,.0f} s" + (f", about {_duration(left)} left" if left else "")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def print_run(folder: Path) -> None:
+    """Print the folder of a finished run and its scores, and on stderr the labels that it never predicts."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    scores = [f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"]
+    scores += [
+        f"{name} weighted F1 {metrics[name]['weighted_f1']:.2f}"
+        for name in ("dev", "test")
+        if name in metrics
+    ]
+    print(f"{folder}: {', '.join(scores)}")
+    for line in _never_predicted(metrics["dev"]) if "dev" in metrics else ():
+        print(line, file=sys.stderr)
+
+
+def _never_predicted(metrics: dict[str, Any]) -> Iterator[str]:
+    predicted = [sum(column) for column in zip(*metrics["confusion"], strict=True)]
+    for (label, values), count in zip(metrics["per_class"].items(), predicted, strict=True):
+        if count == 0:
+            yield f"{label} is never predicted on dev ({number_of(values['support'], 'utterance')})"

@@ -16,8 +16,9 @@ import pytest
 
 import redifu
 from media.made_media import tone, write_sound
-from redifu.data import extraction
+from redifu.data import extraction, media_reading
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
+from redifu.data.media_reading import read_media
 from redifu.data.readers import MANIFEST, read_conversations
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
@@ -50,13 +51,13 @@ def extract(path: Path, output: Path, **options: Any) -> int:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The media that were really read."""
     read: list[str] = []
-    once = ReDiFuFeatureExtractor.read_medium
+    once = media_reading.read_waveforms
 
-    def counted(self: Any, name: str, medium: Any, spans: Any) -> Any:
+    def counted(medium: Any, spans: Any, **options: Any) -> Any:
         read.append(Path(medium).name)
-        return once(self, name, medium, spans)
+        return once(medium, spans, **options)
 
-    monkeypatch.setattr(ReDiFuFeatureExtractor, "read_medium", counted)
+    monkeypatch.setattr(media_reading, "read_waveforms", counted)
     return read
 
 
@@ -65,16 +66,15 @@ def test_features_are_those_that_the_extractor_reads(tmp_path: Path) -> None:
     assert extract(path, output) == 0
     extracted = list(read_conversations(output, split="train"))
     given = list(read_conversations(path))
-    assert [one["id"] for one in extracted] == ["d0", "d1"]
+    assert [one.id for one in extracted] == ["d0", "d1"]
     for one, other in zip(extracted, given, strict=True):
-        expected = ReDiFuFeatureExtractor(audio_backend="log_mel").read_media(other)["utterances"]
-        for new, old in zip(one["utterances"], expected, strict=True):
-            np.testing.assert_array_equal(np.float32(new["audio_features"]), old["audio_features"])
-            np.testing.assert_allclose(new["audio_quality"], old["audio_quality"], rtol=1e-6)
-            assert {key: new[key] for key in ("speaker", "text", "label", "start", "end")} == {
-                key: old[key] for key in ("speaker", "text", "label", "start", "end")
-            }
-            assert (output / new["audio"]).resolve() == (tmp_path / old["audio"]).resolve()
+        expected = read_media(other, ReDiFuFeatureExtractor(audio_backend="log_mel")).utterances
+        for new, old in zip(one.utterances, expected, strict=True):
+            np.testing.assert_array_equal(new.audio_features, old.audio_features)
+            assert new.quality["audio"] == pytest.approx(old.quality["audio"], rel=1e-6)
+            for key in ("speaker", "text", "label", "start", "end"):
+                assert getattr(new, key) == getattr(old, key) == new.given[key] is not None
+            assert (output / new.audio).resolve() == (tmp_path / old.audio).resolve()
     files = str(output / "part-*.parquet")
     rows = datasets.load_dataset("parquet", data_files=files, cache_dir=tmp_path / "hf")
     assert len(rows["train"]) == 6 and len(rows["train"][0]["audio_features"]) == LOG_MEL_SIZE
@@ -104,17 +104,20 @@ def test_a_damaged_cache_is_read_anew(tmp_path: Path, reads: list[str]) -> None:
     assert len(reads) == 4
 
 
-def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path, reads: list[str]) -> None:
     path, output = write_talk(tmp_path, missing=True), tmp_path / "out"
     assert extract(path, output) == 1
     (line,) = (json.loads(line) for line in (output / REPORT).read_text().splitlines())
     assert (line["dialogue"], line["turn"], line["stream"], line["failed"]) == ("d0", 1, "audio", True)
     assert line["path"].endswith("nowhere.wav") and "No such file" in line["reason"]
-    utterances = next(read_conversations(output))["utterances"]
-    assert ["audio_features" in one for one in utterances] == [True, False, True]
-    assert "No such file" in utterances[1]["missing"]["audio"]
+    extracted = next(read_conversations(output))
+    assert [one.audio_features is not None for one in extracted.utterances] == [True, False, True]
+    assert "No such file" in extracted.utterances[1].missing["audio"]
     # What was found missing is not looked for again.
-    batch = ReDiFuFeatureExtractor(audio_backend="log_mel")(list(read_conversations(output)))
+    extractor, looked_for = ReDiFuFeatureExtractor(audio_backend="log_mel"), len(reads)
+    again = read_media(extracted, extractor)
+    assert len(reads) == looked_for == 3
+    batch = extractor([again.to_inputs()])
     assert batch["modality_mask"][0, :, 1].tolist() == [True, False, True]
 
 
@@ -126,10 +129,10 @@ def test_shards_are_bounded_and_those_of_an_earlier_extraction_go(
     extract(path, output)
     manifest = json.loads((output / MANIFEST).read_text())
     assert [shard["utterances"] for shard in manifest["shards"]] == [2, 2, 2]
-    assert [len(one["utterances"]) for one in read_conversations(output)] == [3, 3]
+    assert [len(one.utterances) for one in read_conversations(output)] == [3, 3]
     extract(write_talk(tmp_path, dialogues=1), output)
     assert sorted(each.name for each in output.glob("*.parquet")) == [f"part-0000{n}.parquet" for n in (0, 1)]
-    assert [one["id"] for one in read_conversations(output)] == ["d0"]
+    assert [one.id for one in read_conversations(output)] == ["d0"]
 
 
 def test_processes_give_the_same(tmp_path: Path) -> None:
@@ -210,4 +213,4 @@ def test_a_killed_extraction_goes_on(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     assert all(each.stat().st_mtime_ns == when for each, when in kept.items())
     assert len(list((output / CACHE).glob("*.safetensors"))) == 40
-    assert sum(len(one["utterances"]) for one in read_conversations(output)) == 240
+    assert sum(len(one.utterances) for one in read_conversations(output)) == 240

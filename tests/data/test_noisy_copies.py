@@ -2,13 +2,15 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from media.made_media import tone, write_sound
+from redifu.conversation import Conversation
+from redifu.data.media_reading import read_media
 from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import read_conversations
 from redifu.model import ReDiFuFeatureExtractor
@@ -39,14 +41,11 @@ def write_talk(folder: Path, dialogues: int = 6) -> Path:
     return path
 
 
-def waveforms(conversation: dict[str, Any]) -> list[np.ndarray]:
-    unread = [
-        {key: value for key, value in one.items() if key != "audio_features"}
-        for one in conversation["utterances"]
-    ]
+def waveforms(conversation: Conversation) -> list[np.ndarray]:
+    unread = [one.with_fields(audio_features=None) for one in conversation.utterances]
     extractor = ReDiFuFeatureExtractor(audio_backend="backbone")
-    read = extractor.read_media({**conversation, "utterances": unread}, streams=["audio"])
-    return [one["audio_values"] for one in read["utterances"]]
+    read = read_media(replace(conversation, utterances=unread), extractor, streams=["audio"])
+    return [one.audio_values for one in read.utterances]
 
 
 def ratio(noisy: np.ndarray, clean: np.ndarray) -> float:
@@ -81,10 +80,10 @@ def test_the_ratio_is_the_one_asked_for(tmp_path: Path) -> None:
 def test_spans_stay_and_it_is_silent_between_them(tmp_path: Path) -> None:
     source = write_talk(tmp_path / "in", dialogues=1)
     (copy,) = read_conversations(write_noisy_copies(read_conversations(source), tmp_path, snr=(5, 5)))
-    first, second, third = copy["utterances"]
-    assert first["audio"] == second["audio"] != third["audio"]
-    assert (first["start"], second["end"]) == (0.2, 1.4)
-    whole = waveforms({"id": "d", "_folder": str(tmp_path), "utterances": [{"audio": first["audio"]}]})[0]
+    first, second, third = copy.utterances
+    assert first.audio == second.audio != third.audio
+    assert (first.start, second.end) == (0.2, 1.4)
+    (whole,) = waveforms(replace(copy, utterances=[first.with_fields(start=None, end=None)]))
     assert len(whole) == 1.4 * RATE
     spoken = np.zeros(len(whole), dtype=bool)
     for begin, end in ((0.2, 0.6), (0.9, 1.4)):
@@ -97,8 +96,8 @@ def test_all_but_the_sound_stays(tmp_path: Path) -> None:
     source = write_talk(tmp_path / "in")
     copies = read_conversations(write_noisy_copies(read_conversations(source), tmp_path / "out", snr=(5, 5)))
     for copy, given in zip(copies, read_conversations(source), strict=True):
-        assert {key: copy[key] for key in ("id", "split")} == {key: given[key] for key in ("id", "split")}
-        for one, other in zip(copy["utterances"], given["utterances"], strict=True):
+        assert (copy.id, copy.split) == (given.id, given.split) != (given.id, None)
+        for one, other in zip(copy.to_dict()["utterances"], given.to_dict()["utterances"], strict=True):
             kept = {key: value for key, value in other.items() if key not in ("audio", "audio_features")}
             assert {key: value for key, value in one.items() if key != "audio"} == kept
 
@@ -137,12 +136,12 @@ def test_what_cannot_be_read_stays_with_a_warning(tmp_path: Path, caplog: pytest
     assert len(caplog.messages) == 1
     assert "dialogue d1, utterance 2: audio stays as it is" in caplog.messages[0]
     _, second = read_conversations(path)
-    assert (path.parent / second["utterances"][2]["audio"]).resolve() == tmp_path / "in" / "clip-1.flac"
-    assert second["utterances"][2]["audio_features"] == [0.0]
+    assert (path.parent / second.utterances[2].audio).resolve() == tmp_path / "in" / "clip-1.flac"
+    assert second.utterances[2].audio_features.tolist() == [0.0]
 
 
 def test_without_any_sound_nothing_is_written(tmp_path: Path) -> None:
-    silent = {"id": "d", "utterances": [{"speaker": "A", "text": "So?"}]}
+    silent = Conversation.from_dict({"id": "d", "utterances": [{"speaker": "A", "text": "So?"}]})
     with pytest.raises(ValueError, match="expected an utterance with a sound that can be read, got none"):
         write_noisy_copies([silent], tmp_path, snr=(5, 5))
     assert not list(tmp_path.glob("*.jsonl"))

@@ -37,12 +37,12 @@ def as_given(conversations: Iterable[Conversation]) -> list[dict[str, Any]]:
     for each in conversations:
         written.append(each.to_dict())
         assert each.id == written[-1]["id"]
-        for one, given in zip(each.utterances, written[-1]["utterances"], strict=True):
+        for one, value in zip(each.utterances, written[-1]["utterances"], strict=True):
             for name in ("speaker", "text", "audio", "video", "start", "end", "label"):
-                assert getattr(one, name) == given.get(name), name
+                assert getattr(one, name) == value.get(name), name
             for name in FEATURES:
                 values = getattr(one, name)
-                expected = None if given.get(name) is None else np.float32(given[name]).tolist()
+                expected = None if value.get(name) is None else np.float32(value[name]).tolist()
                 assert (None if values is None else values.tolist()) == expected, name
     return written
 
@@ -307,7 +307,7 @@ SAID = [
 def test_segments_of_whisperx_are_utterances(tmp_path: Path, name: str, content: Any, ids: list[str]) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(content), "utf-8")
-    assert list(read_conversations(path)) == [{"id": each, "utterances": SAID} for each in ids]
+    assert as_given(read_conversations(path)) == [{"id": each, "utterances": SAID} for each in ids]
 
 
 # Tables
@@ -444,8 +444,8 @@ def test_times_of_a_parquet_file_may_be_times_of_a_clock(tmp_path: Path) -> None
     times = {"start": [time(0, 0, 1, 500_000)], "end": [time(1, 1, 1)]}
     pd.DataFrame({"speaker": ["Ana"], "text": ["Hi."], **times}).to_parquet(tmp_path / "timed.parquet")
     (read,) = read_conversations(tmp_path / "timed.parquet")
-    (given,) = as_given([read])[0]["utterances"]
-    assert [given[name] for name in ("start", "end")] == [1.5, 3661.0]
+    (utterance,) = as_given([read])[0]["utterances"]
+    assert [utterance[name] for name in ("start", "end")] == [1.5, 3661.0]
 
 
 def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:

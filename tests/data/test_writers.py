@@ -3,6 +3,7 @@ import json
 import math
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redifu.conversation import Conversation, Prediction
 from redifu.data.readers import read_conversations
-from redifu.data.writers import prediction_writer, with_predictions
+from redifu.data.writers import prediction_writer, with_predictions, write_conversations
 
 LABELS = ["neutral", "joy", "sadness, deep"]
 TALK = {
@@ -26,10 +28,30 @@ TALK = {
 PROBABILITIES = np.array([[0.1, 0.7, 0.2], [math.nan] * 3], dtype=np.float32)
 
 
-def write(path: Path, predicted: list[tuple[dict[str, Any], Any]], labels: list[str] = LABELS) -> Path:
-    with prediction_writer(path, labels) as writer:
-        for conversation, probabilities in predicted:
-            writer.write(conversation, probabilities)
+def predictions_of(conversation: Conversation, probabilities: np.ndarray) -> list[Prediction]:
+    """What a model would say with these probabilities, (utterances, labels)."""
+    return [
+        Prediction(
+            turn=turn,
+            speaker=one.speaker,
+            text=one.text,
+            start=one.start,
+            end=one.end,
+            labels=LABELS,
+            probabilities=row,
+        )
+        for turn, (one, row) in enumerate(zip(conversation.utterances, probabilities, strict=True))
+    ]
+
+
+DINNER = Conversation.from_dict(TALK)
+SAID = predictions_of(DINNER, PROBABILITIES)
+
+
+def write(path: Path, predicted: list[tuple[Conversation, list[Prediction]]]) -> Path:
+    with prediction_writer(path, LABELS) as write_one:
+        for conversation, predictions in predicted:
+            write_one(conversation, predictions)
     return path
 
 
@@ -39,7 +61,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_json_lines_hold_the_input_with_emotion_and_scores(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.jsonl", [(TALK, PROBABILITIES), ({**TALK, "id": "é"}, PROBABILITIES)])
+    other = Conversation.from_dict({**TALK, "id": "é"})
+    path = write(tmp_path / "out.jsonl", [(DINNER, SAID), (other, SAID)])
     first, second = (json.loads(line) for line in path.read_text("utf-8").splitlines())
     scores = {"neutral": 0.1, "joy": 0.7, "sadness, deep": 0.2}
     assert first == {
@@ -52,10 +75,11 @@ def test_json_lines_hold_the_input_with_emotion_and_scores(tmp_path: Path) -> No
     assert second == {**first, "id": "é"}
     assert "é" in path.read_text("utf-8"), "letters are written as they are"
     assert "emotion" not in TALK["utterances"][0], "the input is not changed"
+    assert "emotion" not in DINNER.utterances[0].given
 
 
 def test_csv_holds_one_row_an_utterance(tmp_path: Path) -> None:
-    path = write(tmp_path / "out.csv", [(TALK, PROBABILITIES)])
+    path = write(tmp_path / "out.csv", [(DINNER, SAID)])
     assert path.read_bytes().decode() == (
         'dialogue_id,turn,speaker,text,emotion,probability,p_neutral,p_joy,"p_sadness, deep"\r\n'
         'dinner-3,0,Ana,"You ""came"",\nat last",joy,0.7,0.1,0.7,0.2\r\n'
@@ -67,13 +91,13 @@ def test_csv_holds_one_row_an_utterance(tmp_path: Path) -> None:
 def test_nothing_half_written_takes_the_name(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"out.{ending}"
     path.write_text("the last good one")
-    with pytest.raises(KeyError), prediction_writer(path, LABELS) as writer:
-        writer.write(TALK, PROBABILITIES)
+    with pytest.raises(KeyError), prediction_writer(path, LABELS) as write_one:
+        write_one(DINNER, SAID)
         raise KeyError
     assert path.read_text() == "the last good one"
     assert list(tmp_path.iterdir()) == [path]
-    with prediction_writer(path, LABELS) as writer:
-        writer.write(TALK, PROBABILITIES)
+    with prediction_writer(path, LABELS) as write_one:
+        write_one(DINNER, SAID)
         assert path.read_text() == "the last good one", "until the end it stands where it is"
     assert "joy" in path.read_text()
     assert list(tmp_path.iterdir()) == [path]
@@ -87,9 +111,9 @@ def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
 
 
 def test_conversations_are_written_as_they_come(tmp_path: Path) -> None:
-    with prediction_writer(tmp_path / "out.jsonl", LABELS) as writer:
+    with prediction_writer(tmp_path / "out.jsonl", LABELS) as write_one:
         for _ in range(1000):
-            writer.write(TALK, PROBABILITIES)
+            write_one(DINNER, SAID)
         (partial,) = tmp_path.iterdir()
         assert partial.stat().st_size > 100_000
 
@@ -106,10 +130,38 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "none" / "out.csv", [])
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (2, 2), (6,), (2, 3, 1)])
-def test_probabilities_must_fit_the_conversation(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"dialogue dinner-3: expected probabilities \(2, 3\), got "):
-        with_predictions(TALK, np.zeros(shape), labels=LABELS)
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("said", [SAID[:1], [*SAID, SAID[0]], []])
+def test_predictions_must_fit_the_conversation(tmp_path: Path, ending: str, said: list[Prediction]) -> None:
+    with pytest.raises(ValueError):
+        with_predictions(DINNER, said)
+    with pytest.raises(ValueError):
+        write(tmp_path / f"out.{ending}", [(DINNER, said)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_explanations_are_written_where_they_were_asked_for() -> None:
+    explained = [
+        replace(each, explanation={"text": share}) for each, share in zip(SAID, (1.0, 0.5), strict=True)
+    ]
+    written = with_predictions(DINNER, explained)["utterances"]
+    assert [one["explanation"] for one in written] == [{"text": 1.0}, {"text": 0.5}]
+    mixed = with_predictions(DINNER, [explained[0], SAID[1]])["utterances"]
+    assert [one["explanation"] for one in mixed] == [{"text": 1.0}, None]
+    assert all("explanation" not in one for one in with_predictions(DINNER, SAID)["utterances"])
+
+
+def test_what_was_computed_is_not_written_and_what_was_changed_is(tmp_path: Path) -> None:
+    heard, changed = (list(DINNER.utterances) for _ in range(2))
+    heard[1] = heard[1].with_fields(audio_features=np.ones(9, np.float32), missing={"audio": "it hissed"})
+    changed[0] = changed[0].changed(audio="copy.wav", label=None)
+    path = tmp_path / "talk.json"
+    write_conversations(path, [replace(DINNER, utterances=heard)])
+    assert json.loads(path.read_text("utf-8")) == TALK
+    write_conversations(path, [replace(DINNER, utterances=changed)])
+    first, second = TALK["utterances"]
+    expected = {**TALK, "utterances": [{**first, "audio": "copy.wav", "label": None}, second]}
+    assert json.loads(path.read_text("utf-8")) == expected
 
 
 # Properties
@@ -145,15 +197,15 @@ def test_written_lines_read_back_and_agree_with_the_table(
     folder = tmp_path_factory.getbasetemp()
     (folder / "in.json").write_text(json.dumps(conversations), "utf-8")
     read = list(read_conversations(folder / "in.json"))
-    assert read == conversations
+    assert [each.to_dict() for each in read] == conversations
     shares = st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3)
     missing = st.just([math.nan] * 3)
     probabilities = [
-        np.array([data.draw(shares | missing) for _ in each["utterances"]], dtype=np.float32) for each in read
+        np.array([data.draw(shares | missing) for _ in each.utterances], dtype=np.float32) for each in read
     ]
-    predicted = list(zip(read, probabilities, strict=True))
+    predicted = [(each, predictions_of(each, rows)) for each, rows in zip(read, probabilities, strict=True)]
 
-    again = list(read_conversations(write(folder / "out.jsonl", predicted)))
+    again = [each.to_dict() for each in read_conversations(write(folder / "out.jsonl", predicted))]
     without = [
         {
             **each,

@@ -36,7 +36,9 @@ def write_graph(file: Path, **properties: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.pt", "nowhere/model.onnx"])
 def test_an_output_that_can_not_be_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=f"expected a .onnx file in a folder that exists, got .*{name}"):
+    with pytest.raises(
+        ValueError, match=f"{name}: (expected a file name ending in .onnx|the folder .* does not exist)"
+    ):
         export_onnx(tiny_model(), tmp_path / name)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,19 @@ def test_another_form_of_name_gets_one_line(
 ) -> None:
     assert main(["publish", str(features_model), repo_id, "--dry-run"]) == 2
     assert f"must be named ORG/NAME, got {repo_id!r}" in capsys.readouterr().err
+
+
+def test_without_a_network_publishing_gets_one_line(
+    features_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nobody)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert main(["publish", str(features_model), "ana/mood"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("redifu publish: error: ana/mood: the Hub cannot be reached: ")
 
 
 def test_what_does_not_load_is_not_published(

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, turn_mp4, write_sound, write_video
+from redifu.media import decoding
 from redifu.media.decoding import Frames, MediaError, Span, read_frames, read_sound
-from redifu.model import media_decoding
 
 
 def sound(source: object, *spans: Span, rate: int = 16000) -> list:
@@ -98,7 +98,7 @@ def test_bytes_are_as_good_as_a_path(tmp_path: Path) -> None:
 def test_no_more_is_decoded_than_the_last_span_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.wav", tone(20.0))
     count = 0
-    decoded = media_decoding._decoded
+    decoded = decoding._decoded
 
     def counted(*arguments: object) -> object:
         nonlocal count
@@ -106,7 +106,7 @@ def test_no_more_is_decoded_than_the_last_span_needs(tmp_path: Path, monkeypatch
             count += 1
             yield each
 
-    monkeypatch.setattr(media_decoding, "_decoded", counted)
+    monkeypatch.setattr(decoding, "_decoded", counted)
     sound(path)
     whole, count = count, 0
     sound(path, Span(start=0.0, end=1.0))
@@ -123,7 +123,7 @@ def test_a_span_is_given_out_before_the_file_is_read_to_its_end(tmp_path: Path) 
 def test_what_is_longer_than_an_utterance_can_be_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_decoding, "LONGEST_UTTERANCE", 1.0)
+    monkeypatch.setattr(decoding, "LONGEST_UTTERANCE", 1.0)
     heard = sound(write_sound(tmp_path / "a.wav", tone(2.0)), Span(), Span(end=0.9), Span(end=1.5))
     seen = frames(write_video(tmp_path / "a.mp4", numbered(20)), Span(), Span(end=0.9), Span(end=1.5))
     for whole, short, long in (heard, seen):
@@ -168,7 +168,7 @@ def test_odd_sizes_and_large_pictures(tmp_path: Path) -> None:
 
 
 def test_of_a_long_span_fewer_pictures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_decoding, "MOST_PICTURES", 8)
+    monkeypatch.setattr(decoding, "MOST_PICTURES", 8)
     (thinned,) = frames(write_video(tmp_path / "a.mp4", numbered(20)), rate=10)
     assert len(thinned.times) < 8
     steps = np.diff(thinned.times)
@@ -220,10 +220,10 @@ def test_of_a_damaged_file_what_comes_before_the_damage_is_used(tmp_path: Path) 
 
 def test_limits_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(4))
-    monkeypatch.setattr(media_decoding, "LARGEST_PICTURE", 40)
+    monkeypatch.setattr(decoding, "LARGEST_PICTURE", 40)
     assert "at most 40 a side" in str(frames(path)[0])
     monkeypatch.undo()
-    monkeypatch.setattr(media_decoding, "DECODING_LIMIT", 0.0)
+    monkeypatch.setattr(decoding, "DECODING_LIMIT", 0.0)
     assert isinstance(frames(path)[0], MediaError)
 
 

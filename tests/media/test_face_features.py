@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from redifu.media import face_features, face_tracking
 from redifu.media.face_features import (
     ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
@@ -20,7 +21,6 @@ from redifu.media.face_features import (
 )
 from redifu.media.face_tracking import FaceFinder, choose_speaking_face
 from redifu.media.quality import QUALITY
-from redifu.model import face_tracking, visual_features
 
 cv2 = pytest.importorskip("cv2", reason="reading faces needs the extra `media`")
 
@@ -279,7 +279,7 @@ def test_a_network_searches_the_shrunk_frame_in_its_own_order_of_colours(
 
 
 def test_opencv_is_imported_at_use_and_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not hasattr(face_tracking, "cv2") and not hasattr(visual_features, "cv2")
+    assert not hasattr(face_tracking, "cv2") and not hasattr(face_features, "cv2")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"redifu\[media\]"):
         FaceFinder().find(np.zeros((50, 50, 3), dtype=np.uint8))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, write_sound, write_video
+from redifu.conversation import Conversation, Utterance
+from redifu.data import media_reading
+from redifu.data.media_reading import read_media, read_spans, turns_by_medium
 from redifu.data.readers import read_conversations
-from redifu.media.face_features import FACE_DESCRIPTOR_SIZE
-from redifu.media.reading import AUDIO_BACKENDS, VISUAL_BACKENDS
+from redifu.media.decoding import Span
+from redifu.media.face_features import ACTION_UNITS, FACE_DESCRIPTOR_SIZE
+from redifu.media.quality import QUALITY
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
 
@@ -22,16 +27,34 @@ SOUND, SIGHT, BOTH = (
 )
 
 
-def read(utterances: list[dict[str, Any]], **backends: Any) -> list[dict[str, Any]]:
-    conversation = {"id": "d", "utterances": [{"speaker": "Ana", **one} for one in utterances]}
-    return ReDiFuFeatureExtractor(**backends).read_media(conversation)["utterances"]
+def talk(*utterances: dict[str, Any], name: str = "d") -> Conversation:
+    given = {"id": name, "utterances": [{"speaker": "Ana", **one} for one in utterances]}
+    return Conversation.from_dict(given, allow_media_objects=True)
+
+
+def read(utterances: list[dict[str, Any]], **backends: Any) -> list[Utterance]:
+    return list(read_media(talk(*utterances), ReDiFuFeatureExtractor(**backends)).utterances)
 
 
 def reason(key: str, medium: Any, **span: float) -> str:
     stream, backends = {"audio": ("audio", SOUND), "video": ("visual", SIGHT)}[key]
     (utterance,) = read([{key: medium, **span}], **backends)
-    assert f"{stream}_features" not in utterance
-    return utterance["missing"][stream]
+    assert getattr(utterance, f"{stream}_features") is None
+    return utterance.missing[stream]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int]]:
+    """The sounds that were really read, each with the number of its spans."""
+    found: list[tuple[Any, int]] = []
+    once = media_reading.read_waveforms
+
+    def counted(medium: Any, spans: Any, **options: Any) -> Any:
+        found.append((medium, len(spans)))
+        return once(medium, spans, **options)
+
+    monkeypatch.setattr(media_reading, "read_waveforms", counted)
+    return found
 
 
 def test_ways_to_give_a_sound_are_equal(tmp_path: Path) -> None:
@@ -47,15 +70,15 @@ def test_ways_to_give_a_sound_are_equal(tmp_path: Path) -> None:
     ]
     read_all = read([{"audio": way} for way in ways], **SOUND)
     for one in read_all:
-        assert one["audio_features"].shape == (LOG_MEL_SIZE,)
-        np.testing.assert_allclose(one["audio_features"], read_all[0]["audio_features"], atol=2e-2)
+        assert one.audio_features.shape == (LOG_MEL_SIZE,) and one.audio_features.dtype == np.float32
+        np.testing.assert_allclose(one.audio_features, read_all[0].audio_features, atol=2e-2)
 
 
 def test_a_waveform_of_another_rate_is_resampled_and_cut() -> None:
     (half,) = read([{"audio": {"array": tone(2.0, rate=44100), "sampling_rate": 44100}, "end": 1.0}], **SOUND)
     (whole,) = read([{"audio": {"array": tone(1.0), "sampling_rate": 16000}}], **SOUND)
-    assert half["audio_quality"][3] == pytest.approx(1.0)
-    np.testing.assert_allclose(half["audio_features"][-11:], whole["audio_features"][-11:], atol=0.2)
+    assert half.quality["audio"]["duration"] == pytest.approx(1.0)
+    np.testing.assert_allclose(half.audio_features[-11:], whole.audio_features[-11:], atol=0.2)
 
 
 @pytest.mark.parametrize(
@@ -72,28 +95,73 @@ def test_what_is_no_sound_is_refused_with_its_place(audio: Any, message: str) ->
         read([{"text": "so"}, {"audio": audio}], **SOUND)
 
 
-def test_utterances_that_share_a_file_get_their_own_spans(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_utterances_that_share_a_file_get_their_own_spans(tmp_path: Path, reads: list) -> None:
     sound = np.concatenate([tone(1.0, frequency=110), tone(1.0, frequency=220)])
     path = str(write_sound(tmp_path / "both.wav", sound))
-    calls = []
-    once = ReDiFuFeatureExtractor.read_medium
-
-    def counted(self: Any, name: str, medium: Any, spans: Any) -> Any:
-        calls.append(len(spans))
-        return once(self, name, medium, spans)
-
-    monkeypatch.setattr(ReDiFuFeatureExtractor, "read_medium", counted)
     late, early = read([{"audio": path, "start": 1.0}, {"audio": path, "end": 1.0}], **SOUND)
-    assert calls == [2]
-    assert late["audio_features"][-11] - early["audio_features"][-11] == pytest.approx(12, abs=0.5)
+    assert reads == [(path, 2)]
+    assert late.audio_features[-11] - early.audio_features[-11] == pytest.approx(12, abs=0.5)
 
 
-def test_ready_features_are_left_alone_and_a_missing_stream_is_not_read_again(tmp_path: Path) -> None:
+def test_utterances_share_a_medium_by_its_name_or_by_being_the_same_object() -> None:
+    sound = {"array": tone(0.5), "sampling_rate": 16000}
+    given = talk(
+        {"audio": "a.wav"},
+        {"audio": sound},
+        {"text": "so"},
+        {"audio": "./a.wav"},
+        {"audio": sound, "start": 0.1},
+    )
+    found = turns_by_medium(replace(given, folder=Path("talks")), "audio")
+    assert [turns for _, turns in found] == [[0, 3], [1, 4]]
+    assert found[0][0] == str(Path("talks/a.wav")) and found[1][0] is sound
+    assert turns_by_medium(given, "visual") == []
+
+
+def test_ready_features_are_left_alone_and_a_missing_stream_is_not_read_again(
+    tmp_path: Path, reads: list
+) -> None:
     ready = {"audio_features": [0.0] * LOG_MEL_SIZE, "audio": str(tmp_path / "nowhere.wav")}
     gone = {"audio": str(tmp_path / "nowhere.wav"), "missing": {"audio": "it hissed", "visual": None}}
-    assert read([ready, gone], **SOUND) == [{"speaker": "Ana", **one} for one in (ready, gone)]
+    given = talk(ready, gone)
+    again = read_media(given, ReDiFuFeatureExtractor(**SOUND))
+    assert [one is other for one, other in zip(again.utterances, given.utterances, strict=True)] == [True] * 2
+    assert given.utterances[1].missing == {"audio": "it hissed"}
+    assert reads == []
+
+
+def test_what_is_read_is_not_written_and_changes_no_conversation(tmp_path: Path) -> None:
+    given = talk({"audio": str(write_sound(tmp_path / "a.wav", tone(0.5)))}, {"audio": "nowhere.wav"})
+    written = json.dumps(given.to_dict())
+    heard = read_media(given, ReDiFuFeatureExtractor(**SOUND))
+    assert heard.utterances[0].audio_features is not None and "audio" in heard.utterances[1].missing
+    assert json.dumps(heard.to_dict()) == json.dumps(given.to_dict()) == written
+    assert given.utterances[0].audio_features is None and given.utterances[1].missing == {}
+
+
+def test_streams_that_are_not_asked_for_are_not_read(test_data: Path) -> None:
+    film = {"audio": str(test_data / "fixtures/talking_face.mp4"), "end": 1.0}
+    extractor = ReDiFuFeatureExtractor(**BOTH)
+    given = talk({**film, "video": film["audio"]})
+    for stream, other in (("audio", "visual"), ("visual", "audio")):
+        (one,) = read_media(given, extractor, streams=[stream]).utterances
+        assert getattr(one, f"{stream}_features").shape == (extractor.sizes[stream],)
+        assert getattr(one, f"{other}_features") is None and set(one.quality) == {stream}
+    (both,) = read_media(given, extractor).utterances
+    assert set(both.quality) == {"audio", "visual"} and both.missing == {}
+
+
+def test_readings_come_in_the_order_of_their_spans() -> None:
+    sound = {
+        "array": np.concatenate([tone(1.0, frequency=110), tone(1.0, frequency=220)]),
+        "sampling_rate": 16000,
+    }
+    spans = [Span(start=1.0), Span(start=5.0), Span(end=1.0)]
+    late, none, early = read_spans(ReDiFuFeatureExtractor(**SOUND), "audio", sound, spans)
+    assert late.values[-11] - early.values[-11] == pytest.approx(12, abs=0.5)
+    assert (
+        none.values is None and none.missing == "the waveform holds nothing from 5 s on" and not none.failed
+    )
 
 
 def test_dirty_files_are_missing_streams_with_their_reasons(tmp_path: Path) -> None:
@@ -134,37 +202,26 @@ def test_noise_louder_than_the_voice_is_said_but_used() -> None:
         ],
         **SOUND,
     )
-    assert "audio_features" in noisy and noisy["audio_quality"][0] < 10 < clean["audio_quality"][0]
+    assert noisy.audio_features is not None
+    assert noisy.quality["audio"]["snr"] < 10 < clean.quality["audio"]["snr"]
 
 
 def test_a_batch_marks_what_is_missing_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good, bad = str(write_sound(tmp_path / "a.wav", tone(1.0))), str(tmp_path / "b.wav")
-    conversations = [
-        {"id": "x", "utterances": [{"speaker": "A", "audio": good}, {"speaker": "B", "audio": bad}]},
-        {"id": "y", "utterances": [{"speaker": "A", "audio": good}]},
-    ]
-    extractor = ReDiFuFeatureExtractor(**SOUND, quality_size=4)
-    logger = "redifu.model.feature_extraction_redifu"
-    with caplog.at_level("WARNING", logger=logger):
-        batch = extractor(conversations, return_tensors="np")
+    conversations = [talk({"audio": good}, {"audio": bad}, name="x"), talk({"audio": good}, name="y")]
+    extractor = ReDiFuFeatureExtractor(**SOUND)
+    with caplog.at_level("WARNING", logger="redifu.data.media_reading"):
+        heard = [read_media(each, extractor) for each in conversations]
+    why = "cannot be opened: No such file or directory"
+    assert caplog.messages == [f"dialogue x, utterance 1: audio is missing: {bad}: {why}"]
+    batch = extractor([each.to_inputs() for each in heard], return_tensors="np")
     assert batch["modality_mask"][..., 1].tolist() == [[True, False], [True, False]]
     assert batch["utterance_mask"].tolist() == [[True, True], [True, False]]
     assert batch["audio_features"].shape == (2, 2, LOG_MEL_SIZE)
-    assert batch["quality_features"].shape == (2, 2, 2, 4)
-    assert np.isfinite(batch["quality_features"][0, 0, 0]).all()
-    assert (
-        np.isnan(batch["quality_features"][0, 1]).all()
-        and np.isnan(batch["quality_features"][..., 1, :]).all()
-    )
-
-
-def test_quality_is_normalised_like_features(tmp_path: Path) -> None:
-    sounds = [write_sound(tmp_path / f"{n}.wav", tone(0.2 * (n + 1))) for n in range(4)]
-    conversation = {"id": "x", "utterances": [{"speaker": "A", "audio": str(path)} for path in sounds]}
-    extractor = ReDiFuFeatureExtractor(**SOUND, quality_size=4).fit([conversation])
-    quality = extractor([conversation], return_tensors="np")["quality_features"][0, :, 0]
-    duration = quality[:, 3]
-    assert duration.mean() == pytest.approx(0, abs=1e-4) and duration.std() == pytest.approx(1, abs=1e-3)
+    first, second = heard[0].utterances
+    assert tuple(first.quality["audio"]) == QUALITY["audio"] and "visual" not in first.quality
+    assert np.isfinite(list(first.quality["audio"].values())).all()
+    assert (second.quality, second.missing) == ({}, {"audio": why})
 
 
 def test_paths_begin_in_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,30 +231,11 @@ def test_paths_begin_in_the_folder_of_the_file(tmp_path: Path, monkeypatch: pyte
     file.write_text(json.dumps({"utterances": [{"speaker": "A", "audio": "clips/a b.wav"}]}))
     monkeypatch.chdir("/")
     (conversation,) = read_conversations(file)
-    (utterance,) = ReDiFuFeatureExtractor(**SOUND).read_media(conversation)["utterances"]
-    assert len(utterance["audio_features"]) == LOG_MEL_SIZE and utterance["audio"] == "clips/a b.wav"
-
-
-def test_backends_tell_the_sizes_and_are_saved(tmp_path: Path) -> None:
-    extractor = ReDiFuFeatureExtractor(**BOTH, quality_size=4)
-    assert extractor.sizes == {"audio": LOG_MEL_SIZE, "visual": FACE_DESCRIPTOR_SIZE}
-    extractor.save_pretrained(tmp_path)
-    loaded = ReDiFuFeatureExtractor.from_pretrained(tmp_path)
-    assert loaded.to_dict() == extractor.to_dict()
-    for name, backends in (("audio", AUDIO_BACKENDS), ("visual", VISUAL_BACKENDS)):
-        for backend, size in backends.items():
-            assert ReDiFuFeatureExtractor(**{f"{name}_backend": backend}).sizes == {name: size}
-        with pytest.raises(
-            ValueError, match=f"{name}_backend must be one of {next(iter(backends))}, .*'mel'"
-        ):
-            ReDiFuFeatureExtractor(**{f"{name}_backend": "mel"})
-    with pytest.raises(ValueError, match="audio_size must be 291, as log_mel gives, got 300"):
-        ReDiFuFeatureExtractor(audio_backend="log_mel", audio_size=300)
+    (utterance,) = read_media(conversation, ReDiFuFeatureExtractor(**SOUND)).utterances
+    assert len(utterance.audio_features) == LOG_MEL_SIZE and utterance.audio == "clips/a b.wav"
 
 
 def test_action_units_lie_beside_the_video(tmp_path: Path) -> None:
-    from redifu.media.face_features import ACTION_UNITS
-
     names = ["frame", " timestamp", " success", *(f" {name}" for name in ACTION_UNITS)]
     rows = [[n, n / 10, int(n != 3), *([n] * len(ACTION_UNITS))] for n in range(10)]
     lines = [", ".join(map(str, row)) for row in [names, *rows]]
@@ -206,22 +244,23 @@ def test_action_units_lie_beside_the_video(tmp_path: Path) -> None:
     whole, part, none = read(
         [clip, {**clip, "start": 0.5}, {"video": str(tmp_path / "b.mp4")}], visual_backend="action_units"
     )
-    np.testing.assert_allclose(whole["visual_features"], np.mean([0, 1, 2, 4, 5, 6, 7, 8, 9]), rtol=1e-6)
-    np.testing.assert_allclose(part["visual_features"], 7.0)
-    assert whole["visual_quality"][0] == pytest.approx(0.9) and np.isnan(whole["visual_quality"][1:]).all()
-    assert "No such file" in none["missing"]["visual"]
+    assert whole.visual_features.shape == (len(ACTION_UNITS),)
+    np.testing.assert_allclose(whole.visual_features, np.mean([0, 1, 2, 4, 5, 6, 7, 8, 9]), rtol=1e-6)
+    np.testing.assert_allclose(part.visual_features, 7.0)
+    assert whole.quality == {"visual": {"face_share": pytest.approx(0.9)}}
+    assert "No such file" in none.missing["visual"]
 
 
 def test_frames_are_as_good_as_their_file(test_data: Path, tmp_path: Path) -> None:
-    from redifu.media.decoding import Span, read_frames
+    from redifu.media.decoding import read_frames
 
     path = shutil.copy(test_data / "fixtures/talking_face.mp4", tmp_path / "face.mp4")
     ((_, frames),) = read_frames(path, [Span(end=2.0)], frames_per_second=5)
     given = {"frames": np.stack(frames.pictures), "frames_per_second": 5}
     file, array = read([{"video": str(path), "end": 2.0}, {"video": given}], **SIGHT)
-    assert file["visual_features"].shape == (FACE_DESCRIPTOR_SIZE,)
-    np.testing.assert_allclose(file["visual_features"], array["visual_features"], atol=1e-6)
-    assert file["visual_quality"] == array["visual_quality"] and file["visual_quality"][0] == 1.0
+    assert file.visual_features.shape == (FACE_DESCRIPTOR_SIZE,)
+    np.testing.assert_allclose(file.visual_features, array.visual_features, atol=1e-6)
+    assert file.quality == array.quality and file.quality["visual"]["face_share"] == 1.0
 
 
 def test_a_face_in_some_frames_and_in_none(test_data: Path) -> None:
@@ -232,5 +271,5 @@ def test_a_face_in_some_frames_and_in_none(test_data: Path) -> None:
         ],
         **SIGHT,
     )
-    assert 0.2 < comes["visual_quality"][0] < 0.8 and "visual_features" in comes
-    assert none["missing"]["visual"].startswith("face_share 0 is below")
+    assert 0.2 < comes.quality["visual"]["face_share"] < 0.8 and comes.visual_features is not None
+    assert none.missing["visual"].startswith("face_share 0 is below")

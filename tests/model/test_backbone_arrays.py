@@ -10,7 +10,9 @@ from transformers import Wav2Vec2FeatureExtractor
 from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, raw_model
 from model.tiny_processors import tokenizer
+from redifu.conversation import Conversation
 from redifu.data.extraction import extract_conversations
+from redifu.data.media_reading import read_media
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 from redifu.model.backbone_arrays import pad_waveforms, stack_pictures
 
@@ -18,8 +20,14 @@ SOUND = {"audio_backend": "backbone"}
 SIGHT = {"visual_backend": "backbone", "picture_count": 3, "picture_size": 8}
 
 
-def conversation(*utterances: dict[str, Any]) -> dict[str, Any]:
-    return {"id": "d", "utterances": [{"speaker": "Ana", **each} for each in utterances]}
+def conversation(*utterances: dict[str, Any]) -> Conversation:
+    given = {"id": "d", "utterances": [{"speaker": "Ana", **each} for each in utterances]}
+    return Conversation.from_dict(given, allow_media_objects=True)
+
+
+def read(extractor: ReDiFuFeatureExtractor, *conversations: Conversation) -> list[dict[str, Any]]:
+    """What a processor takes, after reading."""
+    return [read_media(each, extractor).to_inputs() for each in conversations]
 
 
 def sound(waveform: np.ndarray) -> dict[str, Any]:
@@ -29,15 +37,22 @@ def sound(waveform: np.ndarray) -> dict[str, Any]:
 def test_waveforms_come_row_by_row_with_a_mask() -> None:
     first = conversation({"audio": sound(tone(0.2))}, {"text": "no"}, {"audio": sound(tone(0.5))})
     second = conversation({"audio": sound(tone(0.3))})
-    batch = ReDiFuFeatureExtractor(**SOUND, quality_size=4)([first, second], return_tensors="np")
+    extractor = ReDiFuFeatureExtractor(**SOUND)
+    heard = [read_media(each, extractor) for each in (first, second)]
+    batch = extractor([each.to_inputs() for each in heard], return_tensors="np")
     assert batch["audio_values_mask"].sum(1).tolist() == [3200, 8000, 4800]
     assert batch["modality_mask"][..., 1].tolist() == [[True, False, True], [True, False, False]]
     for row, seconds in zip(batch["audio_values"], (0.2, 0.5, 0.3), strict=True):
         np.testing.assert_array_equal(row[: round(seconds * 16000)], tone(seconds))
         assert not row[round(seconds * 16000) :].any()
-    duration = batch["quality_features"][..., 0, 3]
-    np.testing.assert_allclose(duration, [[0.2, np.nan, 0.5], [0.3, np.nan, np.nan]], rtol=1e-6)
+    quality = [[one.quality.get("audio") for one in each.utterances] for each in heard]
+    durations = [[None if one is None else one["duration"] for one in each] for each in quality]
+    assert durations == [[pytest.approx(0.2), None, pytest.approx(0.5)], [pytest.approx(0.3)]]
     assert "audio_features" not in batch
+    # A processor makes the same of the waveforms themselves.
+    processed = ReDiFuProcessor(extractor)([each.to_inputs() for each in (first, second)], "np")
+    np.testing.assert_array_equal(processed["audio_values"], batch["audio_values"])
+    np.testing.assert_array_equal(processed["modality_mask"], batch["modality_mask"])
 
 
 def test_waveforms_are_normalised_as_the_backbones_were_trained() -> None:
@@ -65,19 +80,21 @@ def test_faces_come_as_pixels_and_missing_ones_with_their_reason(
         {"video": str(test_data / "fixtures/talking_face.mp4"), "end": 1.0},
         {"video": str(test_data / "fixtures/no_face.mp4"), "end": 1.0},
     )
-    extractor = ReDiFuFeatureExtractor(**SIGHT, quality_size=4)
-    with caplog.at_level("WARNING", logger="redifu.model.feature_extraction_redifu"):
-        batch = extractor([talk], return_tensors="np")
+    extractor = ReDiFuFeatureExtractor(**SIGHT)
+    with caplog.at_level("WARNING", logger="redifu.data.media_reading"):
+        seen = read_media(talk, extractor)
+    batch = extractor([seen.to_inputs()], return_tensors="np")
     assert batch["pixel_values"].shape == (1, 3, 3, 8, 8)
     assert np.abs(batch["pixel_values"]).max() <= 1 and batch["pixel_values"].std() > 0.05
     assert batch["modality_mask"][0, :, 2].tolist() == [True, False]
-    assert batch["quality_features"][0, :, 1, 0].tolist() == [1, 0]
+    assert [one.quality["visual"]["face_share"] for one in seen.utterances] == [1, 0]
     assert "utterance 1: visual is missing" in caplog.text and "face_share 0 is below" in caplog.text
 
 
 def test_a_broken_file_is_a_missing_stream(tmp_path: Path) -> None:
     talk = conversation({"audio": str(tmp_path / "none.wav")}, {"audio": sound(tone(0.01))}, {"text": "no"})
-    batch = ReDiFuFeatureExtractor(**SOUND)([talk])
+    extractor = ReDiFuFeatureExtractor(**SOUND)
+    batch = extractor(read(extractor, talk))
     assert "audio_values" not in batch and not batch["modality_mask"].any()
 
 
@@ -103,7 +120,7 @@ def test_what_goes_to_a_backbone_is_neither_measured_nor_written(tmp_path: Path)
     extractor = ReDiFuFeatureExtractor(text_size=1, **SOUND)
     # Statistics are of features alone: the audio, which can not be, is not read.
     talk = conversation({"text_features": [1.0], "audio": 7}, {"text_features": [3.0]})
-    assert set(extractor.fit([talk]).statistics) == {"text"}
+    assert set(extractor.fit([talk.to_inputs()]).statistics) == {"text"}
     with pytest.raises(ValueError, match="audio_backend must be one that gives features.*'backbone'"):
         extract_conversations([talk], tmp_path, extractor=extractor)
 
@@ -118,9 +135,19 @@ def test_a_processor_feeds_the_model_from_end_to_end(test_data: Path, tmp_path: 
         conversation({"text": "hello", "audio": path, "end": 0.5}, {"audio": path}, face),
         conversation({"text": "you came", **face}),
     ]
-    logits = model(**processor(talks)).logits
+    inputs = read(extractor, *talks)
+    logits = model(**processor(inputs)).logits
     assert logits.shape == (2, 3, len(LABELS)) and logits.isfinite().all()
-    alone = model(**processor(talks[1])).logits
+    alone = model(**processor(inputs[1])).logits
     assert (alone - logits[1:, :1]).abs().max() < 1e-5
-    deaf = [{**each, "utterances": [{**one, "audio": None} for one in each["utterances"]]} for each in talks]
+    silence = {"audio": None, "audio_values": None}
+    deaf = [{**each, "utterances": [{**one, **silence} for one in each["utterances"]]} for each in inputs]
     assert (model(**processor(deaf)).logits[0, 0] - logits[0, 0]).abs().max() > 1e-3
+
+
+def test_a_processor_takes_utterances_of_nothing_but_arrays() -> None:
+    processor = ReDiFuProcessor(ReDiFuFeatureExtractor(**SOUND, **SIGHT))
+    said = [{"audio_values": tone(0.2)}, {"pixel_values": np.zeros((3, 8, 8, 3), np.uint8)}]
+    batch = processor({"utterances": [{"speaker": "Ana", **one} for one in said]}, return_tensors="np")
+    assert batch["modality_mask"][0].tolist() == [[False, True, False], [False, False, True]]
+    assert batch["audio_values"].shape == (1, 3200) and batch["pixel_values"].shape == (1, 3, 3, 8, 8)

@@ -8,7 +8,10 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor
 
-from redifu.model import ReDiFuFeatureExtractor
+from redifu.media.face_features import ACTION_UNITS, FACE_DESCRIPTOR_SIZE
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
+from redifu.model.audio_features import LOG_MEL_SIZE
+from redifu.model.feature_extraction_redifu import AUDIO_BACKENDS, VISUAL_BACKENDS
 
 
 def conversation(*utterances: dict[str, Any]) -> dict[str, Any]:
@@ -75,9 +78,12 @@ def test_a_stream_that_nobody_has_is_left_out(extractor: ReDiFuFeatureExtractor)
     ],
 )
 def test_wrong_features_are_refused(extractor: ReDiFuFeatureExtractor, values: Any, message: str) -> None:
-    for call in (extractor, extractor.fit):
+    wrong = {"audio_features": values}
+    with pytest.raises(ValueError, match=message):
+        extractor.check(wrong)
+    for call in (extractor.fit, ReDiFuProcessor(extractor)):
         with pytest.raises(ValueError, match=message):
-            call([conversation({"audio_features": [0, 0, 0]}, {"audio_features": values})])
+            call([conversation({"audio_features": [0, 0, 0]}, wrong)])
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (-3.0, 100.0), (1e4, 0.1), (0.0, 1e-4)])
@@ -143,3 +149,30 @@ def test_round_trip(extractor: ReDiFuFeatureExtractor, tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert np.array_equal(theirs[name], value), name
+
+
+def test_backends_tell_the_sizes_and_are_saved(tmp_path: Path) -> None:
+    extractor = ReDiFuFeatureExtractor(audio_backend="log_mel", visual_backend="face_descriptor")
+    assert extractor.sizes == {"audio": LOG_MEL_SIZE, "visual": FACE_DESCRIPTOR_SIZE}
+    extractor.save_pretrained(tmp_path)
+    loaded = ReDiFuFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    for name, backends in (("audio", AUDIO_BACKENDS), ("visual", VISUAL_BACKENDS)):
+        for backend, size in backends.items():
+            assert ReDiFuFeatureExtractor(**{f"{name}_backend": backend}).sizes == {name: size}
+        with pytest.raises(
+            ValueError, match=f"{name}_backend must be one of {next(iter(backends))}, .*'mel'"
+        ):
+            ReDiFuFeatureExtractor(**{f"{name}_backend": "mel"})
+    with pytest.raises(ValueError, match="audio_size must be 291, as log_mel gives, got 300"):
+        ReDiFuFeatureExtractor(audio_backend="log_mel", audio_size=300)
+
+
+def test_sizes_of_pictures_are_those_that_reading_gives() -> None:
+    assert {"face_descriptor": FACE_DESCRIPTOR_SIZE, "action_units": len(ACTION_UNITS)} == VISUAL_BACKENDS
+
+
+def test_measures_of_quality_are_no_longer_inputs() -> None:
+    with pytest.raises(ValueError, match="quality_size is no longer supported: expected None, got 4"):
+        ReDiFuFeatureExtractor(audio_size=3, quality_size=4)
+    assert "quality_size" not in ReDiFuFeatureExtractor(audio_size=3, quality_size=None).to_dict()

@@ -2,10 +2,10 @@
 
 import json
 import logging
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -13,7 +13,10 @@ from transformers import AutoProcessor
 import redifu
 from model.tiny_models import LABELS, text_model, tiny_model
 from model.tiny_processors import WORDS, conversation, feature_processor, text_processor, tokenizer, utterance
+from redifu.conversation import Conversation
+from redifu.media.face_features import FACE_DESCRIPTOR_SIZE
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
+from redifu.model.audio_features import SAMPLING_RATE, log_mel_features
 
 
 def words(batch: Any) -> list[str]:
@@ -160,29 +163,6 @@ def test_no_warning_without_reason(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-@pytest.mark.parametrize("max_utterances", [1, 2, 3, 4, 7, 10])
-def test_split_long_loses_nothing(max_utterances: int) -> None:
-    processor = text_processor(max_utterances=max_utterances)
-    for length in range(1, 45):
-        dialogue = conversation(*(utterance(text=str(turn), note=turn) for turn in range(length)))
-        pieces = processor.split_long(dialogue)
-        kept = [each for piece, keep in pieces for each in piece["utterances"][keep]]
-        assert kept == dialogue["utterances"]
-        assert all(0 < len(piece["utterances"]) <= max_utterances for piece, _ in pieces)
-        assert all(piece["id"] == "d1" for piece, _ in pieces)
-        assert (len(pieces) == 1) == (length <= max_utterances)
-
-
-def test_split_long_gives_context_on_both_sides() -> None:
-    dialogue = conversation(*(utterance(text=str(turn)) for turn in range(40)))
-    pieces = text_processor(max_utterances=12).split_long(dialogue)
-    assert len(pieces) > 2
-    for (_, before), (piece, after) in pairwise(pieces):
-        assert before.stop < 12 and after.start > 0
-        assert len(piece["utterances"][: after.start]) >= 2
-    assert all(keep.stop < len(piece["utterances"]) for piece, keep in pieces[:-1])
-
-
 @pytest.mark.parametrize("build", [text_processor, feature_processor])
 def test_round_trip(build: Any, tmp_path: Path) -> None:
     options = {"speaker_in_text": True, "text_context_turns": 2, "max_text_tokens": 17, "max_utterances": 33}
@@ -216,12 +196,13 @@ def test_model_and_processor_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_speaker_keeps_the_number_in_every_piece_of_a_long_dialogue() -> None:
-    dialogue = conversation(*(utterance(name, text="no") for name in ["Ana", *["Ben"] * 8, "Ana", "Ben"]))
-    processor = text_processor(max_utterances=4)
-    whole = text_processor()(dialogue)["speaker_ids"][0].tolist()
+    names = ["Ana", *["Ben"] * 8, "Ana", "Ben"]
+    dialogue = Conversation.from_dict(conversation(*(utterance(name, text="no") for name in names)))
+    processor = text_processor()
+    whole = processor(dialogue.to_inputs())["speaker_ids"][0].tolist()
     numbers = []
-    for piece, keep in processor.split_long(dialogue):
-        numbers += processor(piece)["speaker_ids"][0, keep].tolist()
+    for piece, keep in dialogue.pieces(4):
+        numbers += processor(piece.to_inputs())["speaker_ids"][0, keep].tolist()
     assert numbers == whole == [0, *[1] * 8, 0, 1]
 
 
@@ -231,3 +212,87 @@ def test_lengths_that_the_tokenizer_can_not_keep_are_refused(count: int) -> None
     parts.model_max_length = 512
     with pytest.raises(ValueError, match=f"max_text_tokens must be 3 to 512, got {count}"):
         ReDiFuProcessor(ReDiFuFeatureExtractor(), parts, labels=LABELS, max_text_tokens=count)
+
+
+# Media: arrays are taken, files are not.
+
+HEARS = {"audio_backend": "log_mel", "visual_backend": "face_descriptor"}
+SOUND = np.sin(np.arange(SAMPLING_RATE) / 20).astype(np.float32)
+
+
+def hearing_processor() -> ReDiFuProcessor:
+    return ReDiFuProcessor(ReDiFuFeatureExtractor(**HEARS), tokenizer(), labels=LABELS)
+
+
+def test_a_waveform_is_described() -> None:
+    given = conversation(
+        utterance(text="no", audio={"array": SOUND.tolist(), "sampling_rate": SAMPLING_RATE}),
+        utterance(audio="ready.wav", audio_features=log_mel_features(0.1 * SOUND)),
+    )
+    batch = hearing_processor()(given, return_tensors="np")
+    expected = [log_mel_features(SOUND), log_mel_features(0.1 * SOUND)]
+    np.testing.assert_allclose(batch["audio_features"][0], expected, atol=1e-6)
+    assert batch["modality_mask"][0].tolist() == [[True, True, False], [False, True, False]]
+    assert "audio_features" not in given["utterances"][0], "the caller's conversation is not changed"
+
+
+@pytest.mark.parametrize(
+    ("media", "expected"),
+    [
+        ({"audio": "a.wav"}, '{"array", "sampling_rate"} or audio_features, got \'a.wav\''),
+        ({"audio": b"RIFF"}, '{"array", "sampling_rate"} or audio_features, got b\'RIFF\''),
+        ({"audio": {"path": "a.wav", "bytes": None}}, '{"array", "sampling_rate"} or audio_features, got {'),
+        ({"video": "a.mp4"}, "visual_features, got 'a.mp4'"),
+    ],
+)
+def test_a_file_is_refused_in_one_line_that_names_what_reads_files(
+    media: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        hearing_processor()(conversation(utterance(text="no"), utterance(text="no", **media)))
+    (key,) = media
+    start = (
+        f"dialogue d1, utterance 1: {key}: a processor takes arrays and opens no files: expected {expected}"
+    )
+    assert str(error.value).startswith(start)
+    assert str(error.value).endswith("; redifu.load(MODEL) reads files")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sound", "complaint"),
+    [
+        ({"array": SOUND, "sampling_rate": 44100}, "expected a sampling_rate of 16000, got 44100"),
+        ({"array": SOUND}, "expected a sampling_rate of 16000, got None"),
+        ({"array": SOUND[:0], "sampling_rate": 16000}, r"expected (samples,) finite numbers, got shape (0,)"),
+        (
+            {"array": SOUND[None], "sampling_rate": 16000},
+            "expected (samples,) finite numbers, got shape (1, 16000)",
+        ),
+        ({"array": SOUND * np.nan, "sampling_rate": 16000}, "expected (samples,) finite numbers, got shape"),
+    ],
+)
+def test_a_waveform_that_does_not_fit_is_refused(sound: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError) as error:
+        hearing_processor()(conversation(utterance(audio=sound)))
+    assert str(error.value).startswith(f"dialogue d1, utterance 0: audio: {complaint}")
+
+
+def test_a_stream_that_is_not_read_may_be_a_file() -> None:
+    batch = text_processor()(conversation(utterance(text="no", audio="a.wav", video="a.mp4")))
+    assert batch["modality_mask"][0].tolist() == [[True, False, False]]
+
+
+def test_a_medium_is_not_asked_for_where_its_features_are_ready() -> None:
+    ready = {"audio_features": np.zeros(291), "visual_features": np.zeros(FACE_DESCRIPTOR_SIZE)}
+    given = conversation(utterance(audio="a.wav", video="a.mp4", **ready))
+    assert hearing_processor()(given)["modality_mask"][0].tolist() == [[False, True, True]]
+
+
+def test_keys_of_users_change_no_tensor() -> None:
+    own = {"missing": 4, "_speakers": 5, "audio_quality": "loud", "quality": 6, "turn": 7}
+    given = {**DIALOGUE, "_speakers": 5, "_folder": 6}
+    given["utterances"] = [{**each, **own} for each in DIALOGUE["utterances"]]
+    expected, actual = text_processor()(DIALOGUE), text_processor()(given)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())

@@ -1,5 +1,7 @@
 """The page of a report: what it shows is what was predicted, and it stands alone."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -7,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from redifu.data.writers import prediction_writer, with_predictions
-from redifu.reports.html_report import emotion_colours, render_report, report_writer
+from answers import answer_of
+from redifu.data.writers import prediction_writer
+from redifu.reports.html_report import emotion_colours, model_notice, render_report, report_writer
 
 LABELS = ["calm", "glad", "cross"]
 NASTY = "</script><script>alert('Ana & \"Ben\"')</script><img src=x onerror=alert(1)>"
@@ -36,9 +39,9 @@ def dialogue(number, *, name="dinner", timed=True):
     return {"id": name, "utterances": utterances}, rows
 
 
-def page_of(*conversations, labels=LABELS):
-    predicted = [with_predictions(each, rows, labels=labels) for each, rows in conversations]
-    return render_report(predicted, labels, streams=["text", "audio", "visual"], model_name="mood")
+def page_of(*conversations, labels=LABELS, **options):
+    answers = [answer_of(each, rows, labels) for each, rows in conversations]
+    return render_report(answers, labels, streams=["text", "audio", "visual"], model_name="mood", **options)
 
 
 def data_of(page):
@@ -74,8 +77,9 @@ def test_the_figures_are_those_of_the_json_lines(tmp_path):
         report_writer(tmp_path / "a.html", LABELS, streams=streams, model_name="mood") as page,
     ):
         for conversation, rows in given:
-            lines.write(conversation, rows)
-            page.write(conversation, rows)
+            answer = answer_of(conversation, rows, LABELS)
+            lines(*answer)
+            page(*answer)
     written = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert written == page_of(*given)
     expected = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -89,7 +93,7 @@ def test_the_figures_are_those_of_the_json_lines(tmp_path):
 def test_nothing_half_written_stays(tmp_path):
     def fail():
         with report_writer(tmp_path / "a.html", LABELS, streams=["text"], model_name="mood") as page:
-            page.write(*dialogue(2))
+            page(*answer_of(*dialogue(2), LABELS))
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
@@ -111,8 +115,9 @@ def test_what_people_said_is_never_markup():
     utterance = {"speaker": NASTY, "text": NASTY, "label": NASTY}
     explanation = {**EXPLANATION, "emotion_without": {"text": NASTY}, "missing": {"audio": NASTY}}
     given = {"id": NASTY, "utterances": [{**utterance, "explanation": explanation}]}
-    predicted = with_predictions(given, [[0.75, 0.25]], labels=labels)
-    page = render_report([predicted], labels, streams=["text"], model_name=NASTY)
+    page = render_report(
+        [answer_of(given, [[0.75, 0.25]], labels)], labels, streams=["text"], model_name=NASTY, notice=NASTY
+    )
     plain = Tags(page_of(dialogue(2)))
     found = Tags(page)
     assert {tag for tag, _ in found.tags} <= {tag for tag, _ in plain.tags} | {"li"}
@@ -128,7 +133,51 @@ def test_the_page_refers_to_nothing_outside():
     names = {name for _, attributes in Tags(page).tags for name in attributes}
     assert not names & {"src", "href", "srcset", "action", "data"}
     assert not re.findall(r"url\(|@import|https?:|fetch\(|XMLHttpRequest", page)
-    assert "default-src 'none'" in page
+
+
+def test_the_policy_allows_the_page_its_own_script_and_no_other():
+    page = page_of(dialogue(3))
+    (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules == {
+        "default-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "style-src": "'unsafe-inline'",
+        "script-src": f"'sha256-{digest}'",
+    }
+
+
+CARD = "---\n{}\n---\n# Mood\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "notice"),
+    [
+        (None, ""),
+        ("# Mood, without metadata", ""),
+        (CARD.format("license: mit"), ""),
+        (CARD.format("license: [broken"), ""),
+        (CARD.format("- a list"), ""),
+        (CARD.format("license: cc-by-nc-4.0"), "Not for commercial use (licence cc-by-nc-4.0)."),
+        (CARD.format("tags: [redifu, demonstration]"), "This checkpoint is a demonstration."),
+    ],
+)
+def test_the_notice_is_what_the_model_card_says(tmp_path, card, notice):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert model_notice(tmp_path) == notice
+
+
+def test_the_page_states_what_it_shows_and_the_notice_of_the_model():
+    notice = model_notice(Path(__file__).parents[2] / "model_cards" / "redifu-meld-ravdess")
+    text = "".join(Tags(page_of(dialogue(2), notice=notice)).text)
+    assert "This checkpoint is a demonstration. Not for commercial use (licence cc-by-nc-sa-4.0)." in text
+    assert "Which emotion label the model gives to each utterance" in text
+    assert "never what a person feels" in text
+    assert 'class="notice"' not in page_of(dialogue(2))
 
 
 def blocks_of(page):
@@ -138,7 +187,7 @@ def blocks_of(page):
             float(value) for value in re.findall(r"([\d.]+)%", attributes["style"])
         ]
         for tag, attributes in Tags(page).tags
-        if tag == "button"
+        if tag == "button" and "data-turn" in attributes
     }
     (axis,) = re.findall(r'<div class="axis">(.*?)</div>', page)
     return buttons, re.findall(r">([\d:]+)<", axis)
@@ -173,14 +222,50 @@ def test_an_utterance_without_end_lasts_until_the_next_begins():
     assert len(blocks_of(page_of((given, rows)))[0]) == 3
 
 
-def test_streams_show_what_is_there_and_how_good_it_is():
-    page = page_of(dialogue(2))
+def lanes_of(page):
+    """The lane of each stream."""
     found = page.split('<span class="name">')
-    rows = {row[: row.index("<")]: row for row in found}
-    assert rows["audio"].count("height:40.0%") == rows["audio"].count("17 dB") == 1
-    assert rows["text"].count("height:100.0%") == 1
+    return {lane[: lane.index("<")]: lane for lane in found if not lane.startswith("<")}
+
+
+def test_streams_show_what_is_there_how_far_it_is_trusted_and_how_good_it_is():
+    lanes = lanes_of(page_of(dialogue(2)))
+    assert lanes["audio"].count("height:40.0%") == lanes["audio"].count("17 dB") == 1
+    assert lanes["text"].count("height:100.0%") == 1
     # The second utterance has no stream at all.
-    assert [rows[name].count("cell missing") for name in ("text", "audio", "visual")] == [1, 1, 2]
+    assert [lanes[name].count("cell missing") for name in ("text", "audio", "visual")] == [1, 1, 2]
+    assert "text trusted 100%; audio trusted 40%, signal-to-noise ratio 17 dB; visual missing (no face)" in (
+        page_of(dialogue(2))
+    )
+
+
+def test_the_number_in_a_bar_is_how_full_it_is():
+    given, rows = dialogue(6)
+    for turn, utterance in enumerate(given["utterances"][:-1]):
+        trust = {"text": 1.0, "audio": turn / 4, "visual": 0.0}
+        explanation = {**EXPLANATION, "contributions": dict.fromkeys(trust, 0.1), "reliability": trust}
+        explanation["quality"] = {"visual": {"face_share": 1.0}}
+        utterance["explanation"] = explanation
+    lanes = lanes_of(page_of((given, rows)))
+    bars = {name: re.findall(r'height:([\d.]+)%"></i><span>(.*?)</span>', lanes[name]) for name in lanes}
+    assert bars["audio"] == [
+        ("0.0", "0%"),
+        ("25.0", "25%"),
+        ("50.0", "50%"),
+        ("75.0", "75%"),
+        ("100.0", "100%"),
+    ]
+    assert bars["visual"] == [("0.0", "0%")] * 5
+
+
+def test_a_model_without_reliabilities_shows_no_trust():
+    given, rows = dialogue(3)
+    for utterance in given["utterances"][:-1]:
+        utterance["explanation"] = {**EXPLANATION, "reliability": None}
+    page = page_of((given, rows))
+    assert "trusted" not in "".join(Tags(page).text)
+    assert "text present; audio present, signal-to-noise ratio 17 dB; visual missing (no face)" in page
+    assert not re.findall(r"</i><span>\d+%", lanes_of(page)["text"])
 
 
 def test_colours_differ_as_long_as_there_are_enough():

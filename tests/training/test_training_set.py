@@ -7,7 +7,7 @@ import pytest
 
 from answers import conversation_of
 from redifu.conversation import Conversation
-from redifu.data.collator import LengthGroupedBatchSampler
+from redifu.data.length_batches import LengthGroupedBatchSampler
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.training.training_set import ProcessShare, TrainingDialogues
 from training.toy import toy_conversations
@@ -96,9 +96,9 @@ def test_copies_of_other_dialogues_are_refused() -> None:
     renamed = [*given[:2], replace(given[2], id="other")]
     shorter = [given[0], replace(given[1], utterances=given[1].utterances[1:]), given[2]]
     for noisy, got in (
-        (renamed, "dialogue other of"),
-        (shorter, "dialogue toy-1 of"),
-        (given[:2], "no more"),
+        (renamed, "dialogue other with"),
+        (shorter, "dialogue toy-1 with"),
+        (given[:2], "the end of the data"),
     ):
         with pytest.raises(ValueError, match=f"data.train_noisy must hold .* expected dialogue .*got {got}"):
             TrainingDialogues(given, noisy=noisy, processor=Cuts(), modality_dropout=0.0, seed=0)

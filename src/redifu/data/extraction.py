@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from redifu.atomic_files import replace_json, replace_text, replacing
 from redifu.conversation import FEATURES, MEDIA, Conversation, Utterance
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
@@ -63,7 +63,7 @@ def extract_conversations(
         output: a folder, made where it does not exist.
         extractor: names the backends.
         num_processes: so many media are read at a time.
-        engine: where they are read, a key of `engines.ENGINES`; the results are the same.
+        engine: where they are read, a key of `executors.ENGINES`; the results are the same.
         report: called with the number of spans that are done, and of all.
 
     Returns:
@@ -108,7 +108,7 @@ def extract_conversations(
                     missing.append({**place, "reason": reading.missing, "failed": reading.failed})
             rows.append(row | _cells(utterance))
     _write_shards(rows, output, extractor)
-    _replace(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
+    replace_text(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
     return sum(line["failed"] for line in missing)
 
 
@@ -163,10 +163,8 @@ def _from_cache(path: Path, count: int) -> list[Reading] | None:
 def _to_cache(path: Path, readings: Sequence[Reading]) -> None:
     kept = [{"quality": dict(one.quality), "missing": one.missing, "failed": one.failed} for one in readings]
     tensors = {f"{number}": one.values for number, one in enumerate(readings) if one.values is not None}
-    # Not named by the process: those of two machines may have one number.
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    save_file(tensors, str(unfinished), metadata={"readings": json.dumps(kept)})
-    unfinished.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, str(partial), metadata={"readings": json.dumps(kept)})
 
 
 def _cells(utterance: Utterance) -> dict[str, Any]:
@@ -183,22 +181,15 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiF
         part = rows[first : first + SHARD_UTTERANCES]
         name = f"part-{number:05}.parquet"
         table = pa.Table.from_pylist(part, schema=SCHEMA)
-        unfinished = folder / f".{name}.partial"
-        pq.write_table(table, unfinished)
-        unfinished.replace(folder / name)
+        with replacing(folder / name) as partial:
+            pq.write_table(table, partial)
         shards.append({"file": name, "utterances": len(part)})
     for path in folder.glob("part-*.parquet"):
         if path.name not in {shard["file"] for shard in shards}:
             path.unlink()  # of an earlier, longer extraction
     backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.backends}
     manifest = {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
-    _replace(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    replace_json(folder / MANIFEST, manifest)
 
 
 _TEXTS, _TIMES = ("speaker", "text", "label"), ("start", "end")

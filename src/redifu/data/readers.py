@@ -123,6 +123,29 @@ def conversation_from_line(
     return checked(conversation, check, source=f"{source}: line {number}")
 
 
+def conversations_from_text(
+    text: str, *, source: str = "text", check: Check | None = None
+) -> Iterator[Conversation]:
+    """Read what somebody pasted: JSON as in a .json file, or a transcript as in a .txt file.
+
+    Args:
+        text: the content of such a file.
+        source: its name in errors.
+        check: see `read_conversations`.
+
+    Returns:
+        Checked conversations, each with an id.
+
+    Raises:
+        ValueError: naming the line or, where known, dialogue and utterance; while reading, too.
+    """
+    if text.lstrip().startswith(("{", "[")):
+        values = _conversations_of(parse_json(text, source=source))
+    else:
+        values = [{"utterances": utterances_of_transcript(text.split("\n"), source=source)}]
+    return _validated(values, source=source, check=check, folder="")
+
+
 def conversations_from_dataset(
     dataset: Any,
     *,
@@ -221,8 +244,13 @@ def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[An
 def _objects_of_json(path: Path) -> Iterator[Any]:
     text = path.read_bytes()
     if text.strip():
-        content = conversation_of(parse_json(text, source=str(path)))
-        yield from map(conversation_of, content if isinstance(content, list) else [content])
+        yield from _conversations_of(parse_json(text, source=str(path)))
+
+
+def _conversations_of(value: Any) -> list[Any]:
+    """Return the conversations of a JSON file: one object, or a list of them."""
+    content = conversation_of(value)
+    return [conversation_of(each) for each in content] if isinstance(content, list) else [content]
 
 
 def _objects_of_jsonl(path: Path) -> Iterator[Any]:

@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from redifu.atomic_files import check_output, replacing_text
 from redifu.conversation import Conversation, Prediction
 
 Write = Callable[[Conversation, Sequence[Prediction]], object]
@@ -53,7 +53,8 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Write
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
-    with replacing(path, _FORMATS) as file:
+    check_output(path, _FORMATS)
+    with replacing_text(path) as file:
         yield _FORMATS[path.suffix.lower()](file, labels)
 
 
@@ -68,7 +69,8 @@ def write_conversations(path: str | Path, conversations: Iterable[Conversation])
         ValueError: another ending, or a folder that does not exist.
     """
     path = Path(path)
-    with replacing(path, (".json", ".jsonl")) as file:
+    check_output(path, (".json", ".jsonl"))
+    with replacing_text(path) as file:
         if path.suffix.lower() == ".jsonl":
             for conversation in conversations:
                 _write_line(file, conversation.to_dict())
@@ -76,37 +78,6 @@ def write_conversations(path: str | Path, conversations: Iterable[Conversation])
             given = [conversation.to_dict() for conversation in conversations]
             content = given[0] if len(given) == 1 else given
             file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def replacing(path: Path, endings: Iterable[str]) -> Iterator[TextIO]:
-    """Open a file beside `path`, which takes its name only when the context ends well.
-
-    Args:
-        path: the file's name in the end.
-        endings: those that the name may have.
-
-    Yields:
-        The file.
-
-    Raises:
-        ValueError: another ending, or a folder that does not exist.
-    """
-    if path.suffix.lower() not in endings:
-        expected = " or ".join(sorted(endings))
-        raise ValueError(f"{path}: expected a file name ending in {expected}, got {path.suffix!r}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: expected the folder {path.parent} to exist, got none")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        # Half of a surrogate pair can stand in a key that nobody checks; written so, JSON reads it back.
-        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_line(file: TextIO, value: dict[str, Any]) -> None:

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from redifu.atomic_files import check_output, replacing
 from redifu.inference.onnx_runtime import CONFIG, TEXT_EMBEDDINGS, OnnxModel
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import embed_texts
@@ -73,21 +73,19 @@ def export_onnx(
         ImportError: the extra `onnx` is not installed.
         ArithmeticError: a float32 export differs from the model by more than `TOLERANCE`.
     """
-    output = Path(output)
-    if output.suffix != ".onnx" or not output.parent.is_dir():
-        raise ValueError(f"expected a .onnx file in an existing folder, got {output}")
+    check_output(output, (".onnx",))
     onnx = optional_package("onnx", extra="onnx")
     traced = copy.deepcopy(model).float().eval()
     traced.config.name_or_path = ""  # a folder of this machine does not belong in an export
-    with TemporaryDirectory(dir=output.parent) as folder:
-        file = Path(folder, output.name)
-        onnx.save(_translate(traced, features=features), file)
+    with replacing(Path(output)) as file:
+        graph = _translate(traced, features=features)
         if int8:
-            _quantize(file)
+            _quantize(graph, file)
+        else:
+            onnx.save(graph, file)
         difference = largest_difference(traced, file, features=features)
         if not int8 and not difference <= TOLERANCE:
             raise ArithmeticError(f"the export's logits differ by {difference:.1e}, more than {TOLERANCE}")
-        file.replace(output)
     return difference
 
 
@@ -182,13 +180,11 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
     return graph
 
 
-def _quantize(file: Path) -> None:
-    """Replace a file by its int8 version."""
+def _quantize(graph: Any, file: Path) -> None:
+    """Write a graph with int8 weights."""
     quantization = optional_package("onnxruntime.quantization", extra="onnx")
-    rounded = file.with_suffix(".int8.onnx")
     with _quiet():
-        quantization.quantize_dynamic(file, rounded, per_channel=True)
-    rounded.replace(file)
+        quantization.quantize_dynamic(graph, file, per_channel=True)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ CARD = "README.md"
 _PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors", FILE)
 # Bytes: a single ONNX file cannot hold more.
 LARGEST_EXPORT = 2_000_000_000
-# HTTPError of httpx or httpx2, whichever huggingface_hub stands on.
-_NO_ANSWER: Any = HfHubHTTPError.__bases__[0]
+# The base of all errors of huggingface_hub's HTTP client, whichever client that is.
+_NETWORK_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 _PYTHON = re.compile(r"(?<=```python\n).*?(?=```)", re.DOTALL)
 
 
@@ -98,9 +98,9 @@ def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = Fal
         raise ValueError(f"{repo_id}: {error}") from error
     except HfHubHTTPError as error:
         raise ValueError(f"{repo_id}: {_refusal(error)}") from error
-    except _NO_ANSWER as error:
+    except _NETWORK_ERROR as error:
         raise ValueError(
-            f"{repo_id}: cannot reach the Hub: {error}; check the network and HF_ENDPOINT"
+            f"{repo_id}: the Hub cannot be reached: {error}; check the network and HF_ENDPOINT"
         ) from error
 
 

@@ -34,6 +34,18 @@ def embed_texts(
         text_features (batch, utterances, size) in place of input_ids, zero where there is no text, and the
         embeddings of these texts by their tokens.
     """
+    keys, rows = _rows_of_texts(model, inputs, known=known, alone=alone)
+    embeddings = torch.stack([rows[key] for key in keys])
+    written = inputs["modality_mask"][..., TEXT].bool()
+    grid = embeddings.new_zeros(*written.shape, embeddings.shape[-1])
+    grid[written] = embeddings
+    return grid, rows
+
+
+def _rows_of_texts(
+    model: Any, inputs: Mapping[str, Tensor], *, known: Mapping[tuple[int, ...], Tensor], alone: bool
+) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], Tensor]]:
+    """Return the tokens of each text, and the embeddings of these texts by their tokens."""
     masks = inputs["attention_mask"].bool()
     keys = [tuple(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
     rows = {key: known[key] for key in keys if key in known}
@@ -44,11 +56,7 @@ def embed_texts(
                 model.redifu.embed("text", inputs["input_ids"][places], masks[places]) for places in groups
             ]
         rows |= dict(zip(new, torch.cat(embedded), strict=True))
-    embeddings = torch.stack([rows[key] for key in keys])
-    written = inputs["modality_mask"][..., TEXT].bool()
-    grid = embeddings.new_zeros(*written.shape, embeddings.shape[-1])
-    grid[written] = embeddings
-    return grid, rows
+    return keys, rows
 
 
 class EmbeddedTexts:
@@ -64,6 +72,10 @@ class EmbeddedTexts:
         self.model = model
         self.alone = alone
         self._known: dict[tuple[int, ...], Tensor] = {}
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> None:
+        """Embed the texts of a batch beforehand, those of similar length together."""
+        self._known |= _rows_of_texts(self.model, inputs, known=self._known, alone=False)[1]
 
     def __call__(self, batch: Any) -> Any:
         """Replace input_ids and attention_mask of a batch on the model's device, if it has any."""

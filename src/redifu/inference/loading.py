@@ -15,7 +15,7 @@ from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
 _BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError)
 _PICKLED = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
 # No code and nothing pickled is even downloaded.
-_READ = ["*.json", "*.txt", "*.model", "*.jinja"]
+_READ = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 
 
 def model_folder(name_or_path: str | Path, *, weights: str = "model*.safetensors") -> Path:

@@ -128,6 +128,7 @@ def load_onnx(name_or_path: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
     if not file.is_file():
         raise FileNotFoundError(f"{name_or_path}: holds no {FILE}, which `redifu export` writes")
     model = OnnxModel(file)
+    model.config.name_or_path = str(folder)
     try:
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, TypeError) as error:

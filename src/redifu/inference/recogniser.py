@@ -55,6 +55,11 @@ class Recogniser:
         return self.model.config.labels
 
     @property
+    def folder(self) -> str:
+        """Where the model was loaded from, "" where it was not."""
+        return self.model.config.name_or_path
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The streams that the model reads, some of "text", "audio" and "visual"."""
         return self.model.config.modalities

@@ -8,6 +8,7 @@ from .configuration_redifu import MODALITIES
 
 # All that an utterance may carry to be read.
 STREAM_KEYS = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
+_CONTENT = (*STREAM_KEYS, "audio_values", "pixel_values")
 # A text or an utterance that stands alone needs no name.
 UNNAMED_SPEAKER = "Speaker"
 _OTHER_KEYS = {"id", "speaker", "start", "end", "label"}
@@ -64,7 +65,7 @@ def check_keys(utterance: Mapping[str, Any]) -> None:
         ValueError: naming these keys and those that are read.
     """
     unknown = sorted(set(map(str, utterance)) - _OTHER_KEYS)
-    if unknown and not any(key in utterance for key in STREAM_KEYS):
+    if unknown and not any(key in utterance for key in _CONTENT):
         raise ValueError(
             f"expected one of the keys {', '.join(STREAM_KEYS)} in an utterance, got {', '.join(unknown):.80}"
         )
@@ -84,7 +85,7 @@ def _are_utterances(given: Any) -> bool:
 
 def _of_one_utterance(utterance: Mapping[str, Any]) -> dict[str, Any]:
     check_keys(utterance)
-    if not any(key in utterance for key in STREAM_KEYS):
+    if not any(key in utterance for key in _CONTENT):
         raise ValueError(f"{_EXPECTED}, got {dict(utterance)!r:.80}")
     return {"utterances": [{"speaker": UNNAMED_SPEAKER, **utterance}]}
 

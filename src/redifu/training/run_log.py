@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redifu.training.checkpoints import Progress, replace_text
+from redifu.atomic_files import replace_text
+from redifu.training.checkpoints import Progress
 
 Report = Callable[[dict[str, Any]], None]
 

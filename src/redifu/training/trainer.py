@@ -1,6 +1,5 @@
 """The training loop: on a CPU, on one GPU, or in several processes started by torchrun."""
 
-import json
 import math
 import shutil
 import time
@@ -14,8 +13,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
+from redifu.atomic_files import move_folder, replace_json, replace_text
 from redifu.conversation import Conversation
-from redifu.data.collator import LengthGroupedBatchSampler
+from redifu.data.length_batches import LengthGroupedBatchSampler
 from redifu.data.media_reading import read_media
 from redifu.evaluation.scoring import calibrate, evaluate_conversations
 from redifu.inference.feature_cache import EmbeddedTexts
@@ -25,16 +25,14 @@ from redifu.model.losses import IGNORED_LABEL
 from redifu.training.build import build_model, read_data, unmeasured_streams
 from redifu.training.checkpoints import (
     Progress,
-    move_folder,
     newest_checkpoint,
     read_progress,
-    replace_text,
     restore_optimizer,
     save_checkpoint,
 )
 from redifu.training.consistency_fit import fit_consistency
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
-from redifu.training.recipe import Recipe, expand, load_recipe
+from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.run_log import Report, RunLog
 from redifu.training.training_set import ProcessShare, TrainingDialogues
 
@@ -43,40 +41,45 @@ SCORES = ("weighted_f1", "macro_f1", "accuracy", "nll", "ece")
 
 
 def unheard(record: dict[str, Any]) -> None:
-    """Report to nobody."""
+    """Ignore a record."""
 
 
 def train(recipe: Recipe, *, report: Report = unheard) -> Path:
-    """Train by a recipe, or go on where a killed run of the same recipe stopped.
+    """Train a model by a recipe, or resume an interrupted run of the same recipe.
 
-    The run lives in OUTPUT.unfinished until it is whole; then that folder takes the name training.output. It
-    holds model and processor, recipe.yaml, metrics.json (dev and test, of the epoch that was best on dev,
-    the last without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run of the same
-    recipe is not run again. A resumed run on a CPU ends with the same bits as an uninterrupted one on the
-    same machine and number of threads.
+    The run is written to OUTPUT.unfinished, which becomes training.output when it has finished. That folder
+    holds model and processor, recipe.yaml, metrics.json (dev and test scores of the epoch that was best on
+    dev, or of the last one without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run
+    of the same recipe is not repeated. On a CPU, a resumed run gives the same bits as an uninterrupted one on
+    the same machine with the same number of threads.
 
-    With several processes (torchrun) a step's loss is the mean over the labelled utterances of all their
-    dialogues, as in one process; only the squared losses per stream are means of the processes' squares.
+    With several processes (torchrun), the loss of a step is the mean over the labelled utterances of all
+    processes; only the squared losses per stream are averaged over the processes.
 
     Args:
         recipe: what to train.
-        report: called, in the main process only, with every record of the log.
+        report: called, in the main process only, with every record of the log, and with {"event": "stage",
+            "stage": str} when a stage of the run begins.
 
     Returns:
-        The folder that `from_pretrained` loads.
+        The folder, which `from_pretrained` loads.
 
     Raises:
-        FileNotFoundError: a file of the recipe is not there.
-        ValueError: the recipe or the data can not be, or the output is of another recipe.
-        FloatingPointError: the loss is not finite any more.
+        FileNotFoundError: a file of the recipe does not exist.
+        ValueError: the recipe or the data are invalid, or training.output holds a run of another recipe.
+        FloatingPointError: the loss is no longer finite.
     """
-    output = Path(expand(recipe.training.output))
+    written, recipe = recipe, recipe.expanded()
+    output = Path(recipe.training.output)
     if output.exists():
-        _refuse_another(output, recipe)
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left by a kill in the last moment
+        _refuse_another(output, written)
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left by a kill at the very end
         return output
     unfinished = output.with_name(f"{output.name}.unfinished")
-    run = TrainingRun(recipe, unfinished)
+    if (unfinished / RECIPE).exists():
+        _refuse_another(unfinished, written)
+    run = TrainingRun(recipe, unfinished, report=report)
+    run.keep_recipe(written)
     if run.accelerator.is_main_process:
         with closing(RunLog(unfinished, progress=run.progress, report=report)) as log:
             run.train(log.write)
@@ -91,26 +94,34 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
 
 
 class TrainingRun:
-    """A run between two checkpoints: model, optimiser, data and progress."""
+    """The state of a run: model, optimiser, data and progress."""
 
-    def __init__(self, recipe: Recipe, folder: Path):
-        """Build all of a run in `folder`, in the state of its newest checkpoint where there is one."""
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, folder: Path, *, report: Report = unheard):
+        """Build a run in `folder`, in the state of its newest checkpoint if there is one.
+
+        Args:
+            recipe: what to train, its paths expanded.
+            folder: the folder of the run.
+            report: called in the main process when a stage begins.
+        """
         self.settings = recipe.training
         self.folder = folder
-        if (folder / RECIPE).exists():
-            _refuse_another(folder, recipe)
         if self.settings.num_threads is not None:
             torch.set_num_threads(self.settings.num_threads)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
-            # A step may leave parameters without gradient, as those of a stream that no dialogue of it has.
+            # A step gives no gradient to the parameters of a stream that none of its dialogues has.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         set_seed(self.settings.seed)
+        self._report = report if self.accelerator.is_main_process else unheard
         checkpoint = newest_checkpoint(folder / CHECKPOINTS)
         self.progress = read_progress(checkpoint) if checkpoint else Progress()
+        self._begin(
+            "building the model" if checkpoint is None else f"resuming after epoch {self.progress.epoch}"
+        )
         model, self.processor = build_model(recipe) if checkpoint is None else load_pretrained(checkpoint)
+        self._begin("reading the data")
         self.data = read_data(recipe, self.processor)
         if checkpoint is None and (streams := unmeasured_streams(recipe, self.processor)):
             given = [conversation.to_inputs() for conversation in self.data["train"]]
@@ -118,32 +129,44 @@ class TrainingRun:
         self._build_batches()
         self._build_steps(model, checkpoint)
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process and checkpoint is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            replace_text(folder / RECIPE, recipe.to_yaml())
+
+    def keep_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe of the run, as the user wrote it, into its folder."""
+        if self.accelerator.is_main_process and not self.progress.epoch:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_text(self.folder / RECIPE, recipe.to_yaml())
+
+    def _begin(self, stage: str) -> None:
+        self._report({"event": "stage", "stage": stage})
 
     @property
     def is_over(self) -> bool:
-        """Whether the last epoch is done, or dev has not improved for `patience` epochs."""
+        """Whether all epochs are done, or dev has not improved for `patience` epochs."""
         patience = self.settings.patience or self.settings.epochs
         waited = self.progress.epoch - self.progress.best_epoch
         return self.progress.epoch >= self.settings.epochs or waited >= patience
 
     def train(self, write: Report) -> None:
         """Train, score on dev and save, epoch by epoch; `write` takes the records."""
+        if self.settings.freeze_text and not self.is_over:
+            self._embed_texts()
+        self._begin(
+            f"training on {len(self.dialogues):,} dialogues, {sum(self.dialogues.lengths):,} utterances"
+        )
         while not self.is_over:
             started = time.perf_counter()
-            self._train_epoch(write)
+            loss = self._train_epoch(write)
             metrics = self._score_dev() if "dev" in self.data else {}
             self._count_epoch(metrics.get("weighted_f1"))
             place = {"event": "epoch", "epoch": self.progress.epoch, "step": self.progress.step}
             scores = {name: metrics[name] for name in SCORES if name in metrics}
-            best = {"best_epoch": self.progress.best_epoch}
-            write(place | scores | best | {"seconds": time.perf_counter() - started})
+            rest = {"loss": loss, "epochs": self.settings.epochs, "best_epoch": self.progress.best_epoch}
+            write(place | scores | rest | {"seconds": time.perf_counter() - started})
             self._save()
 
     def save_final(self) -> None:
-        """Write the best epoch, able to compare speakers and calibrated; only here is the test set scored."""
+        """Write the best model, calibrated, with its scores; the test set is scored only here."""
+        self._begin(f"finishing the model of epoch {self.progress.best_epoch}: calibration and scores")
         best = self.folder / CHECKPOINTS / f"epoch-{self.progress.best_epoch}"
         model, processor = load_pretrained(best)
         model.to(self.accelerator.device)
@@ -157,11 +180,10 @@ class TrainingRun:
                 metrics[name] = evaluate_conversations(model, processor, self.data[name])
         model.save_pretrained(self.folder)
         processor.save_pretrained(self.folder)
-        text = json.dumps(metrics, indent=2, ensure_ascii=False)
-        (self.folder / METRICS).write_text(text + "\n", encoding="utf-8")
+        replace_json(self.folder / METRICS, metrics)
 
     def _build_batches(self) -> None:
-        """Cut and group the training data; each process loads its share of every batch."""
+        """Split and group the training data; each process loads its share of every batch."""
         self.dialogues = TrainingDialogues(
             self.data["train"],
             noisy=self.data.get("train_noisy"),
@@ -180,7 +202,7 @@ class TrainingRun:
         self.loader = DataLoader(self.dialogues, batch_sampler=share, collate_fn=self._collate)
 
     def _build_steps(self, model: Any, checkpoint: Path | None) -> None:
-        """Build optimiser and schedule, restore them, and spread the model over the processes."""
+        """Build or restore optimiser and schedule, and distribute the model over the processes."""
         self.frozen = []
         for name, field in BACKBONE_CONFIGS.items():
             if not getattr(self.settings, f"freeze_{name}"):
@@ -188,8 +210,11 @@ class TrainingRun:
             if getattr(model.config, field) is None:
                 raise ValueError(f"training.freeze_{name}: this model has no {name} backbone")
             self.frozen.append(model.redifu.get_submodule(f"{name}_backbone").requires_grad_(False))
-        # Alone: padded among others, the last bits of a run would depend on where it was stopped.
-        self.texts = EmbeddedTexts(model, alone=True) if self.settings.freeze_text else lambda batch: batch
+        # Texts that `_embed_texts` does not know, as where dropout hides their context, are embedded alone:
+        # beside others, their last bits would depend on where the run was interrupted.
+        self.texts: Any = (
+            EmbeddedTexts(model, alone=True) if self.settings.freeze_text else lambda batch: batch
+        )
         if self.settings.activation_checkpointing:
             model.activation_checkpointing_enable()
         weights = class_weights(self.settings.class_weights, self.data["train"], self.processor.labels)
@@ -204,12 +229,21 @@ class TrainingRun:
     def _collate(self, dialogues: list[Conversation]) -> Any:
         read = [read_media(each, self.processor.feature_extractor) for each in dialogues]
         batch: Any = self.processor.batch([each.to_inputs() for each in read])
-        # A share that is not counted has no labels; its loss is 0, but it is asked for.
+        # A share that does not count has no labels; its loss is 0, but the model must compute one.
         batch.setdefault("labels", torch.full(batch["utterance_mask"].shape, IGNORED_LABEL))
         return batch
 
-    def _train_epoch(self, write: Report) -> None:
-        """Train once over the data, from random states that follow from seed, epoch and process alone."""
+    def _embed_texts(self) -> None:
+        """Embed the texts of the training data, in the same batches however often the run is interrupted."""
+        for module in self.frozen:
+            module.eval()
+        inputs = self.processor.batch(self.dialogues.texts_alone())
+        if "input_ids" in inputs:
+            self._begin(f"embedding {len(inputs['input_ids']):,} texts")
+            self.texts.embed(inputs.to(self.accelerator.device))
+
+    def _train_epoch(self, write: Report) -> float:
+        """Train for one epoch and return its mean loss; seed, epoch and process decide all random states."""
         epoch = self.progress.epoch + 1
         entropy = (self.settings.seed, epoch, self.accelerator.process_index)
         set_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
@@ -218,12 +252,15 @@ class TrainingRun:
         self.model.train()
         for module in self.frozen:
             module.eval()
+        losses = []
         for batch in self.loader:
             rates = {f"{group['name']}_learning_rate": group["lr"] for group in self.optimizer.param_groups}
             loss, norm = self._step(self.texts(batch.to(self.accelerator.device)))
+            losses.append(loss)
             self.progress.step += 1
             place = {"event": "step", "epoch": epoch, "step": self.progress.step, "steps": self.num_steps}
             write(place | {"loss": loss, "gradient_norm": norm} | rates)
+        return sum(losses) / len(losses)
 
     def _step(self, batch: Any) -> tuple[float, float]:
         """Take one step; return the loss over the batches of all processes, and the norm of its gradient."""
@@ -231,10 +268,10 @@ class TrainingRun:
         total = self.accelerator.reduce(weight.clone(), reduction="sum")
         share = weight / total.where(total > 0, 1.0)
         bfloat16 = self.settings.mixed_precision == "bf16"
-        # Not by the Accelerator: it would wrap forward for good, and dev would be scored in bfloat16 too.
+        # Not by the Accelerator, which would wrap forward for good: dev would be scored in bfloat16, too.
         with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             loss = self.model(**batch, class_weights=self.class_weights).loss
-        # Gradients are averaged over the processes; times their number, the average is a sum.
+        # Gradients are averaged over the processes; multiplied by their number, the average is a sum.
         self.accelerator.backward(loss * share * self.accelerator.num_processes)
         mean = self.accelerator.reduce(loss.detach() * share, reduction="sum").item()
         if not math.isfinite(mean):
@@ -246,7 +283,7 @@ class TrainingRun:
         return mean, float(norm)
 
     def _score_dev(self) -> dict[str, Any]:
-        """Score on dev, in float32, in the main process: all must agree on what is best."""
+        """Score on dev in float32, in the main process: all must agree on the best epoch."""
         metrics: list[Any] = [None]
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.model)
@@ -275,10 +312,10 @@ class TrainingRun:
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
-    """Refuse to go on in the folder of a run of another recipe."""
-    advice = "choose another training.output, or delete it to start anew"
+    """Raise ValueError unless the folder holds a run of the same recipe."""
+    advice = "choose another training.output, or delete the folder to start again"
     if not (folder / RECIPE).exists():
-        raise ValueError(f"{folder} exists and is no run of `redifu train`: {advice}")
+        raise ValueError(f"{folder} exists but is not a run of `redifu train`: {advice}")
     theirs, ours = (
         {
             f"{section}.{key}": value
@@ -288,9 +325,9 @@ def _refuse_another(folder: Path, recipe: Recipe) -> None:
         for each in (load_recipe(folder / RECIPE), recipe)
     )
     different = [
-        f"{key} {theirs.get(key)} and now {ours.get(key)}"
+        f"{key} was {theirs.get(key)} and is now {ours.get(key)}"
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key) and key != "training.output"
     ]
     if different:
-        raise ValueError(f"{folder} is a run of another recipe ({'; '.join(different)}): {advice}")
+        raise ValueError(f"{folder} is a run of a different recipe ({'; '.join(different)}): {advice}")

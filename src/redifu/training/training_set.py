@@ -1,4 +1,4 @@
-"""The dialogues of an epoch: cut, some in noise, with streams hidden, shared among processes."""
+"""The dialogues of an epoch: split, some with noise, with streams hidden, shared among processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from redifu.conversation import MEDIA, Conversation
 from redifu.data.stream_dropout import hide_streams
 
-NOISY_SHARE = 0.5  # of the dialogues of an epoch, where there are copies in noise
+NOISY_SHARE = 0.5  # of the dialogues of an epoch, if there are noisy copies
 
 
 def readable_keys(processor: Any) -> list[str]:
@@ -22,11 +22,11 @@ def readable_keys(processor: Any) -> list[str]:
 
 
 class TrainingDialogues(Dataset):
-    """Labelled dialogues, cut to the length the processor allows; the context of a cut has no labels.
+    """Labelled dialogues, split to the length the processor allows; context around a piece has no labels.
 
-    An item is asked for as (index, counted); one that is not counted comes without labels. What is in noise
-    and what is hidden follows from seed, epoch and index, so it is the same for any number of processes and
-    after a restart.
+    The key of an item is (index, counted); an item that is not counted has no labels. Which dialogues are
+    noisy and which streams are hidden depends on seed, epoch and index only, so both are the same for any
+    number of processes and after a restart.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class TrainingDialogues(Dataset):
         seed: int,
         noisy: Sequence[Conversation] | None = None,
     ):
-        """Cut the conversations, and drop what has nothing to learn from.
+        """Split the conversations, and drop pieces without a label to learn.
 
         Args:
-            conversations: to train on.
-            processor: of the model.
-            modality_dropout: probability to hide each stream of an utterance.
-            seed: of all that is drawn.
-            noisy: the same conversations with noise in them; `NOISY_SHARE` of an epoch are taken from there.
+            conversations: the training data.
+            processor: the model's processor.
+            modality_dropout: probability of hiding each stream of an utterance.
+            seed: random seed.
+            noisy: noisy copies of the conversations; `NOISY_SHARE` of an epoch's dialogues are taken from it.
 
         Raises:
-            ValueError: `noisy` has other dialogues.
+            ValueError: `noisy` holds other dialogues.
         """
         self.keys = readable_keys(processor)
         cut = [_cut(each, processor) for each in conversations]
@@ -88,6 +88,13 @@ class TrainingDialogues(Dataset):
             )
         return dialogue if counted else _cut_labels(dialogue, slice(0))
 
+    def texts_alone(self) -> list[dict[str, Any]]:
+        """Return all dialogues, noisy copies included, with nothing but speakers and texts."""
+        return [
+            {"utterances": [{"speaker": one.speaker, "text": one.text} for one in each.utterances]}
+            for each in chain(self.dialogues, self.noisy or [])
+        ]
+
     def _teaches(self, dialogue: Conversation) -> bool:
         return any(
             one.label is not None and any(getattr(one, key) is not None for key in self.keys)
@@ -99,8 +106,8 @@ class ProcessShare(Sampler):
     """One process's share of every batch.
 
     accelerate's own sharding fills the last batch with repeated dialogues, which would count twice in the
-    loss. Here a process without a dialogue of its own takes the batch's first one, not counted, because every
-    process must take every step.
+    loss. Here, a process without a dialogue of its own takes the first one of the batch without counting it,
+    because every process must take every step.
     """
 
     def __init__(self, batches: Any, *, process: int, num_processes: int):
@@ -116,18 +123,18 @@ class ProcessShare(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
         """Give (index, counted) pairs for `TrainingDialogues`."""
         for batch in self.batches:
-            # Every n-th, not a run: batches are ordered by length, so shares of a run would differ in size.
+            # Every n-th: batches are sorted by length, so shares of consecutive dialogues would be unequal.
             share = batch[self.process :: self.num_processes]
             yield [(index, True) for index in share] or [(batch[0], False)]
 
 
 def _refuse_others(noisy: Sequence[Conversation], conversations: Sequence[Conversation]) -> None:
-    """Refuse copies that are not of these conversations."""
+    """Raise ValueError unless `noisy` holds copies of these conversations in the same order."""
     said = [
-        [f"dialogue {each.id} of {len(each.utterances)} utterances" for each in given]
+        [f"dialogue {each.id} with {len(each.utterances)} utterances" for each in given]
         for given in (noisy, conversations)
     ]
-    for got, expected in zip_longest(*said, fillvalue="no more"):
+    for got, expected in zip_longest(*said, fillvalue="the end of the data"):
         if got != expected:
             raise ValueError(
                 f"data.train_noisy must hold the dialogues of data.train: expected {expected}, got {got}"
@@ -135,7 +142,7 @@ def _refuse_others(noisy: Sequence[Conversation], conversations: Sequence[Conver
 
 
 def _cut(conversation: Conversation, processor: Any) -> list[Conversation]:
-    """Cut a conversation to the length the processor allows, each stream of an utterance in one field."""
+    """Split a conversation to the length the processor allows, each stream of an utterance in one field."""
     read_once = _without_read_media(conversation, processor.feature_extractor)
     return [_cut_labels(*part) for part in read_once.pieces(processor.max_utterances)]
 
@@ -151,9 +158,9 @@ def _cut_labels(conversation: Conversation, keep: slice) -> Conversation:
 
 
 def _without_read_media(conversation: Conversation, extractor: Any) -> Conversation:
-    """Return the conversation without the media that are not to be read: a stream has one field at most.
+    """Return the conversation without media that have features, so that a stream has one field at most.
 
-    Beside features that are hidden, their file would be read in their place.
+    If only the features were hidden, the file would be read in their place.
     """
     utterances = []
     for one in conversation.utterances:

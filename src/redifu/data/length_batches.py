@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-# So many batches are sorted by length together: enough to pad little, few enough to keep the order random.
+# Batches sorted by length together: enough to pad little, few enough to keep the order random.
 BATCHES_SORTED_TOGETHER = 32
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from redifu.data.collator import LengthGroupedBatchSampler
+from redifu.data.length_batches import LengthGroupedBatchSampler
 
 LENGTHS = np.random.default_rng(0).integers(1, 34, 1038).tolist()
 
