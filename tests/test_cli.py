@@ -317,6 +317,20 @@ def test_train_evaluate_and_predict_hang_together(
     assert err == ""
 
 
+def test_evaluate_without_matplotlib_writes_all_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    grid, results = tmp_path / "grid.yaml", tmp_path / "test.json"
+    grid.write_text("conditions: {subsets: {}}", encoding="utf-8")
+    command = ["evaluate", str(folder / "model"), str(folder / "test.jsonl"), "--robustness", str(grid)]
+    assert main([*command, "--output", str(results)]) == 0
+    said = "redifu evaluate: no pictures: matplotlib is not installed: pip install 'redifu[plots]'\n"
+    assert capsys.readouterr().err == said
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"grid.yaml", "test.json", "test.robustness.csv"}
+
+
 def test_labels_that_are_never_predicted_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,11 +11,15 @@ and accuracy (0 to 1).
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 from numpy.typing import ArrayLike
 
+from redifu.atomic_files import replace_text
 from redifu.conversation import Conversation
 from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
 from redifu.evaluation.metrics import (
@@ -177,6 +181,26 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
             _row("calibration", str(number), name, value) for number, value in enumerate(values, start=1)
         ]
     return rows
+
+
+def tidy_rows(rows: Iterable[Row], *, dataset: str, model: str, seed: str) -> list[Row]:
+    """Add the data set, the model and the seed to each row."""
+    return [{"dataset": dataset, "model": model, "seed": seed, **row} for row in rows]
+
+
+def write_robustness(path: Path, rows: Iterable[Row], *, data: Path, run: Path) -> list[Row]:
+    """Write rows as CSV, named after the data, the model's folder and its seed, and return them so."""
+    named = tidy_rows(rows, dataset=data.stem, model=run.name, seed=seed_of(run))
+    replace_text(path, pd.DataFrame(named).to_csv(index=False))
+    return named
+
+
+def seed_of(folder: str | Path) -> str:
+    """Return the seed in the recipe of a run's folder, "" without a recipe."""
+    path = Path(folder, "recipe.yaml")
+    if not path.is_file():
+        return ""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["seed"])
 
 
 def _row(condition: str, severity: str, metric: str, value: float) -> Row:
