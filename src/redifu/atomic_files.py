@@ -78,7 +78,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         FileExistsError: `folder` exists: replacing it could not be done in one step.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already")
+        raise FileExistsError(f"{folder} already exists")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(_SUFFIX, _PREFIX, folder.parent))
     try:

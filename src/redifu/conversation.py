@@ -88,7 +88,7 @@ class Utterance:
             if (features := value.get(name)) is not None:
                 fields[name] = _features(name, features)
         if len(fields) == 1:
-            raise ValueError(f"expected content, at least one of {', '.join(STREAMS)}; got none")
+            raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
             fields["label"] = _string("label", label)
         return cls(**fields, **_span(value), **_readings(value), given=value)
@@ -167,7 +167,7 @@ class Conversation:
         where = f"{place}: dialogue {shown_names([name])}"
         given = value.get("utterances")
         if not isinstance(given, list | tuple) or not given:
-            raise ValueError(f"{where}: expected a list of at least one utterance, got {shown(given)}")
+            raise ValueError(f"{where}: expected a non-empty list of utterances, got {shown(given)}")
         utterances = []
         for turn, utterance in enumerate(given):
             try:
@@ -298,10 +298,10 @@ _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 def _string(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: expected a string that is not empty, got {shown(value)}")
+        raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
     # JSON can write half of a surrogate pair, which no tokenizer and no file can take.
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{name}: expected whole characters, got half of a surrogate pair in {shown(value)}")
+        raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
     return value
 
 
@@ -311,7 +311,7 @@ def _features(name: str, features: Any) -> np.ndarray:
     except ValueError:  # lists of different lengths inside
         values = np.asarray(None)
     if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected a list of at least one number, got {shown(features)}")
+        raise ValueError(f"{name}: expected a non-empty list of numbers, got {shown(features)}")
     wrong = np.flatnonzero(~(np.abs(values) <= LARGEST_FEATURE))
     if wrong.size:
         raise ValueError(f"{name}: expected finite numbers, got {values[wrong[0]]} at position {wrong[0]}")
@@ -326,7 +326,7 @@ def _span(value: Mapping[str, Any]) -> dict[str, Any]:
             continue
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not 0 <= seconds <= sys.float_info.max:
-            raise ValueError(f"{name}: expected seconds from 0, got {shown(seconds)}")
+            raise ValueError(f"{name}: expected a number of seconds from 0 up, got {shown(seconds)}")
         span[name] = seconds
     if len(span) == 2 and span["end"] <= span["start"]:
         raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")

@@ -89,9 +89,9 @@ def _read_iemocap(path: Path, folder: Path) -> Corpus:
             conversations.append(Conversation.from_dict(conversation, source=str(evaluation), folder=folder))
     if not conversations:
         expected = path / "Session1" / "dialog" / "EmoEvaluation"
-        raise FileNotFoundError(f"{path}: expected IEMOCAP's files {expected}/*.txt and so on, got none")
+        raise FileNotFoundError(f"{path}: expected IEMOCAP files such as {expected}/*.txt, found none")
     silent = sum(each.audio is None for conversation in conversations for each in conversation.utterances)
-    return Corpus(conversations, [f"{silent:,} utterances without recordings"] if silent else [])
+    return Corpus(conversations, [f"{silent:,} utterances have no recording"] if silent else [])
 
 
 def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterator[dict[str, Any]]:
@@ -146,15 +146,15 @@ def _read_meld(path: Path, folder: Path) -> Corpus:
     conversations, notes = [], []
     for split, (table, clips) in MELD_SPLITS.items():
         if (csv_file := _find(path, table)) is None:
-            notes.append(f"{split}: left out, there is no {table}")
+            notes.append(f"{split}: skipped, {table} is missing")
             continue
         if (clip_folder := _find(path, clips)) is None:
-            notes.append(f"{split}: text only, there is no folder {clips}")
+            notes.append(f"{split}: text only, the folder {clips} is missing")
         read, lost = _meld_split(csv_file, clip_folder, split=split, folder=folder)
         conversations += read
         notes += [f"{split}: {reason}: text only" for reason in lost]
     if not conversations:
-        raise FileNotFoundError(f"{path}: expected MELD's files *_sent_emo.csv, got none")
+        raise FileNotFoundError(f"{path}: expected MELD files named *_sent_emo.csv, found none")
     return Corpus(conversations, notes)
 
 
@@ -169,7 +169,7 @@ def _meld_split(
         name, path = f"dia{dialogue}_utt{turn}.mp4", None
         if clips is not None:
             if (split, dialogue, turn) in MELD_BROKEN:
-                lost.append(f"{name} is broken as distributed")
+                lost.append(f"{name} is corrupt in the official release")
             elif not (clips / name).is_file():
                 missing.append(name)
             else:
@@ -178,7 +178,7 @@ def _meld_split(
     for name in ("audio", "video"):
         table = table.append_column(name, pa.array(paths, pa.string()))
     if missing:
-        lost.append(f"{len(missing):,} clips are missing, the first is {missing[0]}")
+        lost.append(f"{len(missing):,} clips are missing (first: {missing[0]})")
     read = conversations_from_table(table, source=str(csv_file), folder=folder)
     return [_of_split(each, split) for each in read], lost
 
@@ -191,12 +191,14 @@ def _of_split(conversation: Conversation, split: str) -> Conversation:
 def _meld_keys(table: pa.Table, *, source: str) -> Iterator[tuple[int, int]]:
     names = ("Dialogue_ID", "Utterance_ID")
     if lacking := [name for name in names if name not in table.column_names]:
-        raise ValueError(f"{source}: expected the columns {', '.join(lacking)}, got none of that name")
+        raise ValueError(f"{source}: missing columns: {', '.join(lacking)}")
     for row, cells in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True), start=1):
         try:
             yield int(cells[0]), int(cells[1])
         except (TypeError, ValueError):
-            raise ValueError(f"{source}: row {row}: expected two whole numbers, got {cells}") from None
+            raise ValueError(
+                f"{source}: row {row}: expected numbers in {', '.join(names)}, got {cells}"
+            ) from None
 
 
 def _find(path: Path, name: str) -> Path | None:
@@ -209,7 +211,7 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
     transcripts = sorted((root / "Transcript" / "Segmented" / "Combined").glob("[!.]*.txt"))
     if not transcripts:
         expected = root / "Transcript" / "Segmented" / "Combined"
-        raise FileNotFoundError(f"{path}: expected CMU-MOSEI's files {expected}/*.txt, got none")
+        raise FileNotFoundError(f"{path}: expected CMU-MOSEI files {expected}/*.txt, found none")
     labels, splits = _mosei_labels(path / "labels.csv")
     conversations, silent, untimed = [], 0, 0
     for transcript in transcripts:
@@ -221,9 +223,9 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
         if split := splits.get(transcript.stem):
             conversation["split"] = split
         conversations.append(Conversation.from_dict(conversation, source=str(transcript), folder=folder))
-    notes = [f"{silent:,} videos without recordings have text only"] if silent else []
-    notes += [f"{untimed:,} segments without a length have text only"] if untimed else []
-    return Corpus(conversations, notes if labels else [*notes, "no labels: there is no labels.csv"])
+    notes = [f"{silent:,} videos without media files have text only"] if silent else []
+    notes += [f"{untimed:,} segments with invalid times have text only"] if untimed else []
+    return Corpus(conversations, notes if labels else [*notes, "no labels: labels.csv is missing"])
 
 
 def _mosei_media(root: Path, name: str, folder: Path) -> dict[str, str]:
@@ -266,7 +268,7 @@ def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str
     table = read_csv_table(path)
     if lacking := [name for name in MOSEI_LABEL_COLUMNS[:3] if name not in table.column_names]:
         got = ", ".join(table.column_names)
-        raise ValueError(f"{path}: expected the columns {', '.join(lacking)}, got {got}")
+        raise ValueError(f"{path}: missing columns: {', '.join(lacking)}; found: {got}")
     for number, row in enumerate(table.to_pylist(), start=1):
         video, clip, label, split = (row.get(name) or "" for name in MOSEI_LABEL_COLUMNS)
         if label:

@@ -76,7 +76,7 @@ def extract_conversations(
         ValueError: a backend gives no features, or engine or num_processes is none.
     """
     for name in extractor.raw:
-        raise ValueError(f"{name}_backend must be one that gives features to write, got {BACKBONE!r}")
+        raise ValueError(f"{name}_backend must produce features to save; {BACKBONE!r} does not")
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if num_processes < 1:

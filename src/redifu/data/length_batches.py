@@ -28,7 +28,8 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
         """
         if not len(lengths) or batch_size < 1:
             raise ValueError(
-                f"expected dialogues and a batch size from 1, got {len(lengths)} dialogues and {batch_size}"
+                "expected at least one dialogue and a batch size of at least 1, "
+                f"got {len(lengths)} dialogues and batch size {batch_size}"
             )
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size

@@ -76,7 +76,7 @@ def _noisy_copies(
             isinstance(one.audio, str) or isinstance(one.video, str) for one in conversation.utterances
         )
         if named and conversation.folder.resolve() == output.resolve():
-            raise ValueError(f"{output}: expected another folder than that of the conversations")
+            raise ValueError(f"{output}: output must not be the folder of the conversations")
         generator = np.random.default_rng((seed, zlib.crc32(conversation.id.encode())))
         make = (white_noise, babble_noise)[generator.integers(2)]
         level = generator.uniform(*snr)
@@ -95,7 +95,7 @@ def _noisy_copies(
             written += 1
         yield replace(conversation, utterances=utterances, folder=output)
     if not written:
-        raise ValueError("expected an utterance with a sound that can be read, got none")
+        raise ValueError("expected at least one utterance with readable audio, got none")
 
 
 def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.ndarray]]]:
@@ -108,7 +108,7 @@ def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.n
         for number, (turn, span) in enumerate(zip(turns, spans, strict=True)):
             if (waveform := readings[number].values) is None:
                 reason = readings[number].missing
-                logger.warning(f"{conversation.where(turn)}: audio stays as it is: {medium}: {reason}")
+                logger.warning(f"{conversation.where(turn)}: audio left unchanged: {medium}: {reason}")
             else:
                 sounds.append((turn, round(span.start * SAMPLING_RATE), waveform))
         if sounds:

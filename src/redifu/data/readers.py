@@ -93,7 +93,7 @@ def read_conversations(
         endings = ", ".join([*_OBJECTS, *_TABLES])
         raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
     if columns:
-        raise ValueError(f"{source}: columns can only be renamed in a table, got {ending}")
+        raise ValueError(f"{source}: columns can be mapped only in tables, got a {ending} file")
     conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
         conversations = _of_split(conversations, source=source, split=split)
@@ -173,7 +173,7 @@ def conversations_from_dataset(
     """
     if isinstance(dataset, dict):
         if split not in dataset:
-            raise ValueError(f"{source}: expected a split, one of {shown_names(dataset)}, got {split!r}")
+            raise ValueError(f"{source}: expected one of the splits {shown_names(dataset)}, got {split!r}")
         dataset, split = dataset[split], None
     table = dataset.with_format("arrow")[:]
     for column, feature in dataset.features.items():
@@ -237,8 +237,8 @@ def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[An
         if each.get("split") == split:
             yield each if each.get("id") is not None else {**each, "id": f"{Path(source).stem}-{index}"}
     if split not in found:
-        one_of = f"one of {shown_names(found)}" if found else "but no conversation has any"
-        raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
+        one_of = f"expected one of {shown_names(found)}" if found else "no conversation has a split"
+        raise ValueError(f"{source}: unknown split {split!r}; {one_of}")
 
 
 def _objects_of_json(path: Path) -> Iterator[Any]:
@@ -277,7 +277,7 @@ def read_csv_table(path: Path) -> pa.Table:
     except ValueError as error:
         raise ValueError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
     if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells a row, got more")
+        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells per row, got more")
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
@@ -292,7 +292,7 @@ def _read_shards(folder: Path) -> pa.Table:
     try:
         shards = [shard["file"] for shard in json.loads((folder / MANIFEST).read_bytes())["shards"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST}: not the manifest of extracted features: {error}") from None
+        raise ValueError(f"{folder / MANIFEST}: not a manifest of extracted features: {error}") from None
     return pa.concat_tables([_read_parquet(folder / name) for name in shards])
 
 
@@ -331,12 +331,12 @@ def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 def _check_columns(columns: Mapping[str, str], names: list[str], *, source: str) -> None:
     theirs = list(columns.values())
     if unknown := [name for name in columns if name not in COLUMNS]:
-        raise ValueError(f"{source}: expected columns for {', '.join(COLUMNS)}, got {shown_names(unknown)}")
+        raise ValueError(f"{source}: unknown names: {shown_names(unknown)}; expected: {', '.join(COLUMNS)}")
     if missing := [name for name in theirs if name not in names]:
         got = shown_names(names) or "none"
-        raise ValueError(f"{source}: expected the columns {shown_names(missing)}, got {got}")
+        raise ValueError(f"{source}: missing columns: {shown_names(missing)}; found: {got}")
     if len(set(theirs)) < len(theirs):
-        raise ValueError(f"{source}: expected a column for each name, got {shown_names(theirs)}")
+        raise ValueError(f"{source}: expected distinct columns, got {shown_names(theirs)}")
 
 
 def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
@@ -346,16 +346,16 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
-            f"{source}: expected the columns {', '.join(missing)}, got {shown_names(names) or 'none'}; "
-            "columns with other names can be mapped (--columns text=Utterance,speaker=Speaker)"
+            f"{source}: missing columns: {', '.join(missing)}; found: {shown_names(names) or 'none'}; "
+            "map columns with other names by --columns text=Utterance,speaker=Speaker"
         )
     keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
     if split is not None:
         splits = keys["split"].dropna().astype(str)
         keys = keys.loc[splits.index[splits == split]]
         if keys.empty:
-            one_of = f"one of {shown_names(splits.unique())}" if len(splits) else "but the column is empty"
-            raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
+            one_of = f"expected one of {shown_names(splits.unique())}" if len(splits) else "column is empty"
+            raise ValueError(f"{source}: unknown split {split!r}; {one_of}")
     given = keys.copy()
     if "turn" in keys:
         keys["turn"] = pd.to_numeric(keys["turn"], errors="coerce")

@@ -62,7 +62,7 @@ def probe_recording(path: str | Path) -> Recording:
         import av
     except ImportError as error:
         # As a mistake, which the command line says in one line.
-        raise ValueError("reading recordings needs PyAV: pip install 'redifu[media]'") from error
+        raise ValueError("reading recordings requires PyAV: pip install 'redifu[media]'") from error
 
     path = Path(path)
     if not path.is_file():
@@ -73,9 +73,9 @@ def probe_recording(path: str | Path) -> Recording:
             has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
             duration = None if container.duration is None else container.duration / av.time_base
     except av.FFmpegError as error:
-        raise ValueError(f"{path}: not a recording that can be read: {error.strerror}") from None
+        raise ValueError(f"{path}: cannot be read as a recording: {error.strerror}") from None
     if not has_audio and not has_video:
-        raise ValueError(f"{path}: expected sound or moving pictures, got neither")
+        raise ValueError(f"{path}: expected an audio or video stream, found neither")
     return Recording(has_audio, has_video, duration)
 
 
@@ -97,7 +97,7 @@ def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> li
     for turn in turns:
         if turn.start >= duration:
             raise ValueError(
-                f"{source}: line {turn.line}: expected a start before the end of the recording at "
+                f"{source}: line {turn.line}: expected a start before the recording ends at "
                 f"{duration:g} seconds, got {turn.start:g}"
             )
     return [turn._replace(end=min(turn.end, duration)) for turn in turns]

@@ -24,7 +24,7 @@ def utterances_of_transcript(lines: Sequence[str], *, source: str) -> list[dict[
             continue
         mark = _LINE.match(line)
         if mark is None or not any(character.isalpha() for character in mark[1]):
-            raise ValueError(f"{source}: line {number}: expected Speaker: text, got {line!r:.60}")
+            raise ValueError(f"{source}: line {number}: expected 'Speaker: text', got {line!r:.60}")
         utterances.append({"speaker": mark[1], "text": mark[2].strip()})
     return utterances
 

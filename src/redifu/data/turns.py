@@ -147,7 +147,7 @@ def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
         recording = recording or fields[1]
         if fields[1] != recording:
             got = f"{shown(recording)} and {shown(fields[1])}"
-            raise _LineError(number, f"expected turns of one recording, got {got}")
+            raise _LineError(number, f"expected turns from one recording, got {got}")
         start, duration = (_seconds(field, line=number) for field in fields[3:5])
         yield Turn(start, start + duration, _name(fields[7], line=number), None, number)
 
@@ -159,7 +159,7 @@ def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
         missing = [name for name in ("start", "end", "speaker") if name not in header]
         if missing:
             raise _LineError(
-                1, f"expected the columns {', '.join(missing)}, got {shown_names(header) or 'none'}"
+                1, f"missing columns: {', '.join(missing)}; found: {shown_names(header) or 'none'}"
             )
         line = rows.line_num + 1
         for row in rows:
@@ -277,7 +277,7 @@ def _times(text: str, *, line: int) -> tuple[float, float]:
     timing = _TIMING.fullmatch(text)
     if timing is None:
         expected = "00:01:02.345 --> 00:01:04.000"
-        raise _LineError(line, f"expected the times of a cue as {expected}, got {text.strip()!r:.80}")
+        raise _LineError(line, f"expected cue times such as {expected}, got {text.strip()!r:.80}")
     return _clock(*timing.groups()[:4]), _clock(*timing.groups()[4:])
 
 
@@ -295,7 +295,7 @@ def _seconds(text: str, *, line: int) -> float:
 def _name(text: str, *, line: int) -> str:
     name = " ".join(text.split())
     if name in ("", "<NA>"):
-        raise _LineError(line, f"expected the name of a speaker, got {text!r}")
+        raise _LineError(line, f"expected a speaker name, got {text!r}")
     return name
 
 

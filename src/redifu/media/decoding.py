@@ -188,10 +188,10 @@ class _Taker:
         """Return why nothing can be given of this span."""
         if self.too_long:
             return MediaError(
-                f"an utterance is at most {LONGEST_UTTERANCE:g} s long: give its start and end, got "
+                f"an utterance can be at most {LONGEST_UTTERANCE:g} s long: set its start and end, got "
                 f"{self.span.start:g} to {'the end' if self.span.end is None else f'{self.span.end:g}'}"
             )
-        return failure or MediaError(f"the medium holds nothing from {self.span.start:g} s on")
+        return failure or MediaError(f"no data found from {self.span.start:g} s onward")
 
 
 class _SoundTaker(_Taker):
@@ -315,5 +315,5 @@ def _stream(container: Any, kind: str) -> Any:
     if kind == "video":
         width, height = streams[0].codec_context.width, streams[0].codec_context.height
         if max(width, height) > LARGEST_PICTURE:
-            raise MediaError(f"pictures of {width} x {height}: at most {LARGEST_PICTURE} a side are read")
+            raise MediaError(f"video is {width} x {height} pixels: the limit is {LARGEST_PICTURE} per side")
     return streams[0]

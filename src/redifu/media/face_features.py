@@ -135,13 +135,13 @@ def read_action_units(
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in names if name not in header]:
-            raise ValueError(f"{path}: expected OpenFace's columns, {', '.join(missing)} not found")
+            raise ValueError(f"{path}: missing OpenFace columns: {', '.join(missing)}")
         columns = [header.index(name) for name in names]
-        rows = [_numbers(row, columns, f"{path}, line {reader.line_num}") for row in reader if row]
+        rows = [_numbers(row, columns, f"{path}: line {reader.line_num}") for row in reader if row]
     if names[-1] == "timestamp":
         rows = [row for row in rows if start <= row[-1] < (np.inf if end is None else end)]
     if not rows:
-        raise ValueError(f"{path}: expected a row for each frame from {start:g} s on, got none")
+        raise ValueError(f"{path}: expected at least one frame from {start:g} s onward, got none")
     table = np.array(rows)[:, : 1 + len(ACTION_UNITS)]
     succeeded = table[:, 0] == 1
     averages = table[succeeded, 1:].sum(axis=0) / max(succeeded.sum(), 1)

@@ -51,7 +51,7 @@ def babble_noise(
         if voices == BABBLE_VOICES:
             break
     if not voices:
-        raise ValueError("babble needs another sound that is not silent, got none")
+        raise ValueError("babble noise requires another sound that is not silent, got none")
     return total
 
 

@@ -157,11 +157,11 @@ def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int
     waveform = np.asarray(waveform, dtype=np.float32)
     waveform = waveform.mean(axis=0) if waveform.ndim == 2 else waveform
     if waveform.ndim != 1 or not np.isfinite(waveform).all():
-        raise ValueError(f"a waveform is (samples,) of finite numbers, got shape {waveform.shape}")
+        raise ValueError(f"expected a (samples,) waveform of finite numbers, got shape {waveform.shape}")
     for number, span in enumerate(spans):
         part = waveform[round(span.start * given_rate) : round(span.stop * given_rate)]
         if not len(part):
-            yield number, MediaError(f"the waveform holds nothing from {span.start:g} s on")
+            yield number, MediaError(f"the waveform has no samples from {span.start:g} s onward")
             continue
         yield number, _resampled(part, int(given_rate), rate)
 
@@ -185,13 +185,13 @@ def _pictures(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Frames 
     frames, rate = _parts(medium, "frames", "frames_per_second")
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"frames are (frames, height, width, 3) uint8, got {frames.shape} {frames.dtype}")
+        raise ValueError(f"expected (frames, height, width, 3) uint8, got {frames.shape} {frames.dtype}")
     for number, span in enumerate(spans):
         end = min(span.stop, len(frames) / rate)
         step = max(1 / FRAMES_PER_SECOND, 1 / rate, (end - span.start) / MOST_PICTURES)
         times = np.arange(span.start, end - 1e-6, step)
         if not len(times):
-            yield number, MediaError(f"the frames hold nothing from {span.start:g} s on")
+            yield number, MediaError(f"there are no frames from {span.start:g} s onward")
             continue
         pictures = [frames[int(time * rate + 1e-6)] for time in times]
         yield number, Frames(pictures=pictures, times=times.tolist())
