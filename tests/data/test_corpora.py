@@ -287,7 +287,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "meld",
             "dev_sent_emo.csv",
             HEADER + f"\n1,a,Ross,joy,positive,x,0,{TIMES}\n",
-            "row 1: expected numbers in Dialogue_ID, Utterance_ID",
+            "row 1: expected two integer IDs",
         ),
         (
             "mosei",

@@ -1,4 +1,4 @@
-"""IEMOCAP, MELD and CMU-MOSEI as conversations, from the folders that their owners distribute."""
+"""Read IEMOCAP, MELD and CMU-MOSEI from their official folder layouts."""
 
 import math
 import re
@@ -14,8 +14,8 @@ from redifu.data.readers import conversations_from_table, read_csv_table
 from redifu.data.recordings import relative_path
 from redifu.data.turns import read_lines
 
-# In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx where
-# the annotators did not agree) get no label: they are context.
+# In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx when
+# annotators disagreed) get no label and serve as context.
 IEMOCAP_LABELS = {
     "hap": "happy",
     "sad": "sad",
@@ -24,7 +24,7 @@ IEMOCAP_LABELS = {
     "exc": "excited",
     "fru": "frustrated",
 }
-# No speaker of one split is in another: each session has two actors of its own.
+# The splits share no speakers because each session has its own two actors.
 IEMOCAP_SPLITS = {
     "Session1": "train",
     "Session2": "train",
@@ -38,7 +38,7 @@ MELD_SPLITS = {
     "dev": ("dev_sent_emo.csv", "dev_splits_complete"),
     "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
 }
-# Distributed without a picture that can be read.
+# The distributed files contain no readable video.
 MELD_BROKEN = {("train", 125, 3), ("dev", 110, 7)}
 
 MOSEI_LABEL_COLUMNS = ("video_id", "clip", "label", "split")
@@ -48,11 +48,11 @@ _IEMOCAP_TEXT = re.compile(r"(\S+) \[[0-9. -]+\]:(.*)")
 
 
 class Corpus(NamedTuple):
-    """The conversations of a data set, and what its user should know of them.
+    """The conversations of a data set and notes for its user.
 
     Attributes:
-        conversations: each with its split, train, dev or test, where that is known.
-        notes: one line each.
+        conversations: each has a split (train, dev or test) if known.
+        notes: what was skipped or is missing, one line each.
     """
 
     conversations: list[Conversation]
@@ -60,16 +60,16 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(name: str, path: str | Path, *, folder: str | Path) -> Corpus:
-    """Read a data set as its owners distribute it.
+    """Read a data set in its official folder layout.
 
     Args:
-        name: one of `CORPORA`: "iemocap", "meld" or "mosei".
-        path: its folder.
-        folder: where the conversations will be written; the media paths in them are relative to this.
+        name: a key of `CORPORA`: "iemocap", "meld" or "mosei".
+        path: the folder of the data set.
+        folder: where the conversations will be written; their media paths are relative to this folder.
 
     Raises:
-        FileNotFoundError: the folder, or what makes it that data set, is not there.
-        ValueError: naming the file and, where known, line, dialogue and utterance; or for another name.
+        FileNotFoundError: the folder or the expected files do not exist.
+        ValueError: unknown name or invalid file; names the file and, if known, line, dialogue, utterance.
     """
     path = Path(path)
     if name not in CORPORA:
@@ -82,7 +82,7 @@ def read_corpus(name: str, path: str | Path, *, folder: str | Path) -> Corpus:
 def _read_iemocap(path: Path, folder: Path) -> Corpus:
     conversations = []
     for session, split in IEMOCAP_SPLITS.items():
-        # Names with a dot in front are what macOS adds to archives.
+        # macOS adds files with a leading dot to archives.
         for evaluation in sorted((path / session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
             turns = list(_iemocap_utterances(evaluation, path / session, folder))
             conversation = {"id": evaluation.stem, "split": split, "utterances": turns}
@@ -105,16 +105,16 @@ def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterat
         if media:
             utterance |= {**media, "start": start, "end": end}
         elif (sentence := session / "sentences" / "wav" / name / f"{key}.wav").is_file():
-            # Cut already: no span.
+            # This file is already cut, so it needs no span.
             utterance["audio"] = relative_path(sentence, folder)
         yield utterance | ({"label": IEMOCAP_LABELS[emotion]} if emotion in IEMOCAP_LABELS else {})
 
 
 def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
-    """Start, end, name and annotation of the turns, by time: one actor's may stand after the other's."""
+    """Return start, end, name and annotation of each turn, sorted by time: files may not be sorted."""
     turns = []
     for number, line in enumerate(read_lines(evaluation), start=1):
-        # The other lines are what single annotators said.
+        # The other lines hold the votes of individual annotators.
         if line.startswith("["):
             if (turn := _IEMOCAP_TURN.fullmatch(line)) is None:
                 expected = "[start - end] turn annotation [valence, arousal, dominance]"
@@ -126,13 +126,13 @@ def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
 def _iemocap_texts(transcription: Path) -> dict[str, str]:
     if not transcription.is_file():
         return {}
-    # Lines of another form are noises and words outside of the annotated turns.
+    # Other lines hold noises and words outside the annotated turns.
     matches = filter(None, map(_IEMOCAP_TEXT.match, read_lines(transcription)))
     return {match[1]: match[2].strip() for match in matches}
 
 
 def _iemocap_media(dialogues: Path, name: str, folder: Path) -> dict[str, str]:
-    """The recordings of a whole dialogue: sound and picture must share one start and end."""
+    """Return the recordings of the whole dialogue: audio and video must share one start and end."""
     sound, picture = dialogues / "wav" / f"{name}.wav", dialogues / "avi" / "DivX" / f"{name}.avi"
     media = {}
     if sound.is_file() or picture.is_file():
@@ -161,7 +161,7 @@ def _read_meld(path: Path, folder: Path) -> Corpus:
 def _meld_split(
     csv_file: Path, clips: Path | None, *, split: str, folder: Path
 ) -> tuple[list[Conversation], list[str]]:
-    """The conversations of a split, and what its clips lack."""
+    """Return the conversations of a split and notes about missing clips."""
     table = read_csv_table(csv_file)
     paths: list[str | None] = []
     lost, missing = [], []
@@ -196,13 +196,11 @@ def _meld_keys(table: pa.Table, *, source: str) -> Iterator[tuple[int, int]]:
         try:
             yield int(cells[0]), int(cells[1])
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{source}: row {row}: expected numbers in {', '.join(names)}, got {cells}"
-            ) from None
+            raise ValueError(f"{source}: row {row}: expected two integer IDs, got {cells}") from None
 
 
 def _find(path: Path, name: str) -> Path | None:
-    """The file or folder of that name in `path`, or one folder further down, as the archives unpack."""
+    """Find a file or folder in `path` or one level below, where the archives unpack."""
     return next((found for pattern in (name, f"*/{name}") for found in sorted(path.glob(pattern))), None)
 
 
@@ -251,7 +249,7 @@ def _mosei_utterances(
             raise ValueError(f"{transcript}: line {number}: expected {expected}, got {line!r:.80}") from None
     utterances = []
     for first, last, clip, name, text in sorted(segments):
-        # One person speaks in a video.
+        # Each video has one speaker.
         utterance: dict[str, Any] = {"clip": clip, "speaker": "speaker", "text": text}
         if media and 0 <= first < last < math.inf:
             utterance |= {**media, "start": first, "end": last}
@@ -260,7 +258,7 @@ def _mosei_utterances(
 
 
 def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Labels by (video, clip) and splits by video, both empty where there is no such file."""
+    """Return labels by (video, clip) and splits by video; both are empty if the file does not exist."""
     labels: dict[tuple[str, str], str] = {}
     splits: dict[str, str] = {}
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Who speaks when, and what: turns of a recording from RTTM, SRT, WebVTT and CSV files."""
+"""Read the turns of a recording (who speaks when, and what) from RTTM, SRT, WebVTT and CSV files."""
 
 import csv
 import html
@@ -15,15 +15,15 @@ from redifu.data.transcripts import UNKNOWN_SPEAKER
 _CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,9}))?"
 _TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", re.IGNORECASE)
-# Two dashes are a broken-off sentence, and one in front of a digit is a sign.
+# Two dashes mark an unfinished sentence, and a dash before a digit is a minus sign.
 _DASH = re.compile(r"[-\u2010-\u2015]\s*(?=[^\s\d-])")
-# The times of karaoke and the formatting of SubRip, which some players also take in braces.
+# Karaoke times and SubRip formatting, which some players also accept in braces.
 _TAGS = re.compile(r"</?[A-Za-z][^<>]*>|<[0-9:.]+>|\{\\[^{}]*\}")
 _NAME = re.compile(r"\s*([^:\uff1a<>]{1,40})(?::(?=\s|$)|\uff1a)\s*")
 _MOST_WORDS_OF_A_NAME = 4
-# Blocks of WebVTT that hold no cue.
+# WebVTT blocks without a cue.
 _VTT_BLOCKS = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
-# The objects of an RTTM file that are no turns of a speaker.
+# RTTM objects that are not speaker turns.
 _OTHER_RTTM = {
     *("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"),
     *("IP", "SU", "CB", "A/P", "SPKR-INFO"),
@@ -31,14 +31,14 @@ _OTHER_RTTM = {
 
 
 class Turn(NamedTuple):
-    """A turn of a speaker, and the line of its file that it begins at.
+    """A turn of a speaker and its first line in the file.
 
     Attributes:
         start: seconds.
         end: seconds, after `start`.
-        speaker: a name, never empty.
-        text: None where nobody wrote down what was said.
-        line: counted from 1.
+        speaker: a non-empty name.
+        text: None without a transcript.
+        line: line number from 1.
     """
 
     start: float
@@ -51,22 +51,22 @@ class Turn(NamedTuple):
 def read_turns(path: str | Path) -> list[Turn]:
     """Read the turns of a recording.
 
-    In subtitles, `<v Ana>`, `Ana: ` and a dash begin a part of a cue with a speaker of its own, and the parts
-    share the time of the cue by their length. A name in front of a colon has at most four words, none of
-    which begins with a small letter. A dash without a name stands for "speaker 1", "speaker 2" by its place
-    in the cue. Whatever has no mark goes on with the speaker before it, "unknown" at first. Cues without text
-    are left out, and so is all formatting.
+    In subtitles, `<v Ana>`, `Ana: ` and a dash start a new speaker within a cue; the time of the cue is
+    divided in proportion to text length. A name before a colon has at most four words, none of which starts
+    with a lowercase letter. A dash without a name means "speaker 1", "speaker 2", ..., counted within the
+    cue. Text without a mark continues the previous speaker, who is "unknown" at the start. Cues without
+    text and all formatting are removed.
 
     Args:
         path: .rttm (its SPEAKER lines, without text), .srt, .vtt, or .csv with the columns start, end (in
-            seconds), speaker and perhaps text; in UTF-8, or in UTF-16 with a byte order mark.
+            seconds), speaker and optionally text; in UTF-8, or in UTF-16 with a byte order mark.
 
     Returns:
         At least one turn, sorted by start and then by end; turns may overlap.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: naming the file and the line.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is invalid; names the file and, if known, the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,10 +89,10 @@ def read_turns(path: str | Path) -> list[Turn]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file, whatever ends them: UTF-8, or UTF-16 with a byte order mark.
+    """Read the lines of a text file in UTF-8, or UTF-16 with a byte order mark, with any line ending.
 
     Raises:
-        ValueError: naming file and line, for another encoding.
+        ValueError: the file has another encoding; names the file and line.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -103,7 +103,7 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(
             f"{path}: line {line}: the text is neither UTF-8 nor UTF-16 with a byte order mark"
         ) from None
-    # Not splitlines(): it also ends a line at characters that may stand inside of one.
+    # Not splitlines(), which also splits at characters that may occur within a line.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for place, each in enumerate(lines, start=1):
         if "\0" in each:
@@ -115,14 +115,14 @@ def seconds(text: str) -> float:
     """Read seconds from a number, M:S or H:M:S, with or without a fraction.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text has another form.
     """
     clock = re.fullmatch(_CLOCK, text.strip())
     return _clock(*clock.groups()) if clock else float(text)
 
 
 class _LineError(ValueError):
-    """What is wrong with a line; the name of the file is added further up."""
+    """An error in a line; the caller adds the file name."""
 
     def __init__(self, line: int, message: str):
         super().__init__(message)
@@ -165,7 +165,7 @@ def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
         for row in rows:
             if any(cell.strip() for cell in row):
                 yield _turn_of_row(header, row, line=line)
-            # A cell may hold line breaks: a row begins where the one before it ended.
+            # Cells may contain line breaks, so a row starts after the end of the previous one.
             line = rows.line_num + 1
     except csv.Error as error:
         raise _LineError(rows.line_num, f"not a CSV table: {error}") from None
@@ -194,7 +194,7 @@ def _turns_of_vtt(lines: list[str]) -> Iterator[Turn]:
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not empty, each with the number of its first line."""
+    """Yield runs of non-empty lines, each with the number of its first line."""
     block: list[str] = []
     for number, line in enumerate([*lines, ""], start=1):
         if line.strip():
@@ -207,7 +207,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
 def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
     speaker = UNKNOWN_SPEAKER
     for first, block in blocks:
-        # The times stand in the first line, or in the second after the cue's number or name.
+        # The times are on the first line, or on the second after the cue's number or name.
         place = 0 if "-->" in block[0] else min(1, len(block) - 1)
         start, end = _times(block[place], line=first + place)
         if any("-->" in line for line in block[place + 1 :]):
@@ -226,7 +226,7 @@ def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
 
 
 def _parts(lines: list[str]) -> list[tuple[str | None, str]]:
-    """The parts of a cue, each with the speaker that a mark names and its text, which may be empty."""
+    """Split a cue at speaker marks into (speaker, text); the text may be empty."""
     parts: list[tuple[str | None, str]] = [(None, "")]
     dashes = 0
     for line in lines:
@@ -246,7 +246,7 @@ def _parts(lines: list[str]) -> list[tuple[str | None, str]]:
 
 
 def _joined(parts: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
-    """Parts without a mark of their own, put at the end of those before them."""
+    """Append parts without a speaker mark to the part before them."""
     joined = parts[:1]
     for name, text in parts[1:]:
         if name is None:
@@ -258,7 +258,7 @@ def _joined(parts: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]
 
 
 def _named(text: str) -> tuple[str | None, str]:
-    """Part `Ana: text` into name and text; the name is None where what stands in front looks like none."""
+    """Split `Ana: text` into name and text; the name is None if the prefix does not look like a name."""
     if mark := _NAME.match(text):
         name = mark[1].strip("[]() ")
         words = name.split()
@@ -269,7 +269,7 @@ def _named(text: str) -> tuple[str | None, str]:
 
 
 def _plain(text: str) -> str:
-    """The text without formatting, with single spaces."""
+    """Remove formatting and collapse whitespace."""
     return " ".join(html.unescape(_TAGS.sub("", text)).split())
 
 
