@@ -90,15 +90,15 @@ def read_grid(path: str | Path) -> Grid:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such grid") from None
+        raise FileNotFoundError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+        raise ValueError(f"{path}: invalid YAML: {error}") from None
     try:
         _check_keys(values, known=("seed", "conditions"), where="the grid")
         seed, conditions = values.get("seed", 0), values.get("conditions")
         _check_keys(conditions, known=(SUBSETS, *CORRUPTIONS), where="conditions")
         if not conditions:
-            raise ValueError("conditions must name at least one, got none")
+            raise ValueError("conditions must name at least one condition, got none")
         if not _is_integer(seed, least=0):
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         return Grid(
@@ -326,7 +326,7 @@ def _check_keys(given: Any, *, known: Sequence[str], where: str) -> None:
         raise ValueError(f"{where}: expected keys and values, got {given!r}")
     for key in given:
         if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(known) or 'none'}")
+            raise ValueError(f"{where}: unknown key {key!r}; known keys: {', '.join(known) or 'none'}")
 
 
 def _is_integer(value: Any, *, least: int) -> bool:

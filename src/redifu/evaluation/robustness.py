@@ -128,7 +128,7 @@ def predict_robustness(
     ids = [reference_ids(each, model.config.labels) for each in prepared]
     labelled = [np.flatnonzero(each != IGNORED_LABEL) for each in ids]
     if not sum(map(len, labelled)):
-        raise ValueError("expected an utterance with a label, got none")
+        raise ValueError("expected at least one labelled utterance, got none")
     sounds = None
     if any(CORRUPTIONS[name].of_sounds for name in grid.conditions if name != SUBSETS):
         sounds = _with_sounds(streams, given, prepared)
@@ -226,7 +226,7 @@ def _with_sounds(
         heard = [streams.with_sounds(*pair) for pair in zip(given, prepared, strict=True)]
         if any(one.audio is not None for each in heard for one in each.utterances):
             return heard
-    logger.warning("noise on waveforms is left out: the model reads none, or there are none")
+    logger.warning("waveform noise is skipped: the model reads no waveforms, or the data has none")
     return None
 
 

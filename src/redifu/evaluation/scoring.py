@@ -79,7 +79,7 @@ def labelled_predictions(
     if unusable:
         logger.warning("%d labelled utterances have no stream the model can use and are not scored", unusable)
     if not scored:
-        raise ValueError("expected an utterance with a label and a stream the model can use, got none")
+        raise ValueError("expected a labelled utterance with a stream the model can use, got none")
 
 
 def reference_ids(conversation: Conversation, labels: list[str]) -> np.ndarray:

@@ -155,7 +155,7 @@ class ReDiFuConfig(PreTrainedConfig):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         count = kwargs.get("num_labels")
         if self.id2label is not None and count not in (None, len(self.id2label)):
-            raise ValueError(f"num_labels {count} does not fit id2label {self.id2label}")
+            raise ValueError(f"num_labels must match id2label, got {count} and {self.id2label}")
         super().__post_init__(**kwargs)
         self.relation_modalities = list(self.relation_modalities)
         self.modality_weights = list(self.modality_weights)
@@ -172,7 +172,7 @@ class ReDiFuConfig(PreTrainedConfig):
             if key in _DELETED and value != _DELETED[key]:
                 expected = json.dumps(_DELETED[key])
                 raise ValueError(
-                    f"{key} is no longer an option: expected {expected} or nothing, got {value!r}"
+                    f"{key} is no longer supported: remove it or set it to {expected}, got {value!r}"
                 )
             if key not in known | _INHERITED_KEYS | _DELETED.keys():
                 nearest = difflib.get_close_matches(key, known, n=1)
@@ -197,7 +197,7 @@ class ReDiFuConfig(PreTrainedConfig):
             ValueError: for a recipe that was not released.
         """
         if recipe not in _RELEASED:
-            raise ValueError(f"released recipes are {sorted(_RELEASED)}, got {recipe!r}")
+            raise ValueError(f"recipe must be one of {sorted(_RELEASED)}, got {recipe!r}")
         values = {**_RELEASED[recipe], **overrides}
         if not {"num_labels", "id2label"} & set(overrides):
             values["id2label"] = dict(enumerate(_RELEASED_LABELS[recipe]))
@@ -240,7 +240,7 @@ class ReDiFuConfig(PreTrainedConfig):
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
         given = self.relation_modalities
         if not set(given) <= set(MODALITIES) or len(set(given)) < len(given):
-            raise ValueError(f"relation_modalities must be some of {', '.join(MODALITIES)}, got {given}")
+            raise ValueError(f"relation_modalities must be a subset of {', '.join(MODALITIES)}, got {given}")
         self._check_fusion()
 
     @staticmethod
@@ -251,28 +251,26 @@ class ReDiFuConfig(PreTrainedConfig):
             return  # of which only the encoder is built
         if field == "audio_config" and not hasattr(config, "conv_stride"):
             raise ValueError(
-                "audio_config must be of a backbone on waveforms, wav2vec2 or whisper for instance, "
-                f"got {family}, which does not read samples"
+                "audio_config must configure a waveform encoder such as wav2vec2 or whisper, "
+                f"got {family}, which does not read waveforms"
             )
         if field == "audio_config" and getattr(config, "add_adapter", False):
-            raise ValueError("audio_config must be without an adapter, got add_adapter=True")
+            raise ValueError("audio_config must not use an adapter, got add_adapter=True")
         if field == "vision_config" and not (
             hasattr(config, "image_size") and hasattr(config, "hidden_size")
         ):
-            raise ValueError(
-                f"vision_config must be of a transformer on pictures, vit for instance, got {family}"
-            )
+            raise ValueError(f"vision_config must configure an image transformer such as vit, got {family}")
         if config.is_encoder_decoder:
-            raise ValueError(f"{field} must be an encoder's or a decoder's, got {family}, which is both")
+            raise ValueError(f"{field} must configure an encoder or a decoder, got {family}, which has both")
 
     def _check_fusion(self) -> None:
         """Check that options have the streams they need."""
         if self.cross_modal_relations and len(self.modalities) < 2:
-            raise ValueError("cross_modal_relations need two streams to join, got only " + self.modalities[0])
+            raise ValueError("cross_modal_relations requires two or more streams, got " + self.modalities[0])
         if self.fusion == "text_diffusion" and self.text_size is None:
-            raise ValueError("fusion text_diffusion needs a text stream, but text_size is None")
+            raise ValueError("fusion text_diffusion requires a text stream, but text_size is None")
         if self.consistency_size is not None and self.modalities == ("text",):
-            raise ValueError("consistency_size needs an audio or visual stream, and this model has only text")
+            raise ValueError("consistency_size requires an audio or visual stream; this model has only text")
 
     def _check_sizes(self) -> None:
         """Check that sizes are in range and divide each other."""
@@ -292,10 +290,10 @@ class ReDiFuConfig(PreTrainedConfig):
                     f"{field} must divide hidden_size {self.hidden_size}, got {getattr(self, field)}"
                 )
         if self.position_encoding == "rotary" and self.hidden_size % 2:
-            raise ValueError(f"rotary positions need an even hidden_size, got {self.hidden_size}")
+            raise ValueError(f"rotary positions require an even hidden_size, got {self.hidden_size}")
         if not self.modalities:
             raise ValueError(
-                "text_size, audio_size and visual_size are all None: the model would read nothing"
+                "at least one of text_size, audio_size and visual_size must be set; all are None"
             )
 
     def _check_numbers(self) -> None:
@@ -311,11 +309,11 @@ class ReDiFuConfig(PreTrainedConfig):
         weights = self.modality_weights
         if len(weights) != len(MODALITIES) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(
-                f"modality_weights must be three numbers of at least 0, got {self.modality_weights}"
+                f"modality_weights must be three finite, non-negative numbers, got {self.modality_weights}"
             )
         names = self.id2label or {}
         if not names or sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
-            raise ValueError(f"id2label must name each of 0, 1, ... once, got {names}")
+            raise ValueError(f"id2label must map 0, 1, ... to distinct labels, got {names}")
 
 
 def changed_labels(
@@ -335,5 +333,5 @@ def changed_labels(
     if id2label is None and num_labels not in (None, len(names)):
         names = {index: f"LABEL_{index}" for index in range(num_labels or 0)}
     if sorted(names) != list(range(len(names) if num_labels is None else num_labels)):
-        raise ValueError(f"id2label must name each of 0, 1, ... once, num_labels of them, got {id2label}")
+        raise ValueError(f"id2label must map exactly 0, 1, ..., num_labels - 1, got {id2label}")
     return [names[index] for index in range(len(names))]

@@ -31,7 +31,7 @@ def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) ->
     try:  # only here: it takes a second to import, and remote code must load without it
         from torch_geometric.data import HeteroData
     except ImportError:
-        raise ImportError("relation_graph needs torch-geometric: pip install torch-geometric") from None
+        raise ImportError("relation_graph requires torch-geometric: pip install torch-geometric") from None
     utterances = conversation["utterances"]
     names = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
     speakers = torch.tensor([[names.index(utterance["speaker"]) for utterance in utterances]])

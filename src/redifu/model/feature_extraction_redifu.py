@@ -94,8 +94,8 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         least = min(picture_count, picture_size)
         if least < 1 or len(picture_mean) != 3 or len(picture_std) != 3 or min(picture_std) <= 0:
             raise ValueError(
-                "expected picture_count and picture_size of at least 1, three numbers of picture_mean and "
-                "three above 0 of picture_std, got "
+                "picture_count and picture_size must be at least 1, picture_mean must have three numbers and "
+                "picture_std three positive ones, got "
                 f"{picture_count}, {picture_size}, {list(picture_mean)} and {list(picture_std)}"
             )
         self.picture_count = picture_count
@@ -168,8 +168,8 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             if name == "visual" or not isinstance(medium, Mapping) or "array" not in medium:
                 expected = key if name == "visual" else f'{{"array", "sampling_rate"}} or {key}'
                 raise ValueError(
-                    f"{_MEDIA[name]}: a processor takes arrays and opens no files: expected {expected}, "
-                    f"got {medium!r:.80}; redifu.load(MODEL) reads files"
+                    f"{_MEDIA[name]}: the processor takes arrays and does not open files: expected "
+                    f"{expected}, got {medium!r:.80}; use redifu.load(MODEL) to read files"
                 )
             utterance = {**utterance, key: self.describe_sound(_waveform(medium))}
         return utterance
@@ -257,7 +257,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 def _waveform(sound: Mapping[str, Any]) -> np.ndarray:
     samples, rate = np.asarray(sound["array"], dtype=np.float32), sound.get("sampling_rate")
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-        raise ValueError(f"audio: expected (samples,) finite numbers, got shape {samples.shape}")
+        raise ValueError(f"audio: expected finite numbers of shape (samples,), got shape {samples.shape}")
     if rate != SAMPLING_RATE:
         raise ValueError(f"audio: expected a sampling_rate of {SAMPLING_RATE}, got {rate}")
     return samples
@@ -270,5 +270,5 @@ def _size_of(backend: str | None, size: int | None, name: str, backends: Mapping
     if backend not in told:
         raise ValueError(f"{name}_backend must be one of {', '.join(told)}, got {backend!r}")
     if size not in (None, told[backend]):
-        raise ValueError(f"{name}_size must be {told[backend]}, as {backend} gives, got {size}")
+        raise ValueError(f"{name}_size must be {told[backend]} for {backend}, got {size}")
     return told[backend]

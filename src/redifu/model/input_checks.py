@@ -32,14 +32,14 @@ def check_inputs(config: ReDiFuConfig, given: ReDiFuInputs) -> None:
     shapes = {name: tuple(value.shape[:2]) for name, value in grids.items() if value is not None}
     # Compared and not hashed: in an exported model these are symbols.
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
-        raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
+        raise ValueError(f"inputs must have the same (batch, utterances), got {shapes}")
     if not shapes:
         names = " and ".join(RAW_INPUTS[name] for name, value in given.raw.items() if value is not None)
         raise ValueError(
-            f"{names} need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
+            f"utterance_mask, modality_mask or speaker_ids is required to assign {names} to dialogues"
         )
     if 0 in next(iter(shapes.values())):
-        raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
+        raise ValueError(f"a batch must have at least one dialogue and one utterance, got {shapes}")
     mask = given.modality_mask
     if mask is not None and mask.shape[2:] != (len(MODALITIES),):
         raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(mask.shape)}")
@@ -55,19 +55,19 @@ def _check_streams(
         if value is None:
             continue
         if expected is None:
-            raise ValueError(f"{name}_features given, but this model has no {name} stream")
+            raise ValueError(f"got {name}_features, but this model has no {name} stream")
         if value.dim() != 3 or value.shape[2] != expected:
             raise ValueError(
                 f"{name}_features must be (batch, utterances, {expected}), got {tuple(value.shape)}"
             )
     if all(value is None for value in (*features.values(), *raw.values())):
-        raise ValueError(f"nothing to read: give features of at least one of {', '.join(config.modalities)}")
+        raise ValueError(f"no inputs: pass features for at least one of {', '.join(config.modalities)}")
     for name, value in raw.items():
         given = RAW_INPUTS[name]
         if value is not None and getattr(config, BACKBONE_CONFIGS[name]) is None:
-            raise ValueError(f"{given} given, but this model has no {name} backbone: give {name}_features")
+            raise ValueError(f"got {given}, but this model has no {name} backbone: pass {name}_features")
         if value is not None and features[name] is not None:
-            raise ValueError(f"give {given} or {name}_features, not both")
+            raise ValueError(f"pass {given} or {name}_features, not both")
 
 
 def _check_raw(
@@ -83,7 +83,7 @@ def _check_raw(
         _check_mask(given, mask)
     # A backbone on waveforms counts the real samples from the first on.
     if (mask := masks["audio"]) is not None and _has_gap(mask):
-        raise ValueError("audio_values_mask must hide the ends of waveforms only, got a gap")
+        raise ValueError("audio_values_mask may mask only the end of a waveform, got a gap")
     if (pictures := raw["visual"]) is not None:
         backbone: Any = config.vision_config
         size = backbone.image_size
@@ -114,7 +114,7 @@ def _check_mask(name: str, mask: Tensor | None) -> None:
     if mask is None or mask.dtype == torch.bool or torch.compiler.is_compiling():
         return
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(f"{name} must hold only 0 and 1, got values from {mask.min()} to {mask.max()}")
+        raise ValueError(f"{name} must contain only 0 and 1, got values from {mask.min()} to {mask.max()}")
 
 
 def _has_gap(mask: Tensor) -> bool:

@@ -55,7 +55,7 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
             OSError: there are no weights in safetensors.
         """
         if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("weights are read from safetensors only, got use_safetensors=False")
+            raise ValueError("weights can be loaded only from safetensors, got use_safetensors=False")
         return super().from_pretrained(*args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -226,7 +226,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         places = present.flatten().nonzero().squeeze(-1)
         if len(places) != len(values):
             raise ValueError(
-                f"{RAW_INPUTS[name]} must have a row for each of {len(places)} utterances with {name}, "
+                f"{RAW_INPUTS[name]} must have one row for each of the {len(places)} utterances with {name}, "
                 f"got {len(values)}"
             )
         if not len(places):

@@ -58,7 +58,9 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if tokenizer is not None:
             special, most = tokenizer.num_special_tokens_to_add(), tokenizer.model_max_length
             if not special < max_text_tokens <= most:
-                raise ValueError(f"max_text_tokens must be {special + 1} to {most}, got {max_text_tokens}")
+                raise ValueError(
+                    f"max_text_tokens must be from {special + 1} to {most}, got {max_text_tokens}"
+                )
 
     def check(self, conversation: Mapping[str, Any]) -> None:
         """Reject a conversation that does not fit the checkpoint; media in it may still be files.
@@ -227,4 +229,4 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             if key not in readable and any(
                 utterance.get(key) is not None for utterance in conversation["utterances"]
             ):
-                logger.warning_once(f"this checkpoint does not read {key!r}: it is ignored")
+                logger.warning_once(f"this checkpoint does not read {key!r}, which is ignored")

@@ -151,8 +151,8 @@ def _backends(model_section: ModelSection, data: DataSection) -> dict[str, Any]:
         given, inside = getattr(data, f"{name}_backend"), name in model_section.backbones
         if given is not None and (given == BACKBONE) != inside:
             raise ValueError(
-                f"data.{name}_backend must be {BACKBONE!r} with model.{name}_backbone, and another backend "
-                f"without, got {given!r}"
+                f"data.{name}_backend must be {BACKBONE!r} if and only if model.{name}_backbone is set, "
+                f"got {given!r}"
             )
         reading[f"{name}_backend"] = BACKBONE if inside else given
     if data.picture_count is not None:
@@ -257,7 +257,7 @@ def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> 
             ours = tuple(expected[name].shape) if name in expected else "missing"
             there = tuple(value.shape)
             raise ValueError(
-                f"model does not match model.checkpoint: {name} is {ours} here and {there} in the checkpoint"
+                f"model does not match model.checkpoint: {name} is {ours}, but {there} in the checkpoint"
             )
     model.load_state_dict(weights, strict=False)
     return model

@@ -316,10 +316,10 @@ def _apply(values: Any, override: str) -> None:
     name, equals, value = override.partition("=")
     *parents, key = name.split(".")
     if not equals or not parents or not key:
-        raise ValueError(f"expected an override SECTION.KEY=VALUE, got {override!r}")
+        raise ValueError(f"an override must be SECTION.KEY=VALUE, got {override!r}")
     for parent in parents:
         if not isinstance(values, dict) or not isinstance(values.setdefault(parent, {}), dict):
-            raise ValueError(f"override {override!r}: {parent} holds no keys")
+            raise ValueError(f"override {override!r}: {parent} has no keys")
         values = values[parent]
     try:
         values[key] = yaml.load(value, Loader=_Loader)
