@@ -1,5 +1,5 @@
-"""Prediction over data sets, metrics, and their pictures.
+"""Evaluation: scores, calibration, robustness and plots.
 
-Import from the modules: nothing is re-exported here, so that prediction does not wait for `evaluate` and
-matplotlib to load.
+Import from the modules. Nothing is re-exported here, so that prediction does not load `evaluate` and
+matplotlib.
 """
