@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from redifu.evaluation.metrics import SMALLEST_PROBABILITY
 
-# Wider than any trained model needs; without limits, data with no errors would give 0.
+# Wider than any trained model needs; without limits, data without errors would give 0.
 TEMPERATURES = (0.1, 10.0)
 
 

@@ -15,9 +15,8 @@ class ReDiFuModelOutput(ModelOutput):
         present: (batch, utterances, streams of the model) bool, the streams used for each real utterance.
             Streams with low consistency are excluded; text that the fusion fills in is included.
         reliability: (batch, utterances, 3) in 0 to 1, for text, audio and visual; only with text_diffusion.
-        consistency: (batch, utterances, streams other than text) in 0 to 1, the probability that sound or
-            picture belongs to the speaker; below 0.5 the stream counts as missing. Only with
-            `consistency_size`.
+        consistency: (batch, utterances, streams other than text), only with `consistency_size`: the
+            probability that the stream belongs to the speaker; below 0.5 it counts as missing.
         hidden_states: on request, (batch, utterances, hidden) by name of the step.
         attentions: on request, weights by name, (batch, heads, utterances, utterances); not available for
             subgraphs of more than 512 utterances or attention with a window.

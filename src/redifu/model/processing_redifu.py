@@ -40,8 +40,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             labels: label names, in the order of the logits.
             speaker_in_text: whether to put the speaker's name before the text.
             text_context_turns: number of earlier turns to append to the text, nearest first.
-            max_text_tokens: maximum length of a text with its context, including special tokens; longer ones
-                are truncated at the end.
+            max_text_tokens: longer texts are cut at the end; context and special tokens count.
             max_utterances: longer dialogues are split.
             kwargs: further values that transformers stores.
         """
