@@ -14,8 +14,8 @@ Report = Callable[[dict[str, Any]], None]
 class RunLog:
     """Writes each record as a line of `log.jsonl` and its numbers to TensorBoard, and passes it on.
 
-    A record has "event", "epoch" and "step". A resumed run drops the records after its checkpoint, so that
-    the log reads like that of a run that was never interrupted.
+    A record has "event", "epoch" and "step". A resumed run drops the records after its checkpoint, so its
+    log looks like that of an uninterrupted run.
     """
 
     def __init__(self, folder: Path, *, progress: Progress, report: Report):
@@ -28,7 +28,7 @@ class RunLog:
         """
         path = folder / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        # A kill may have cut the last line short; it is then of an epoch that is run again.
+        # If the run was killed, the last line may be incomplete; its epoch will run again.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= progress.epoch]
         replace_text(path, "".join(kept))
         self._lines = path.open("a", encoding="utf-8")
