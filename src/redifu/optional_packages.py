@@ -1,4 +1,4 @@
-"""Packages that only some users need, loaded when they are needed."""
+"""Imports of optional packages, when they are needed."""
 
 from importlib import import_module
 from typing import Any
@@ -8,16 +8,16 @@ def optional_package(module: str, *, extra: str) -> Any:
     """Import a module of an optional package.
 
     Args:
-        module: its full name.
+        module: full name of the module.
         extra: the extra of this package that installs it.
 
     Raises:
-        ImportError: it is not installed; the message says how to.
+        ImportError: it is not installed; the message says how to install it.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        # By the error and not the name asked for: what is missing may be what that package needs.
+        # Name the module from the error, because a dependency of the requested package may be missing.
         missing = error.name or module
         raise ImportError(
             f"{missing} is not installed: pip install 'redifu[{extra}]'", name=missing
