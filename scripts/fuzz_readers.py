@@ -162,6 +162,32 @@ def cues(header: str, *, comma: str) -> st.SearchStrategy[str]:
     return st.lists(cue, min_size=1, max_size=3).map(lambda given: header + "\n\n".join(given) + "\n")
 
 
+def ass() -> st.SearchStrategy[str]:
+    begin = st.integers(0, 29).map(lambda second: f"0:00:{second:02d}.25")
+    end = st.integers(30, 59).map(lambda second: f"0:00:{second:02d}.5")
+    odd = st.sampled_from(["9999:59:59", "0:0", "-0:00:01.00", "", "0:00:00.00"])
+    kind = usually(st.just("Dialogue"), st.sampled_from(["Comment", "Style", "[Fonts]"]))
+    name, said = WORDS | st.just(""), WORDS | ODD_TEXTS
+    line = st.builds(
+        "{}: 0,{},{},Default,{},0,0,0,,{}".format, kind, usually(begin, odd), usually(end, odd), name, said
+    )
+    return st.lists(line, min_size=1, max_size=4).map(lambda given: "[Events]\n" + "\n".join(given) + "\n")
+
+
+def transcript() -> st.SearchStrategy[str]:
+    names = st.sampled_from(["Ana", "Dr. Bo Lee", "e\u0301"])
+    colon = st.sampled_from([": ", ":", "\uff1a"])
+    line = st.tuples(usually(names, ODD_TEXTS), colon, usually(st.just("You came!"), ODD_TEXTS))
+    return st.lists(line.map("".join), min_size=1, max_size=4).map("\n".join)
+
+
+def segments() -> st.SearchStrategy[str]:
+    span = {"start": usually(EARLIER), "end": usually(LATER), "text": usually(WORDS)}
+    segment = st.fixed_dictionaries(span, optional={"speaker": usually(WORDS), "words": JSON_VALUES})
+    several = usually(st.lists(usually(segment), min_size=1, max_size=3))
+    return (several | several.map(lambda given: {"segments": given})).map(json.dumps)
+
+
 def read_turns_of(file: Path) -> list[dict[str, Any]]:
     return [prepare_recording(file.with_name(RECORDING), file, folder=file.parent)]
 
@@ -182,6 +208,7 @@ def readers() -> dict[str, Reader]:
     in_json += ("9" * 5000, "[" * 1500)
     in_csv = (",", '"', "\n", "\r", "\t", ";", "nan", '""', "\0", "x" * 2000)
     in_rttm = (" ", "\n", "SPEAKER", "<NA>", "nan", "-1", "\0", "\x1c")
+    in_ass = (",", ":", "\n", "Dialogue: ", "{", "}", "\\N", "\\p1", "{}" * 1000, "\0")
     in_cues = ("-->", "\n\n", "\r", "<v ", ">", "<", ": ", "- ", "&lt;", "\0", "WEBVTT", "NOTE")
     return {
         "JSON": Reader(".json", read_conversations, one_or_several.map(json.dumps), in_json),
@@ -191,6 +218,10 @@ def readers() -> dict[str, Reader]:
         "RTTM": Reader(".rttm", read_turns_of, rttm(), in_rttm),
         "SRT": Reader(".srt", read_turns_of, cues("", comma=","), in_cues),
         "WebVTT": Reader(".vtt", read_turns_of, cues("WEBVTT\n\n", comma="."), in_cues),
+        "ASS": Reader(".ass", read_turns_of, ass(), in_ass),
+        "transcript": Reader(".txt", read_conversations, transcript(), (":", "\n", "\r", "\uff1a", "\0")),
+        "JSON of whisperX": Reader(".json", read_conversations, segments(), in_json),
+        "turns of whisperX": Reader(".json", read_turns_of, segments(), in_json),
         "CSV of turns": Reader(".csv", read_turns_of, rows(times | said), in_csv),
     }
 
@@ -289,7 +320,7 @@ def write_recording(path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--examples", type=int, default=25_000, help="inputs of each of the eight readers")
+    parser.add_argument("--examples", type=int, default=25_000, help="inputs of each of the twelve readers")
     parser.add_argument("--seed", type=int, default=0, help="another one, other inputs")
     options = parser.parse_args()
     total = findings = 0

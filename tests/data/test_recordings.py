@@ -51,6 +51,16 @@ def test_turns_become_utterances_that_point_to_the_recording(tmp_path: Path) -> 
     assert Path(conversation.medium_of(conversation.utterances[0], "audio")).resolve() == sound.resolve()
 
 
+def test_a_recording_is_prepared_with_the_segments_of_whisperx(tmp_path: Path) -> None:
+    sound, turns = write_sound(tmp_path / "a.wav", seconds=2), tmp_path / "a.json"
+    turns.write_text('{"segments": [{"start": 0.5, "end": 1, "text": " Hi.", "speaker": "Ana"}]}', "utf-8")
+    (utterance,) = prepare_recording(sound, turns, folder=tmp_path)["utterances"]
+    assert utterance == {"speaker": "Ana", "text": "Hi.", "audio": "a.wav", "start": 0.5, "end": 1.0}
+    turns.write_text('[{"start": 2.5, "end": 3, "text": "Hi."}]', "utf-8")
+    with pytest.raises(ValueError, match="a.json: segment 1: expected a start before the end of the recordi"):
+        prepare_recording(sound, turns, folder=tmp_path)
+
+
 def test_a_turn_beyond_the_recording_is_refused(tmp_path: Path) -> None:
     turns = tmp_path / "dinner.srt"
     turns.write_text(SRT, "utf-8")

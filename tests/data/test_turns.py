@@ -1,5 +1,6 @@
 """Turns: what each kind of file says, and one line for what is wrong with it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from redifu.data.turns import UNKNOWN_SPEAKER, Turn, read_turns
 
-ENDINGS = [".rttm", ".srt", ".vtt", ".csv"]
+ENDINGS = [".rttm", ".srt", ".vtt", ".ass", ".json", ".csv"]
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -106,6 +107,58 @@ def test_marks_of_speakers(
     assert spoken(write(tmp_path / f"a{ending}", header + cue(*lines))) == expected
 
 
+ASS = """\
+[Script Info]
+ScriptType: v4.00+
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Comment: 0,0:00:00.00,0:00:01.00,Default,,0,0,0,,nobody says this
+Dialogue: 0,0:00:01.50,0:00:02.25,Default,Ana,0,0,0,,{\\i1}Hi,{\\i0} you?\\NYes.
+Dialogue: 0,0:00:03.00,0:00:04.00,Default,,0,0,0,,{\\p1}m 0 0 l 100 0{\\p0}
+Dialogue: 0,0:00:05.00,0:00:06.00,Default,,0,0,0,,Still me.
+Dialogue: 0,0:00:07.00,0:00:09.00,Default,,0,0,0,,- Yes.\\N- Certainly!!!
+"""
+
+
+@pytest.mark.parametrize("ending", [".ass", ".ssa"])
+def test_ass_names_its_speakers(tmp_path: Path, ending: str) -> None:
+    assert read_turns(write(tmp_path / f"a{ending}", ASS)) == [
+        Turn(1.5, 2.25, "Ana", "Hi, you? Yes.", 7),
+        Turn(5.0, 6.0, "Ana", "Still me.", 9),
+        Turn(7.0, 7.5, "speaker 1", "Yes.", 10),
+        Turn(7.5, 9.0, "speaker 2", "Certainly!!!", 10),
+    ]
+
+
+def test_json_gives_the_segments_of_whisperx(tmp_path: Path) -> None:
+    segments = [
+        {"start": 2.5, "end": 4, "text": " Hello.", "words": []},
+        {"start": 1, "end": 2.25, "text": " Hi  you. ", "speaker": "SPEAKER_00"},
+        {"start": 2.25, "end": 2.25, "text": ""},
+    ]
+    for content in (segments, {"segments": segments, "language": "en"}):
+        assert read_turns(write(tmp_path / "a.json", json.dumps(content))) == [
+            Turn(1.0, 2.25, "SPEAKER_00", "Hi you.", 2),
+            Turn(2.5, 4.0, UNKNOWN_SPEAKER, "Hello.", 1),
+        ]
+
+
+def test_numbers_among_the_words_of_a_cue_stay(tmp_path: Path) -> None:
+    text = "1\n00:01 --> 00:02\nHow many?\n42\n\n2\n00:03 --> 00:04\n7\n\nname\n00:05 --> 00:06\nSo.\n1984"
+    for name, header in (("a.srt", ""), ("a.vtt", "WEBVTT\n\n")):
+        said = [turn.text for turn in read_turns(write(tmp_path / name, header + text))]
+        assert said == ["How many? 42", "7", "So. 1984"]
+
+
+def test_times_among_the_words_of_a_cue_begin_no_cue(tmp_path: Path) -> None:
+    text = "WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nOn<00:00:01.200><c> the</c><00:00:01.500><c> dot</c>\n"
+    text += "from 00:00:03.000 to 00:00:04.000\n"
+    assert [turn[:4] for turn in read_turns(write(tmp_path / "a.vtt", text))] == [
+        (1.0, 2.0, UNKNOWN_SPEAKER, "On the dot from 00:00:03.000 to 00:00:04.000")
+    ]
+
+
 def test_a_cue_without_mark_goes_on_with_the_speaker_before(tmp_path: Path) -> None:
     text = cue("Hm.") + cue("Ana: Hi.") + cue("There.") + cue("Ben:") + cue("Yes.")
     said = [(UNKNOWN_SPEAKER, "Hm."), ("Ana", "Hi."), ("Ana", "There."), ("Ben", "Yes.")]
@@ -134,6 +187,8 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ".rttm": "SPEAKER a 1 1.0 2.0 <NA> <NA> Åsa <NA> <NA>\n",
         ".srt": cue("Åsa: Hi.", "Oh\u2028dear."),
         ".vtt": "WEBVTT\n\n" + cue("Åsa: Hi.", "Oh\u2028dear."),
+        ".ass": "[Events]\nDialogue: 0,0:00:01.00,0:00:03.00,Default,Åsa,0,0,0,,Hi.\\NOh\u2028dear.\n",
+        ".json": '[{"start": 1, "end": 3, "text": "Hi. Oh\u2028dear.",\n"speaker": "Åsa"}]',
         ".csv": "start,end,speaker,text\n1,3,Åsa,Hi. Oh dear.\n",
     }[ending]
     path = write(tmp_path / f"a{ending}", text.replace("\n", line_end).encode(encoding))
@@ -144,7 +199,11 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.txt", "Ana: hi", "expected a file name ending in one of .rttm, .srt, .vtt, .csv, got '.txt'"),
+        (
+            "a.txt",
+            "Ana: hi",
+            "expected a file name ending in one of .rttm, .srt, .vtt, .ass, .ssa, .json, .csv, got '.txt'",
+        ),
         ("a.rttm", "", "expected at least one turn, got none"),
         (
             "a.rttm",
@@ -184,6 +243,27 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ("a.vtt", "", "line 1: expected WEBVTT, got ''"),
         ("a.vtt", "WEBVTT\n00:01.000 --> 00:02.000\na", "line 1: expected an empty line between the header"),
         ("a.vtt", "WEBVTT\n\n" + cue("a") + "lost words", "line 7: expected the times of a cue"),
+        (
+            "a.ass",
+            "[Events]\nDialogue: 0,soon,0:00:01.00,,,,,,,Hi",
+            "line 2: expected a line of ASS: Failed to",
+        ),
+        ("a.ass", "Dialogue: 0,0:00:01.00,0:00:01.00,,,,,,,Hi", "line 1: expected an end after the start 1"),
+        ("a.ass", "[Events]\n", "expected at least one turn, got none"),
+        ("a.json", "{", "not JSON: Expecting property name"),
+        ("a.json", '{"words": []}', "expected a list of segments, got None"),
+        ("a.json", "[]", "expected at least one turn, got none"),
+        ("a.json", '[{"text": "Hi"}]', "segment 1: expected start, end and text, got {'text': 'Hi'}"),
+        (
+            "a.json",
+            '[{"text": "Hi", "start": 1, "end": null}]',
+            "segment 1: expected seconds or H:M:S, got 'None'",
+        ),
+        (
+            "a.json",
+            '[{"text": "Hi", "start": 1, "end": 1}]',
+            "segment 1: expected an end after the start 1, got 1",
+        ),
         ("a.srt", cue("caf\xe9").encode("cp1252"), "line 3: the text is neither UTF-8 nor UTF-16"),
         ("a.srt", cue("a").encode("utf-16-le"), "line 1: expected text, got a NUL character"),
     ],
@@ -227,6 +307,11 @@ PIECES = st.sampled_from(
         ",",
         "1e999",
         "<NA>",
+        "Dialogue: 0,0:00:01.00,0:00:03.00,,Ana,,,,,",
+        "\\N",
+        "{\\p1}",
+        '[{"start": 1, "end": 2, "text": "Hi"}]',
+        "[",
     ]
 )
 

@@ -58,7 +58,7 @@ def test_a_calibrated_model_is_said_to_be(tmp_path: Path) -> None:
     folder = write_text_model(tmp_path / "model")
     configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(configuration | {"temperature": 1.25}), encoding="utf-8")
-    assert "by a temperature of 1.250" in card_of(folder) and "not calibrated" not in card_of(folder)
+    assert "with a temperature of 1.250" in card_of(folder) and "not calibrated" not in card_of(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
 import redifu
 from model.tiny_models import LABELS, text_model, tiny_model
@@ -296,3 +296,52 @@ def test_keys_of_users_change_no_tensor() -> None:
     expected, actual = text_processor()(DIALOGUE), text_processor()(given)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+def test_a_text_and_a_list_of_utterances_are_conversations() -> None:
+    processor = text_processor(speaker_in_text=True)
+    assert words(processor("you came !")) == ["[CLS] [UNK] : you came ! [SEP]"]  # the tokens of "Speaker"
+    assert processor(["no", "yes"])["utterance_mask"].tolist() == [[True], [True]]
+    whole = processor(DIALOGUE)
+    bare = processor(DIALOGUE["utterances"])
+    assert all(torch.equal(bare[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ("dinner.mp4", r"dinner.mp4 names a file, .*: use redifu.load\(MODEL\)\('dinner.mp4'\) instead"),
+        ("", "expected a conversation .*, one utterance or one text, got the blank text ''"),
+        ({"txt": "no"}, "expected one of the keys text, audio, .* in an utterance, got txt"),
+        ({"speaker": "Ana"}, "expected a conversation .*, got {'speaker': 'Ana'}"),
+        ([{"speaker": "Ana", "txt": "no"}], "dialogue None, utterance 0: expected one of the keys text"),
+        ([3], "expected a conversation .*, one utterance or one text, got int 3"),
+        ([], "expected at least one conversation, got none"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(wrong: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        text_processor()(wrong)
+
+
+def test_an_utterance_that_lost_its_streams_is_still_one() -> None:
+    batch = text_processor()(conversation(utterance(text=None, mood="any"), utterance()))
+    assert not batch["modality_mask"].any()
+
+
+def test_labels_change_as_those_of_the_model(tmp_path: Path) -> None:
+    text_processor().save_pretrained(tmp_path)
+    text_model("bert", visual_size=None).save_pretrained(tmp_path)
+    for options, expected in (
+        ({"id2label": {"1": "b", "0": "a"}}, ["a", "b"]),
+        ({"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}, "num_labels": 2}, ["a", "b"]),
+        ({"num_labels": 2}, ["LABEL_0", "LABEL_1"]),
+        ({"num_labels": 3}, LABELS),
+    ):
+        assert AutoProcessor.from_pretrained(tmp_path, **options).labels == expected
+        assert AutoConfig.from_pretrained(tmp_path, **options).labels == expected
+    assert AutoProcessor.from_pretrained(tmp_path, labels=["x", "y"]).labels == ["x", "y"]
+    for wrong in ({"id2label": {0: "a", 2: "b"}}, {"id2label": {0: "a", 1: "b"}, "num_labels": 3}):
+        for loader in (AutoProcessor, AutoConfig):
+            with pytest.raises(ValueError, match="id2label must name each of 0, 1, ... once"):
+                loader.from_pretrained(tmp_path, **wrong)

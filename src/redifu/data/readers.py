@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
-from redifu.data.transcripts import conversation_of, parse_json, utterances_of_transcript
+from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.turns import read_lines, seconds
 
 MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
@@ -263,6 +263,23 @@ def _objects_of_jsonl(path: Path) -> Iterator[Any]:
 def _objects_of_txt(path: Path) -> Iterator[Any]:
     if utterances := utterances_of_transcript(read_lines(path), source=str(path)):
         yield {"id": path.stem, "utterances": utterances}
+
+
+def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
+    """Read a JSON value.
+
+    Raises:
+        ValueError: it is none; naming the source and the line, counted from `first_line`.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line, reason = error.lineno, f"{error.msg} at column {error.colno}"
+    except UnicodeDecodeError as error:
+        line, reason = error.object.count(b"\n", 0, error.start) + 1, "the text is not UTF-8"
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
+        line, reason = 1, str(error)
+    raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
 
 
 def read_csv_table(path: Path) -> pa.Table:

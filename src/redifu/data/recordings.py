@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from redifu.conversation import MEDIA, Conversation, Utterance
-from redifu.data.turns import Turn, read_turns
+from redifu.data.turns import Turn, place_of, read_turns
 from redifu.media.decoding import streams_of
 
 
@@ -97,8 +97,8 @@ def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> li
     for turn in turns:
         if turn.start >= duration:
             raise ValueError(
-                f"{source}: line {turn.line}: expected a start before the end of the recording at "
-                f"{duration:g} seconds, got {turn.start:g}"
+                f"{source}: {place_of(turn.line, source)}: expected a start before the end of the recording "
+                f"at {duration:g} seconds, got {turn.start:g}"
             )
     return [turn._replace(end=min(turn.end, duration)) for turn in turns]
 

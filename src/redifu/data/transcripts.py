@@ -1,6 +1,5 @@
 """Transcripts: pasted lines `Speaker: text`, and the segments that whisperX writes as JSON."""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -53,23 +52,6 @@ def utterance_of_segment(segment: Any) -> Any:
     return (
         {"speaker": speaker, "text": text, "start": segment["start"], "end": segment["end"]} if text else {}
     )
-
-
-def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
-    """Read a JSON value.
-
-    Raises:
-        ValueError: it is none; naming the source and the line, counted from `first_line`.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line, reason = error.lineno, f"{error.msg} at column {error.colno}"
-    except UnicodeDecodeError as error:
-        line, reason = error.object.count(b"\n", 0, error.start) + 1, "the text is not UTF-8"
-    except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
-        line, reason = 1, str(error)
-    raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
 
 
 def _is_segment(value: Any) -> bool:

@@ -1,19 +1,26 @@
-"""Who speaks when, and what: turns of a recording from RTTM, SRT, WebVTT and CSV files."""
+"""Who speaks when, and what: turns of a recording from RTTM, subtitles, CSV and whisperX's JSON."""
 
 import csv
 import html
 import io
+import json
 import math
 import re
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pysubs2 import SSAEvent, SSAFile
+from pysubs2.formats.subrip import SubripFormat
+from pysubs2.formats.substation import SubstationFormat
 
 from redifu.conversation import shown, shown_names
-from redifu.data.transcripts import UNKNOWN_SPEAKER
+from redifu.data.transcripts import UNKNOWN_SPEAKER, utterance_of_segment
 
 _CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,9}))?"
-_TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?")
+_TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s(?!.*-->).*)?")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", re.IGNORECASE)
 # Two dashes are a broken-off sentence, and one in front of a digit is a sign.
 _DASH = re.compile(r"[-\u2010-\u2015]\s*(?=[^\s\d-])")
@@ -23,6 +30,7 @@ _NAME = re.compile(r"\s*([^:\uff1a<>]{1,40})(?::(?=\s|$)|\uff1a)\s*")
 _MOST_WORDS_OF_A_NAME = 4
 # Blocks of WebVTT that hold no cue.
 _VTT_BLOCKS = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
+_DRAWING = re.compile(r"\{[^{}]*\\p[1-9]")  # vectors in place of words in ASS
 # The objects of an RTTM file that are no turns of a speaker.
 _OTHER_RTTM = {
     *("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"),
@@ -38,7 +46,7 @@ class Turn(NamedTuple):
         end: seconds, after `start`.
         speaker: a name, never empty.
         text: None where nobody wrote down what was said.
-        line: counted from 1.
+        line: counted from 1; of JSON, the number of the segment.
     """
 
     start: float
@@ -54,12 +62,13 @@ def read_turns(path: str | Path) -> list[Turn]:
     In subtitles, `<v Ana>`, `Ana: ` and a dash begin a part of a cue with a speaker of its own, and the parts
     share the time of the cue by their length. A name in front of a colon has at most four words, none of
     which begins with a small letter. A dash without a name stands for "speaker 1", "speaker 2" by its place
-    in the cue. Whatever has no mark goes on with the speaker before it, "unknown" at first. Cues without text
-    are left out, and so is all formatting.
+    in the cue. In ASS, the field Name is the speaker of a line. Whatever has no mark goes on with the speaker
+    before it, "unknown" at first. Cues without text are left out, and so is all formatting.
 
     Args:
-        path: .rttm (its SPEAKER lines, without text), .srt, .vtt, or .csv with the columns start, end (in
-            seconds), speaker and perhaps text; in UTF-8, or in UTF-16 with a byte order mark.
+        path: .rttm (its SPEAKER lines, without text), .srt, .vtt, .ass, .ssa, .json of whisperX (segments
+            without a speaker are said by "unknown"), or .csv with the columns start, end (seconds or H:M:S),
+            speaker and perhaps text; in UTF-8, or in UTF-16 with a byte order mark.
 
     Returns:
         At least one turn, sorted by start and then by end; turns may overlap.
@@ -69,23 +78,30 @@ def read_turns(path: str | Path) -> list[Turn]:
         ValueError: naming the file and the line.
     """
     path = Path(path)
+    ending = path.suffix.lower()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.suffix.lower() not in _FORMATS:
+    if ending not in _FORMATS:
         raise ValueError(
             f"{path}: expected a file name ending in one of {', '.join(_FORMATS)}, got {path.suffix!r}"
         )
     lines = read_lines(path)
     turns = []
     try:
-        for turn in _FORMATS[path.suffix.lower()](lines):
+        for turn in _FORMATS[ending](lines):
             _check_span(turn)
             turns.append(turn)
     except _LineError as error:
-        raise ValueError(f"{path}: line {error.line}: {error}") from None
+        place = f"{place_of(error.line, path)}: " if error.line else ""
+        raise ValueError(f"{path}: {place}{error}") from None
     if not turns:
         raise ValueError(f"{path}: expected at least one turn, got none")
     return sorted(turns, key=lambda turn: (turn.start, turn.end))
+
+
+def place_of(line: int, path: str | Path) -> str:
+    """Say where a turn stands in its file: "line 3", or "segment 3" of JSON."""
+    return f"{'segment' if Path(path).suffix.lower() == '.json' else 'line'} {line}"
 
 
 def read_lines(path: Path) -> list[str]:
@@ -122,7 +138,7 @@ def seconds(text: str) -> float:
 
 
 class _LineError(ValueError):
-    """What is wrong with a line; the name of the file is added further up."""
+    """What is wrong with a line, or with the whole (0); the name of the file is added further up."""
 
     def __init__(self, line: int, message: str):
         super().__init__(message)
@@ -180,6 +196,17 @@ def _turn_of_row(header: list[str], row: list[str], *, line: int) -> Turn:
     return Turn(start, end, _name(cells["speaker"], line=line), text or None, line)
 
 
+class _Cues(SubripFormat):
+    """Cues of SRT and WebVTT, with the times that tools write: hours and fractions may be missing."""
+
+    # On either side of an arrow: a time among the words begins no cue.
+    TIMESTAMP = re.compile(rf"(?:(?<=-->)|(?=[^>]*-->))\s*{_CLOCK}")
+
+    @staticmethod
+    def timestamp_to_ms(groups: Any) -> int:
+        return round(1000 * _clock(*groups))
+
+
 def _turns_of_srt(lines: list[str]) -> Iterator[Turn]:
     return _turns_of_cues(_blocks(lines))
 
@@ -205,29 +232,82 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
-    speaker = UNKNOWN_SPEAKER
+    numbers, kept = [], []
     for first, block in blocks:
         # The times stand in the first line, or in the second after the cue's number or name.
         place = 0 if "-->" in block[0] else min(1, len(block) - 1)
-        start, end = _times(block[place], line=first + place)
+        if _TIMING.fullmatch(block[place]) is None:
+            expected = f"00:01:02.345 --> 00:01:04.000, got {block[place].strip()!r:.80}"
+            raise _LineError(first + place, f"expected the times of a cue as {expected}")
         if any("-->" in line for line in block[place + 1 :]):
             raise _LineError(first + place, "expected an empty line between this cue and the next")
-        _check_span(Turn(start, end, speaker, None, first + place))
-        spoken = []
-        for named, text in _parts(block[place + 1 :]):
-            speaker = named or speaker
-            if text:
-                spoken.append((speaker, text))
-        total, done = sum(len(text) for _, text in spoken), 0
-        for name, text in spoken:
-            begins, done = start + (end - start) * done / total, done + len(text)
-            until = start + (end - start) * done / total if done < total else end
-            yield Turn(begins, until, name, text, first + place)
+        numbers.append(first + place)
+        kept += ["0", *block[place:], ""]
+    cues, speaker = SSAFile(), UNKNOWN_SPEAKER
+    # Numbers alone name cues here and end the file: pysubs2 takes other names for words of the cue before,
+    # and a number that ends the last cue for the name of one that follows.
+    _Cues.from_file(cues, io.StringIO("\n".join([*kept, "0"])), "srt", keep_html_tags=True)
+    for number, cue in zip(numbers, cues, strict=True):
+        parts = _parts(cue.text.split(r"\N"))
+        speaker = yield from _spoken(cue, parts, speaker=speaker, line=number)
 
 
-def _parts(lines: list[str]) -> list[tuple[str | None, str]]:
+def _turns_of_ass(lines: list[str], *, kind: str) -> Iterator[Turn]:
+    speaker = UNKNOWN_SPEAKER
+    for number, line in enumerate(lines, start=1):
+        # Only these, so that no style and no picture of the file can fail.
+        if not line.startswith("Dialogue:") or _DRAWING.search(line):
+            continue
+        found = SSAFile()
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about margins and layers
+                SubstationFormat.from_file(found, io.StringIO(line), kind)
+        except ValueError as error:
+            raise _LineError(number, f"expected a line of {kind.upper()}: {error!s:.80}") from None
+        (cue,) = found
+        parts = _parts(cue.plaintext.split("\n"), name=_plain(cue.name) or None)
+        speaker = yield from _spoken(cue, parts, speaker=speaker, line=number)
+
+
+def _turns_of_json(lines: list[str]) -> Iterator[Turn]:
+    try:
+        given = json.loads("\n".join(lines))
+    except (ValueError, RecursionError) as error:
+        raise _LineError(0, f"not JSON: {error}") from None
+    segments = given.get("segments") if isinstance(given, dict) else given
+    if not isinstance(segments, list):
+        raise _LineError(0, f"expected a list of segments, got {shown(segments)}")
+    for number, segment in enumerate(segments, start=1):
+        said = utterance_of_segment(segment)
+        if said is segment:
+            raise _LineError(number, f"expected start, end and text, got {shown(segment)}")
+        if said:
+            start, end = (_seconds(str(said[name]), line=number) for name in ("start", "end"))
+            yield Turn(start, end, _name(str(said["speaker"]), line=number), said["text"], number)
+
+
+def _spoken(
+    cue: SSAEvent, parts: list[tuple[str | None, str]], *, speaker: str, line: int
+) -> Generator[Turn, None, str]:
+    """The turns of a cue, which share its time by their length; returns who speaks last."""
+    start, end = cue.start / 1000, cue.end / 1000
+    _check_span(Turn(start, end, speaker, None, line))
+    spoken = []
+    for named, text in parts:
+        speaker = named or speaker
+        if text:
+            spoken.append((speaker, text))
+    total, done = sum(len(text) for _, text in spoken), 0
+    for name, text in spoken:
+        begins, done = start + (end - start) * done / total, done + len(text)
+        until = start + (end - start) * done / total if done < total else end
+        yield Turn(begins, until, name, text, line)
+    return speaker
+
+
+def _parts(lines: list[str], name: str | None = None) -> list[tuple[str | None, str]]:
     """The parts of a cue, each with the speaker that a mark names and its text, which may be empty."""
-    parts: list[tuple[str | None, str]] = [(None, "")]
+    parts: list[tuple[str | None, str]] = [(name, "")]
     dashes = 0
     for line in lines:
         # Split by a pattern with one group: text, name, text, name, text.
@@ -273,14 +353,6 @@ def _plain(text: str) -> str:
     return " ".join(html.unescape(_TAGS.sub("", text)).split())
 
 
-def _times(text: str, *, line: int) -> tuple[float, float]:
-    timing = _TIMING.fullmatch(text)
-    if timing is None:
-        expected = "00:01:02.345 --> 00:01:04.000"
-        raise _LineError(line, f"expected the times of a cue as {expected}, got {text.strip()!r:.80}")
-    return _clock(*timing.groups()[:4]), _clock(*timing.groups()[4:])
-
-
 def _clock(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:
     return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
 
@@ -303,5 +375,8 @@ _FORMATS: dict[str, Callable[[list[str]], Iterator[Turn]]] = {
     ".rttm": _turns_of_rttm,
     ".srt": _turns_of_srt,
     ".vtt": _turns_of_vtt,
+    ".ass": partial(_turns_of_ass, kind="ass"),
+    ".ssa": partial(_turns_of_ass, kind="ssa"),
+    ".json": _turns_of_json,
     ".csv": _turns_of_csv,
 }

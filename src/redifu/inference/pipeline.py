@@ -39,7 +39,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
     list of {"label": str, "score": float}, most probable first; it is empty if the model can use none of the
     utterance's streams. Accepted inputs and their results:
 
-    - a text, or one utterance {"text": ...}: its labels;
+    - a text, or one utterance {"text": ...}: its labels; the speaker is called "Speaker" unless named;
     - a conversation {"utterances": [...]}, or the list of its utterances: a list with the labels of each;
     - a list of texts or of conversations: a list of results. The texts of a list are independent, as in every
       transformers pipeline: pass the turns of one conversation as utterances;

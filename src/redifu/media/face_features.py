@@ -156,7 +156,11 @@ def _faces(boxes: Sequence[np.ndarray | None]) -> dict[int, np.ndarray]:
 
 
 def _appearance(picture: np.ndarray) -> np.ndarray:
-    """Histograms of orientation and brightness by region, (GRID * GRID * (ORIENTATIONS + 1),)."""
+    """Histograms of orientation and brightness by region, (GRID * GRID * (ORIENTATIONS + 1),).
+
+    cv2.HOGDescriptor gives other numbers: it takes 8-bit pictures only, splits each gradient between
+    neighbouring orientations, and clips the histograms.
+    """
     cv2 = opencv()
     levels = picture.astype(np.float32)
     levels = (levels - levels.mean()) / max(levels.std(), 1.0)  # a black picture stays 0

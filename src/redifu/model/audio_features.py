@@ -2,6 +2,7 @@
 
 import warnings
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def opensmile_features(waveform: np.ndarray, name: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _opensmile(name: str) -> Any:
     try:
-        import opensmile
+        opensmile = import_module("opensmile")
     except ImportError as error:
         message = f"{error.name} is not installed: pip install 'redifu[smile]'"
         raise ImportError(message, name=error.name) from None

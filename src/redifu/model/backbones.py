@@ -98,6 +98,17 @@ def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
             raise ValueError(f"{place} lacks weights: {', '.join(missing)}")
 
 
+def text_backbone_of(model: nn.Module) -> Any:
+    """Return the text backbone of a ReDiFuModel.
+
+    Raises:
+        NotImplementedError: there is none; transformers expects this error.
+    """
+    if (backbone := getattr(model, "text_backbone", None)) is None:
+        raise NotImplementedError("this model has no text backbone, so it has no token embeddings")
+    return backbone
+
+
 def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
     """Mean over the real states: (rows, states, hidden) and (rows, states) bool to (rows, hidden)."""
     weights = mask[..., None].to(states.dtype)

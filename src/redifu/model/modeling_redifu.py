@@ -18,6 +18,7 @@ from .backbones import (
     encode_waveforms,
     load_backbones,
     read_backbone_configs,
+    text_backbone_of,
 )
 from .configuration_redifu import BACKBONE_CONFIGS, ReDiFuConfig
 from .conversation_graph import conversation_graph
@@ -43,8 +44,7 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     main_input_name = "text_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # For transformers' Trainer: the loss is a mean over the batch, whatever forward's signature looks like.
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = False  # transformers' Trainer must not pass it a number of items
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -123,16 +123,11 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embeddings of the text backbone; NotImplementedError without one."""
-        return self._reading_tokens().get_input_embeddings()
+        return text_backbone_of(self).get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embeddings of the text backbone; NotImplementedError without one."""
-        self._reading_tokens().set_input_embeddings(value)
-
-    def _reading_tokens(self) -> Any:
-        if (backbone := getattr(self, "text_backbone", None)) is None:
-            raise NotImplementedError("this model has no text backbone, so it has no token embeddings")
-        return backbone
+        text_backbone_of(self).set_input_embeddings(value)
 
     def relation_graph(self, conversation: Mapping[str, Any]) -> Any:
         """Return the relation subgraphs of a conversation as a HeteroData; see `conversation_graph`."""
