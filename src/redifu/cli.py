@@ -38,9 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: arguments after the program's name; None reads them from `sys.argv`.
 
     Returns:
-        The exit status: 0 on success; 1 if the reader closed the pipe or `extract` could not read a stream;
-        2 after a user's mistake, reported in one line on stderr. Invalid lines on stdin are reported and
-        skipped, and the status is 2. Any other error is raised.
+        The exit status: 0 on success; 1 if the pipe was closed or `extract` could not read a stream; 2 for a
+        user's mistake or skipped lines on stdin, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
     try:

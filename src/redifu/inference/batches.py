@@ -24,8 +24,7 @@ def answer_in_batches(
         answer: takes the conversations of a batch (long ones in pieces) and returns a sequence for each, with
             one item per utterance; additional items at its end are ignored.
         most_utterances: longer dialogues are answered in pieces.
-        batch_utterances: maximum size of a batch in utterances, padding included; a longer piece is a batch
-            of its own.
+        batch_utterances: maximum size of a batch, padding included; a longer piece is its own batch.
         lookahead_utterances: a window ends once it holds this many utterances; 1 answers each conversation
             before the next one is read.
 

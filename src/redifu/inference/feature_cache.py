@@ -28,8 +28,7 @@ def embed_texts(
         model: a ReDiFuForEmotionRecognition whose text backbone is in evaluation mode.
         inputs: the inputs that its processor made, with input_ids, on the model's device.
         known: embeddings, (size,), by the tokens of their text; these are not computed again.
-        alone: whether to embed each text separately. This is slower, but the result does not depend on the
-            other texts in any bit.
+        alone: whether to embed each text separately; slower, but bit for bit independent of other texts.
 
     Returns:
         text_features (batch, utterances, size) to replace input_ids, zero for utterances without text; and

@@ -65,8 +65,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
             kwargs: `top_k`, `batch_size`, `device` and whatever else transformers passes.
 
         Raises:
-            ValueError: there is no processor and the model was not loaded from a folder; or an unknown
-                parameter.
+            ValueError: no processor for a model that was not loaded from a folder; or an unknown parameter.
         """
         if processor is None:
             if not model.name_or_path:

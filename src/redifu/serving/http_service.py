@@ -310,7 +310,7 @@ def _error(status: int, message: str) -> Response:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Answer a client's mistake with its message; an internal error reveals nothing else."""
+    """Answer a client's mistake with its message, and an internal error without details."""
     if isinstance(error, HTTPException):
         refusal = _error(error.status_code, error.detail)
         refusal.headers.update(error.headers or {})
