@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 on success; 1 if the pipe was closed or `extract` could not read a stream; 2 for a
-        user's mistake or skipped lines on stdin, each reported on stderr in one line. Others are raised.
+        user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
     try:
