@@ -189,7 +189,7 @@ def test_a_session_answers_as_the_package_does(client: httpx.Client) -> None:
 def test_sessions_are_so_many_at_a_time() -> None:
     with service(max_sessions=1) as client:
         session = client.post("/sessions").json()["id"]
-        assert "at most 1 sessions" in error_of(client.post("/sessions"), 429)
+        assert "too many live sessions (1)" in error_of(client.post("/sessions"), 429)
         client.delete(f"/sessions/{session}")
         assert client.post("/sessions").status_code == 201
 
@@ -218,7 +218,7 @@ def test_what_takes_too_long_or_would_wait_too_long_is_ended() -> None:
         late: list[httpx.Response] = []
         asking.start()
         model.called.wait()
-        assert "1 requests wait" in error_of(client.post("/predict", json=DINNER), 503)
+        assert "too many waiting requests (1)" in error_of(client.post("/predict", json=DINNER), 503)
         asking.join()
         assert error_of(late[0], 504) == "request timed out after 1 s"
         model.go_on.set()

@@ -83,7 +83,7 @@ class ModelThread:
 
     def _refuse_if_full(self) -> None:
         if self._unanswered >= self._max_waiting:
-            raise TooManyWaitingError(f"{self._unanswered} requests are already waiting: try again later")
+            raise TooManyWaitingError(f"too many waiting requests ({self._unanswered}): try again later")
 
     async def _wait_for(self, answer: Future[Any]) -> Any:
         self._unanswered += 1

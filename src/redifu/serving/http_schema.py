@@ -49,7 +49,7 @@ _MISTAKES = {
     413: "request body too large",
     415: "Content-Type must be application/json",
     422: "invalid input; the message says what is wrong",
-    429: "too many sessions",
+    429: "too many live sessions",
     503: "too many waiting requests",
     504: "request timed out",
 }

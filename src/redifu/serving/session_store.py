@@ -54,7 +54,7 @@ class SessionStore:
         """
         if len(self) >= self._max_sessions:
             raise TooManySessionsError(
-                f"expected at most {self._max_sessions} live sessions: end one, or try again later"
+                f"too many live sessions ({self._max_sessions}): end one, or try again later"
             )
         name = secrets.token_urlsafe(16)
         self._sessions[name] = (self._clock(), self._start())
