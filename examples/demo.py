@@ -1,9 +1,9 @@
-"""A model to try in the browser: the emotions of a conversation on a timeline, with and without a stream.
+"""Try a model in the browser: the emotions of a conversation on a timeline, with any streams turned off.
 
     pip install "redifu[demo]"        # and redifu[media] for models that read recordings
     python examples/demo.py [MODEL]
 
-As a Space of the Hugging Face Hub this file is app.py; DEFAULT_MODEL names the model there.
+In a Space on the Hugging Face Hub, this file is app.py and DEFAULT_MODEL names the model.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Ana: The whole kitchen? You said you did that last night!
 Jonas: I know, I know. I'm sorry. I fell asleep on the floor.
 Mira: Hey! Guess who brought coffee and two strong cousins!
 Ana: Oh, you are wonderful! Thank you so much!"""
-# What a visitor does wrong raises one of these, with a message that says what to do.
+# A visitor's mistake raises one of these, with a message that says what to do.
 MISTAKES = (ValueError, FloatingPointError, ImportError, OSError)
 # The fields of an utterance that hold a stream.
 FIELDS = {
@@ -45,16 +45,16 @@ FRAME_STYLE = "width: 100%; height: max(480px, 92vh); border: 0; border-radius: 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Try a model in the browser.")
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="folder, or ORG/NAME on the Hub")
-    parser.add_argument("--port", type=int, help="a free one from 7860 on, unless given")
+    parser.add_argument("--port", type=int, help="port; by default the first free one from 7860")
     options = parser.parse_args()
     page = build_page(redifu.load(options.model))
-    # Fonts of the system: gradio's own come from elsewhere.
+    # System fonts, because gradio's own are loaded from another site.
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page.launch(server_port=options.port, theme=theme, max_file_size="100mb", ssr_mode=False, footer_links=[])
 
 
 def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
-    """Lay out the page and connect it with the model."""
+    """Lay out the page and connect it to the model."""
     streams = list(recogniser.streams)
     results = tempfile.TemporaryDirectory()
 
@@ -87,36 +87,36 @@ def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
     @say_mistakes
     def from_file(path: str | None) -> list[redifu.Conversation]:
         if path is None:
-            raise ValueError("expected a conversation file, got none")
+            raise ValueError("choose a conversation file first")
         return without_files(recogniser.read(path))
 
     @say_mistakes
     def from_recording(recording: str | None, turns: str | None) -> list[redifu.Conversation]:
         if recording is None or turns is None:
-            raise ValueError("expected a recording and a file of its turns")
+            raise ValueError("choose a recording and a file with its turns first")
         return [redifu.prepare_recording(recording, turns, folder=Path(recording).parent)]
 
     with gr.Blocks(title="ReDiFu", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(
             "## Emotions of a conversation\n"
-            "Which emotion label the model gives to each utterance, when, and from which streams."
+            "The emotion label that the model gives to each utterance, on a timeline, with its streams."
         )
         given = gr.State()
         sources = []
         with gr.Tab("Text"):
             text = gr.Textbox(
-                EXAMPLE, lines=6, max_lines=6, label="A line an utterance, Speaker: text; or JSON"
+                EXAMPLE, lines=6, max_lines=6, label="One utterance per line, Speaker: text; or JSON"
             )
             sources.append((gr.Button("Recognise the text", variant="primary"), from_text, [text]))
         with gr.Tab("File"):
             kinds = [".json", ".jsonl", ".txt", ".csv", ".parquet"]
-            file = gr.File(label="Conversations, as redifu predict reads them", file_types=kinds, height=140)
+            file = gr.File(label="Conversation file, as for redifu predict", file_types=kinds, height=140)
             sources.append((gr.Button("Recognise the file", variant="primary"), from_file, [file]))
         if recogniser.processor.feature_extractor.backends:
             with gr.Tab("Recording"):
-                recording = gr.File(label="Sound or video", file_types=["audio", "video"], height=140)
+                recording = gr.File(label="Audio or video file", file_types=["audio", "video"], height=140)
                 kinds = [".rttm", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".json"]
-                turns = gr.File(label="Who speaks when", file_types=kinds, height=140)
+                turns = gr.File(label="File of turns: who speaks when", file_types=kinds, height=140)
                 button = gr.Button("Recognise the recording", variant="primary")
                 sources.append((button, from_recording, [recording, turns]))
         with gr.Row(equal_height=True):
@@ -131,26 +131,26 @@ def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
 
 
 def mute(conversation: redifu.Conversation, used: Collection[str]) -> redifu.Conversation:
-    """Take all streams but those in use out of a conversation."""
+    """Remove all streams that are not in use from a conversation."""
     gone = [field for stream, fields in FIELDS.items() if stream not in used for field in fields]
     utterances = [utterance.with_fields(**dict.fromkeys(gone)) for utterance in conversation.utterances]
     return replace(conversation, utterances=utterances)
 
 
 def without_files(conversations: Iterable[redifu.Conversation]) -> list[redifu.Conversation]:
-    """Reject conversations that name files of this machine."""
+    """Reject conversations that name files on this machine."""
     read = list(conversations)
     for conversation in read:
         for turn, utterance in enumerate(conversation.utterances):
             for field in ("audio", "video"):
                 if getattr(utterance, field) is not None:
                     where = conversation.where(turn)
-                    raise ValueError(f"{where}: {field}: no file is opened here: upload the recording itself")
+                    raise ValueError(f"{where}: {field} must be null: upload the recording itself")
     return read
 
 
 def say_mistakes(run: Callable) -> Callable:
-    """Let a user's mistake be shown in the page, without the folders of this machine."""
+    """Show a user's mistake on the page, without the folders of this machine."""
 
     @wraps(run)
     def run_and_say(*given: Any) -> Any:

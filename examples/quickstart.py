@@ -1,6 +1,6 @@
-"""The main job in Python: an emotion label for every utterance of the recorded example.
+"""The quick start in Python: an emotion label for every utterance of the recorded example.
 
-python examples/quickstart.py      # needs the extra media
+python examples/quickstart.py      # requires the extra media
 """
 
 from pathlib import Path

@@ -204,7 +204,7 @@ def test_a_column_that_is_not_there_gets_one_line(
 
 def test_columns_of_lines_from_stdin_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["predict", str(folder / "model"), "-", "--columns", "text=Words"]
-    assert "--columns needs a table, got JSON lines from stdin" in refused(capsys, *command)
+    assert "--columns requires a table, got JSON lines from stdin" in refused(capsys, *command)
 
 
 def test_predict_streams_a_long_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -659,7 +659,7 @@ def test_bad_outputs_get_one_line(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--explain"], "--explain writes JSON lines: expected --output FILE.jsonl, got a table"),
+        (["--explain"], "--explain requires JSON lines: expected --output FILE.jsonl, got a table"),
         (["--explain", "--output", "out.csv"], "expected --output FILE.jsonl, got out.csv"),
         (["--html", "out.htm"], "out.htm: expected a file name ending in .html"),
         (["--html", "nowhere/out.html"], "nowhere/out.html: the folder nowhere does not exist"),

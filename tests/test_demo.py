@@ -173,7 +173,7 @@ def test_a_transcript_is_lines_of_speakers(page):
         ),
         (
             '{"utterances": [{"speaker": "Ana", "audio": "/etc/passwd"}]}',
-            "dialogue text-0, utterance 0: audio: no file is opened here",
+            "dialogue text-0, utterance 0: audio must be null: upload",
         ),
     ],
 )

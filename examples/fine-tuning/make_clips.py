@@ -1,9 +1,9 @@
-"""The build of this example: writes clips.csv and clips/*.ogg, speech by espeak-ng (a Debian package).
+"""Builds this example: writes clips.csv and clips/*.ogg, speech from espeak-ng (a Debian package).
 
     python examples/fine-tuning/make_clips.py
 
-The sentences were written for this example. Each mood has a pitch, a speed and a loudness of its own, and
-half of the sentences say nothing of the mood, so that text alone cannot tell it.
+The sentences were written for this example. Each mood has its own pitch, speed and loudness. Half of the
+sentences do not depend on the mood, so text alone cannot identify it.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 
 FOLDER = Path(__file__).resolve().parent
-# Words a minute, pitch 0 to 99, loudness 0 to 200, as espeak-ng counts them.
+# Words per minute, pitch 0 to 99 and loudness 0 to 200, in espeak-ng's units.
 MOODS = {"calm": (150, 40, 80), "excited": (215, 80, 160), "sad": (110, 20, 50)}
 SAID = {
     "calm": ["That is fine with me.", "Let us begin with the first page.", "I will put the kettle on."],
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def dialogue(name: str, split: str) -> list[dict[str, object]]:
-    """Two people who talk in turn; who is in a mood stays in it more often than not."""
+    """Let two people talk in turn; each usually stays in the same mood."""
     speakers = random.sample(list(VOICES), 2)
     moods = {speaker: random.choice(list(MOODS)) for speaker in speakers}
     rows = []

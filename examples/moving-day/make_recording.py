@@ -1,11 +1,11 @@
-"""The build of this example: writes recording.webm, drawn faces that speak by espeak-ng (a Debian package).
+"""Builds this example: writes recording.webm, drawn faces that speak with espeak-ng (a Debian package).
 
     python examples/moving-day/make_recording.py
 
-It plays ../conversation.json, whose times stay. Who speaks is in the picture; brows, eyes and mouth show the
-emotion, and the mouth opens with the voice. The same conversation with its emotions and this recording is
-written as conversation.json. The action units of the faces go to recording.csv, as OpenFace would write
-them; they follow from how a face is drawn, and were not measured in the picture.
+It plays ../conversation.json at the times given there. Each frame shows the speaker; brows, eyes and mouth
+show the emotion, and the mouth opens with the voice. The conversation with its emotions and this recording is
+written to conversation.json. The action units of the faces are written to recording.csv, in OpenFace's
+format; they follow from how a face is drawn and were not measured in the frames.
 """
 
 import csv
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parent
 RECORDING, UNITS = "recording.webm", "recording.csv"
 FRAMES_PER_SECOND = 10
 SAMPLING_RATE = 16000
-SIDE = 240  # pixels of a picture, drawn twice as large
+SIDE = 240  # width and height of a frame in pixels; it is drawn twice as large
 EMOTIONS = (
     *("neutral", "neutral", "surprise", "sadness", "joy", "joy"),
     *("surprise", "disgust", "sadness", "sadness", "fear", "neutral"),
@@ -50,12 +50,12 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class Mood:
-    """What an emotion does to face and voice.
+    """How an emotion changes face and voice.
 
-    How far the brows rise, and their inner ends beyond that; how open the eyes are; how far the corners of
-    the mouth rise, and its half width and gape: all in hundredths of the face's width. What is added to the
-    words a minute, and to the pitch. Last, the action units of such a face: by number, their intensity on
-    OpenFace's scale of 0 to 5.
+    In hundredths of the face's width: how far the brows rise, and how much further their inner ends; how open
+    the eyes are; how far the corners of the mouth rise, its half width and its gape. Then the changes in
+    words per minute and in pitch. Last, the action units of such a face: intensity by number, on OpenFace's
+    scale of 0 to 5.
     """
 
     brows: int = 0
@@ -70,7 +70,7 @@ class Mood:
 
 
 class Moment(NamedTuple):
-    """What a picture shows: at so many seconds the face of `said`, its mouth open by 0 to 1."""
+    """A frame: its time in seconds, the utterance it shows, and how open the mouth is, from 0 to 1."""
 
     time: float
     said: dict[str, Any]
@@ -169,16 +169,16 @@ MOODS = {
 
 
 class Canvas:
-    """A picture of twice SIDE pixels, measured in hundredths of a face's width from its middle."""
+    """A canvas of twice SIDE pixels, in units of a hundredth of a face's width from its centre."""
 
     def __init__(self, wall: tuple[int, int, int], *, middle: tuple[float, float]):
         line = np.arange(-SIDE, SIDE) / (SIDE / 110)
-        # A row and a column, which make a grid where they meet.
+        # A row and a column, which broadcast to a grid.
         self.x, self.y = (line - middle[0])[None], (line - middle[1])[:, None]
         self.pixels = np.full((2 * SIDE, 2 * SIDE, 3), wall, np.float32)
 
     def inside(self, x: float, y: float, width: float, height: float) -> np.ndarray:
-        """Where an ellipse of these half axes is."""
+        """Return the mask of an ellipse with these half axes."""
         return ((self.x - x) / width) ** 2 + ((self.y - y) / height) ** 2 < 1
 
     def ellipse(self, x: float, y: float, width: float, height: float, colour: Any) -> None:
@@ -190,7 +190,7 @@ class Canvas:
         self.pixels += (amount * spot[..., None]).astype(np.float32)
 
     def between(self, upper: np.ndarray, lower: np.ndarray, x: np.ndarray, colour: Any) -> None:
-        """Fill what lies below one curve and above another."""
+        """Fill the area below one curve and above another."""
         across = (self.x >= x[0]) & (self.x <= x[-1])
         along = (self.y >= np.interp(self.x, x, upper)) & (self.y <= np.interp(self.x, x, lower))
         self.pixels[across & along] = colour
@@ -222,7 +222,7 @@ def draw(
 
 
 def shadows(canvas: Canvas) -> None:
-    """Light from above: what the cascades of OpenCV know a face by."""
+    """Add light from above, by which OpenCV's cascades recognise a face."""
     for side in (-1, 1):
         canvas.shade(side * 21, -9, 15, 9, -75)
         canvas.shade(side * 24, 16, 14, 10, 22)
@@ -265,7 +265,7 @@ def mouth(canvas: Canvas, mood: Mood, opening: float) -> None:
 
 
 def spoken(text: str, person: Person, mood: Mood, *, seconds: float) -> np.ndarray:
-    """Speak a text in at most so many seconds: (samples,) float32."""
+    """Speak a text in at most this many seconds; return (samples,) float32."""
     speed = 165 + mood.speed
     while True:
         command = ["espeak-ng", "-v", person.voice, "-s", str(speed), "-p", str(person.pitch + mood.pitch)]
@@ -277,7 +277,7 @@ def spoken(text: str, person: Person, mood: Mood, *, seconds: float) -> np.ndarr
 
 
 def speech(utterances: list[dict[str, Any]]) -> np.ndarray:
-    """The sound of all utterances, each from its start on, and half a second of silence."""
+    """Return the audio of all utterances, each at its start time, and half a second of silence."""
     track = np.zeros(round((utterances[-1]["end"] + 0.5) * SAMPLING_RATE), np.float32)
     for said in utterances:
         sound = spoken(
@@ -292,7 +292,7 @@ def speech(utterances: list[dict[str, Any]]) -> np.ndarray:
 
 
 def moments(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[Moment]:
-    """Who speaks, or spoke last, in every picture of the recording."""
+    """Find who speaks, or spoke last, in every frame of the recording."""
     step = SAMPLING_RATE // FRAMES_PER_SECOND
     loudness = np.sqrt((track[: len(track) // step * step].reshape(-1, step) ** 2).mean(axis=1))
     for number, opening in enumerate(loudness / loudness.max()):
@@ -302,7 +302,7 @@ def moments(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[Mom
 
 
 def pictures(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[np.ndarray]:
-    """Draw every picture."""
+    """Draw every frame."""
     for time, said, opening, blink in moments(utterances, track):
         yield draw(
             PEOPLE[said["speaker"]],
@@ -314,7 +314,7 @@ def pictures(utterances: list[dict[str, Any]], track: np.ndarray) -> Iterator[np
 
 
 def write_action_units(path: Path, utterances: list[dict[str, Any]], track: np.ndarray) -> None:
-    """Write the action units of every picture; those of PRESENT or more are present."""
+    """Write the action units of every frame; those with intensity PRESENT or more are present."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["frame", "timestamp", "confidence", "success", *ACTION_UNITS])
@@ -328,7 +328,7 @@ def write_action_units(path: Path, utterances: list[dict[str, Any]], track: np.n
 
 
 def action_units(moment: Moment) -> dict[str, float]:
-    """Add up what mood, speech and blink do to a face: intensities, by names as AU01."""
+    """Add up the action units of mood, speech and blink: intensities by name, such as AU01."""
     units = {name[:4]: 0.0 for name in ACTION_UNITS}
     parts = [(MOODS[moment.said["label"]].units, 1.0), (SPEECH, moment.opening), (BLINK, moment.blink)]
     for part, share in parts:
@@ -338,7 +338,7 @@ def action_units(moment: Moment) -> dict[str, float]:
 
 
 def write(path: Path, track: np.ndarray, frames: Iterator[np.ndarray]) -> None:
-    """Write sound and pictures, side by side, so that a player finds both where it reads."""
+    """Write audio and frames interleaved, so that a player finds both where it reads."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libvpx-vp9", rate=FRAMES_PER_SECOND)
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"

@@ -1,7 +1,7 @@
-"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture.
+"""ReDiFu recognises the emotion of every utterance of a conversation from text, audio and video.
 
-Importing the package is cheap: a name is imported when it is first used, and the classes are registered with
-transformers when transformers' Auto classes are first imported.
+Importing the package is cheap: names are imported when they are first used, and the classes are registered
+with transformers when its Auto classes are first imported.
 """
 
 from importlib import import_module
@@ -47,7 +47,7 @@ __all__ = [
     "render_report",
 ]
 
-# The module of each name that is not in redifu.model.
+# The module of each public name; all others are in redifu.model.
 _MODULES = {
     **dict.fromkeys(("Conversation", "Prediction", "Utterance"), "redifu.conversation"),
     **dict.fromkeys(("conversations_from_text", "read_conversations"), "redifu.data.readers"),

@@ -1,6 +1,6 @@
-"""The command line: the arguments of each command, and what it calls.
+"""The command line: the arguments of each command, and the functions it calls.
 
-Each command imports what it needs, so that help and mistakes do not wait for torch and transformers.
+Each command imports only what it needs, so help and error messages do not wait for torch and transformers.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from redifu.serving.service_limits import Limits
 # A user's mistake raises one of these; anything else is a bug and shows its traceback.
 MISTAKES = (
     *(ValueError, FloatingPointError),  # the latter: features or a learning rate far too large
-    ImportError,  # of an optional package; the message names the extra
+    ImportError,  # an optional package is missing; the message names the extra
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
 _MODEL = "folder of a trained model, or its ORG/NAME on the Hugging Face Hub"
 _CONVERSATIONS = "conversation file, as for predict"
 _SPLIT = "read only this split of the file"
-_COLUMNS = "names of the columns of a table, by ours"
+_COLUMNS = "the table's column name for each of our keys"
 _INPUTS = ("conversations", "data", "source", "recipe", "turns", "robustness")  # the options that name files
 
 
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: those after the program's name; None takes them from the process.
+        arguments: arguments after the program's name; None reads them from `sys.argv`.
 
     Returns:
-        The exit status: 0 on success; 2 for a user's mistake, reported in one line on stderr. Invalid lines
-        on stdin are reported and skipped, and the status is 2. Any other error is raised.
+        The exit status: 0 on success; 1 if the pipe was closed or `extract` could not read a stream; 2 for a
+        user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -70,7 +70,7 @@ def _complain(options: argparse.Namespace, mistake: object) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line; argparse would print the usage as well."""
+    """Reports an invalid argument in one line; argparse would also print the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -83,25 +83,25 @@ def _parser() -> argparse.ArgumentParser:
 
     add = _command(commands, "predict", _predict, "recognise the emotion of every utterance").add_argument
     add("model", metavar="MODEL", help=_MODEL)
-    reads = "JSON, JSONL, CSV, Parquet or .txt file; - reads JSON lines from stdin and answers each at once"
+    reads = "JSON, JSONL, CSV, Parquet or .txt file; - predicts JSON lines from stdin as they arrive"
     add("conversations", metavar="CONVERSATIONS", help=reads)
     add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
     add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
-    add("--explain", action="store_true", help="explain each emotion, in JSON lines")
+    add("--explain", action="store_true", help="add explanations to the JSON lines")
     add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
 
     add = _command(commands, "train", _train, "train a model, or resume an interrupted run").add_argument
     add("recipe", metavar="RECIPE.yaml", help="recipe with the sections model, data and training")
-    add("overrides", metavar="KEY=VALUE", nargs="*", help="override a value of the recipe: training.seed=2")
+    add("overrides", metavar="KEY=VALUE", nargs="*", help="override a value in the recipe: training.seed=2")
 
     add = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations").add_argument
     add("model", metavar="MODEL", help=_MODEL)
     add("data", metavar="DATA", help="file of labelled conversations")
     add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
     add("--split", help=_SPLIT)
-    add("--robustness", metavar="GRID.yaml", help="also score it with noise and with missing streams")
-    add("--output", metavar="FILE.json", help="write all metrics, with tables and pictures beside the file")
+    add("--robustness", metavar="GRID.yaml", help="also score the model with noise and missing streams")
+    add("--output", metavar="FILE.json", help="write all metrics, with tables and plots next to the file")
 
     add = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub").add_argument
     add("folder", metavar="DIR", help="folder of a trained model")
@@ -113,19 +113,19 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", metavar="DIR", help=_MODEL)
     add("--output", metavar="FILE.onnx", required=True, help="file to write")
     add("--features", action="store_true", help="take text features as input instead of texts")
-    add("--int8", action="store_true", help="8-bit weights: smaller and less accurate")
+    add("--int8", action="store_true", help="use 8-bit weights: smaller and less accurate")
 
     add = _command(
         commands, "extract", _extract, "extract features from the media of conversations"
     ).add_argument
     add("conversations", metavar="CONVERSATIONS", help=_CONVERSATIONS)
     add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
-    add("--output", metavar="DIR", required=True, help="folder to write, or to resume")
+    add("--output", metavar="DIR", required=True, help="output folder; an interrupted run resumes from it")
     for stream, default in (("audio", "log_mel"), ("visual", "face_descriptor")):
-        said = f"method for {stream} features, none to skip them (%(default)s)"
+        said = f"method for {stream} features, or none (default: %(default)s)"
         add(f"--{stream}-backend", metavar="NAME", default=default, help=said)
-    add("--face-detector", metavar="FILE.onnx", help="YuNet model to find faces with")
-    add("--num-proc", metavar="N", type=int, default=1, help="number of processes (%(default)s)")
+    add("--face-detector", metavar="FILE.onnx", help="YuNet model for face detection")
+    add("--num-proc", metavar="N", type=int, default=1, help="number of processes (default: %(default)s)")
     add(
         "--engine", metavar="NAME", default="processes", help="processes, or ray for a cluster at RAY_ADDRESS"
     )
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "prepare", _prepare, "make a conversation file from a recording or a data set"
     )
     add, kind = prepare.add_argument, prepare.add_mutually_exclusive_group(required=True)
-    add("source", metavar="RECORDING", help="audio or video file, or folder of a data set")
+    add("source", metavar="RECORDING", help="audio or video file, or the folder of a data set")
     kind.add_argument(
         "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV or whisperX JSON"
     )
@@ -148,17 +148,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
     add("--output", metavar="DIR", required=True, help="folder to write")
     add("--split", help=_SPLIT)
-    decibels = "range of signal-to-noise ratios in dB; each dialogue gets one ratio from it"
+    decibels = "range of signal-to-noise ratios in dB; each dialogue gets a ratio from this range"
     add("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
-    add("--seed", metavar="N", type=int, default=0, help="random seed (%(default)s)")
+    add("--seed", metavar="N", type=int, default=0, help="random seed (default: %(default)s)")
 
     add = _command(commands, "serve", _serve, "answer requests over HTTP").add_argument
     add("model", metavar="MODEL", help=_MODEL)
-    add("--host", default="127.0.0.1", help="any other than this machine needs a key in REDIFU_API_KEY")
-    add("--port", type=int, default=8000, help="0 takes a free port (%(default)s)")
+    add("--host", default="127.0.0.1", help="address to listen on; all but loopback require REDIFU_API_KEY")
+    add("--port", type=int, default=8000, help="port; 0 chooses a free one (default: %(default)s)")
     for limit in fields(Limits):
         name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
-        add(name, metavar="N", type=int, default=limit.default, help=f"{said} (%(default)s)")
+        add(name, metavar="N", type=int, default=limit.default, help=f"{said} (default: %(default)s)")
     return parser
 
 
@@ -175,7 +175,7 @@ def _predict(options: argparse.Namespace) -> int:
     as_lines = ending == ".jsonl" if ending is not None else options.conversations == "-"
     if options.explain and not as_lines:
         given = options.output or "a table on the screen"
-        raise ValueError(f"--explain writes JSON lines: expected --output FILE.jsonl, got {given}")
+        raise ValueError(f"--explain requires JSON lines: expected --output FILE.jsonl, got {given}")
     for path, endings in ((options.output, (".csv", ".jsonl")), (options.html, (".html",))):
         check_output(path, endings)
     recogniser = _load(options.model, runtime=options.runtime)
@@ -188,7 +188,7 @@ def _predict(options: argparse.Namespace) -> int:
     explain = options.explain or options.html is not None
     if options.conversations == "-":
         if options.columns:
-            raise ValueError("--columns needs a table, got JSON lines from stdin")
+            raise ValueError("--columns requires a table, got JSON lines from stdin")
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
     else:
         given = recogniser.read(options.conversations, columns=options.columns)
@@ -276,7 +276,7 @@ def _evaluate_robustness(
         named = write_robustness(path, rows, data=Path(options.data), run=Path(options.model))
         if plots is not None:
             plots.plot_severity(named, path.with_suffix(".png"))
-        print(f"{path}: {len(rows):,} rows" + (", with a picture beside it" if plots else ""))
+        print(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
     return rows
 
 
@@ -384,12 +384,12 @@ def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
 
 
 def mapping(text: str) -> dict[str, str]:
-    """Read "text=Utterance,speaker=Speaker"; argparse shows this name for what cannot be read."""
+    """Parse "text=Utterance,speaker=Speaker"; argparse shows this function's name in its error message."""
     return dict(pair.split("=", 1) for pair in text.split(","))
 
 
 def _be_quiet() -> None:
-    """Keep transformers' own progress bars off the screen."""
+    """Turn off transformers' progress bars."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""What the command line shows: tables, progress, and what a command has written."""
+"""Output of the command line: tables, progress bars and summaries of what was written."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def number_of(count: int, noun: str) -> str:
 
 
 class Tally:
-    """Counts conversations and their utterances, for the line that says what was written."""
+    """Counts conversations and utterances, for the line that reports what was written."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -43,7 +43,7 @@ class Tally:
         self._utterances += len(utterances)
 
     def counting(self, conversations: Iterable[Any]) -> Iterator[Any]:
-        """Pass conversations on and count them."""
+        """Yield the conversations and count them."""
         for conversation in conversations:
             self.add(conversation.utterances)
             yield conversation
@@ -56,14 +56,14 @@ class Tally:
 
 
 def screen_writer(*, as_lines: bool) -> Callable[[Any, Any], None]:
-    """Return what prints each conversation and its predictions at once, as a table or as a JSON line."""
+    """Return a function that prints a conversation and its predictions, as a table or a JSON line."""
     from redifu.data.writers import with_predictions
 
     console = Console()
 
     def write(conversation: Any, predictions: Any) -> None:
         if as_lines:
-            # In ASCII: a character that the terminal cannot show would end the stream.
+            # In ASCII, because a character that the terminal cannot encode would raise an error.
             print(json.dumps(with_predictions(conversation, predictions), default=str), flush=True)
         else:
             console.print(_prediction_table(conversation.id, predictions))
@@ -75,7 +75,7 @@ def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
     table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
     table.add_column("probability", justify="right")
     for each in predictions:
-        # As Text, or rich would read brackets as markup.
+        # As Text, because rich would interpret brackets as markup.
         cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
         table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
     return table
@@ -133,7 +133,7 @@ class _Rate(ProgressColumn):
 
 
 def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Pass predictions on; show on stderr how many utterances are done, and how fast."""
+    """Yield the predictions; show on stderr how many utterances are done, and how fast."""
     console = Console(stderr=True)
     utterances = TextColumn("{task.completed:,} utterances")
     columns = (BarColumn(), utterances, _Rate(), TimeElapsedColumn())
@@ -146,7 +146,7 @@ def counted(answers: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def extraction_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how many streams of utterances are done, how fast, and the time left."""
+    """Show on stderr how many streams are done, how fast, and the time left."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -189,7 +189,7 @@ def _duration(seconds: float) -> str:
 
 
 def print_run(folder: Path) -> None:
-    """Print the folder of a finished run and its scores, and on stderr the labels that it never predicts."""
+    """Print the folder and the scores of a finished run, and on stderr the labels that it never predicts."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     scores = [f"best epoch {metrics['best_epoch']} of {metrics['epochs']}"]
     scores += [

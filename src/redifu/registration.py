@@ -1,7 +1,7 @@
-"""Registers the classes of this package with transformers, but only for those who use transformers.
+"""Registers the classes of this package with transformers, once transformers is used.
 
 transformers loads its Auto classes and its pipelines when they are first used. An import hook waits for that,
-so that `import redifu` alone loads neither transformers nor torch.
+so `import redifu` alone loads neither transformers nor torch.
 """
 
 import sys
@@ -49,15 +49,15 @@ def _register_pipeline() -> None:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, ConversationEmotionRecognitionPipeline, pt_model=AutoModelForSequenceClassification
     )
-    # Not registered anew: that would warn, and drop the task's default model.
+    # Replaced in place, because registering it again would warn and drop the task's default model.
     PIPELINE_REGISTRY.supported_tasks["text-classification"]["impl"] = TextClassification
 
 
 class _Registration(MetaPathFinder):
-    """Registers once the modules of transformers that hold the registries are loaded.
+    """Registers the classes once the modules of transformers that hold the registries are loaded.
 
-    Modules of transformers import the Auto classes while they are themselves half imported, and so do those
-    of this package. Registration imports both, so it waits until no import of either is under way.
+    Modules of transformers and of this package import the Auto classes while they are only partly imported
+    themselves. Registration imports both packages, so it waits until no import of either is in progress.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Registration(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as the other finders do, and count its import while it runs."""
+        """Find a module with the other finders, and count its import while it runs."""
         if fullname.partition(".")[0] not in ("transformers", "redifu"):
             return None
         for finder in sys.meta_path:
@@ -80,7 +80,7 @@ class _Registration(MetaPathFinder):
         return None
 
     def register(self) -> None:
-        """Register with what is loaded by now, unless an import is under way."""
+        """Register with the modules that are loaded, unless an import is in progress."""
         while ready := [name for name in self._waiting if name in sys.modules and not self._depth]:
             with self._under_way():
                 self._waiting.pop(ready[0])()
@@ -101,7 +101,7 @@ class _Registration(MetaPathFinder):
 
     def _count(self, spec: ModuleSpec) -> None:
         loader = spec.loader
-        # None of a folder without __init__.py; a loader that several modules share is wrapped once.
+        # The loader is None for a folder without __init__.py; a shared loader is wrapped only once.
         if loader is None or hasattr(loader.exec_module, "__wrapped__"):
             return
         run = loader.exec_module
@@ -112,7 +112,7 @@ class _Registration(MetaPathFinder):
                 run(module)
             self.register()
 
-        # On this loader alone, which keeps its class: others look at it for source and data files.
+        # Patch this loader only and keep its class, because others ask it for source and data files.
         loader.exec_module = exec_module  # type: ignore[method-assign]
 
 

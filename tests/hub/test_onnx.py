@@ -192,7 +192,7 @@ def test_a_published_export_runs_by_its_name(
     hub.create_with("ana/bare", {"config.json": b"{}"})
     capsys.readouterr()
     assert main(["predict", "ana/bare", *command[2:]]) == 2
-    assert "ana/bare: holds no model.onnx" in capsys.readouterr().err
+    assert "ana/bare: no model.onnx" in capsys.readouterr().err
 
 
 def test_int8_is_smaller_and_less_exact(folder: Path, tmp_path: Path) -> None:

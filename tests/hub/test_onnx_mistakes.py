@@ -47,7 +47,7 @@ def test_a_folder_without_an_export_gets_one_line(folder: Path, capsys: pytest.C
     assert main(["predict", str(folder), talk, "--runtime", "onnx"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"redifu predict: error: {folder}: holds no model.onnx, which `redifu export` writes\n"
+    assert err == f"redifu predict: error: {folder}: no model.onnx: create it with `redifu export`\n"
 
 
 @pytest.mark.parametrize("content", [b"no graph", b""])
@@ -85,7 +85,9 @@ def test_an_export_with_a_deleted_option_is_refused(folder: Path) -> None:
 def test_labels_of_another_model_are_refused(folder: Path) -> None:
     config = tiny_config(id2label={0: "calm", 1: "cross"})
     write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config.to_dict())})
-    with pytest.raises(ValueError, match="has labels .'calm', 'cross'., its processor .'calm', 'glad'"):
+    with pytest.raises(
+        ValueError, match="has labels .'calm', 'cross'., but its processor has .'calm', 'glad'"
+    ):
         load_onnx(folder)
 
 

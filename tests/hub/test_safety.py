@@ -68,7 +68,7 @@ def test_a_pickle_beside_the_weights_is_not_opened(pickled: Path) -> None:
 def test_a_folder_with_a_pickle_only_is_refused(pickled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pickled / "model.safetensors").unlink()
     err = refused(capsys, str(pickled))
-    assert "has no model*.safetensors, and what is pickled is never read: extra.pkl, pytorch_model.bin" in err
+    assert "has no model*.safetensors; pickled files are never loaded: extra.pkl, pytorch_model.bin" in err
     for loader in (ReDiFuForEmotionRecognition, AutoModelForSequenceClassification, AutoModel):
         with pytest.raises(OSError, match=r"model\.safetensors"):
             loader.from_pretrained(pickled)
@@ -112,12 +112,12 @@ def test_a_mistyped_path_is_not_asked_for(
 def test_what_the_hub_does_not_have_gets_one_line(
     hub: LoopbackHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "ana/nowhere: no such model folder, and the Hub does not give it" in refused(capsys, "ana/nowhere")
+    assert "ana/nowhere: no such model folder, and downloading it failed" in refused(capsys, "ana/nowhere")
     assert any("ana/nowhere" in request for request in hub.requests)
 
 
 def test_offline_a_hub_id_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "ana/nowhere: no such model folder, and the Hub does not give it" in refused(capsys, "ana/nowhere")
+    assert "ana/nowhere: no such model folder, and downloading it failed" in refused(capsys, "ana/nowhere")
 
 
 @pytest.mark.usefixtures("no_unpickling")

@@ -233,5 +233,5 @@ def test_media_are_read_once(monkeypatch):
 
 
 def test_an_export_is_refused():
-    with pytest.raises(ValueError, match="an export to ONNX cannot be explained"):
+    with pytest.raises(ValueError, match="an ONNX export cannot explain its predictions"):
         next(explain_conversations(object(), feature_processor(), []))

@@ -136,7 +136,7 @@ def test_a_wrong_top_k_is_refused(folder: Path, top_k: Any) -> None:
 
 
 def test_an_unknown_parameter_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no parameter but top_k, got topk"):
+    with pytest.raises(ValueError, match="unknown parameter topk: the only one is top_k"):
         build(folder, topk=1)
 
 
@@ -172,7 +172,7 @@ def test_a_wrong_conversation_is_refused(folder: Path, wrong: Any, complaint: st
 @pytest.mark.parametrize("table", [pd.DataFrame({"speaker": ["Ana"], "text": ["no"]}), 3, None])
 def test_what_holds_no_conversations_is_refused(folder: Path, table: Any) -> None:
     recognise, kind = build(folder), type(table).__name__
-    with pytest.raises(ValueError, match=f"expected conversations, got {kind}: give a list of utterances"):
+    with pytest.raises(ValueError, match=f"expected conversations, got {kind}: pass a list of utterances"):
         recognise(table)
     with pytest.raises(
         ValueError, match=f"expected a conversation .*, one utterance or one string of text, got {kind}"
@@ -211,7 +211,7 @@ def test_a_file_that_exists_is_no_text(folder: Path, tmp_path: Path) -> None:
 
 def test_a_model_without_text_takes_no_text() -> None:
     recognise = pipeline(TASK, model=tiny_model(), processor=feature_processor(), device="cpu")
-    with pytest.raises(ValueError, match="this model reads no text, got 'no'"):
+    with pytest.raises(ValueError, match="this model does not read text, got 'no'"):
         recognise("no")
 
 
@@ -254,7 +254,7 @@ def test_a_folder_whose_parts_disagree_is_refused(folder: Path, tmp_path: Path) 
     AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(folder, id2label={0: "a", 1: "b", 2: "c"}).save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match="the labels calm, glad, cross, its processor a, b, c: load both with"
+        ValueError, match="the labels calm, glad, cross, but its processor has a, b, c: load both with"
     ):
         load_pretrained(tmp_path)
 

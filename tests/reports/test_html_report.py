@@ -175,7 +175,7 @@ def test_the_page_states_what_it_shows_and_the_notice_of_the_model():
     notice = model_notice(Path(__file__).parents[2] / "model_cards" / "redifu-meld-ravdess")
     text = "".join(Tags(page_of(dialogue(2), notice=notice)).text)
     assert "This checkpoint is a demonstration. Not for commercial use (licence cc-by-nc-sa-4.0)." in text
-    assert "Which emotion label the model gives to each utterance" in text
+    assert "The emotion label that the model gives to each utterance" in text
     assert "never what a person feels" in text
     assert 'class="notice"' not in page_of(dialogue(2))
 

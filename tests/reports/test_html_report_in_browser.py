@@ -441,7 +441,7 @@ def test_every_number_is_named_for_assistive_technology(opened, width):
 
 def test_without_its_script_the_page_can_be_read(opened):
     page = opened(page_of(dialogue(50)), java_script_enabled=False)
-    assert page.get_by_text("script is switched off").is_visible()
+    assert page.get_by_text("JavaScript is turned off").is_visible()
     assert page.locator(".transcript tbody tr").last.is_visible()
     assert page.locator(".summary tbody th").all_inner_texts() == ["A", "B"]
     assert page.locator("button.utterance").count() == 50

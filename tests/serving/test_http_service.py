@@ -112,7 +112,10 @@ def test_clients_at_a_time_get_each_their_own(client: httpx.Client) -> None:
             "request: dialogue d1, utterance 1: audio_features must hold 5 numbers",
         ),
         (conversation(utterance(text="no", label="bored")), "request: dialogue d1, utterance 0: label"),
-        (conversation(utterance(audio_features=[3e38] * 5)), "dialogue d1: the model gave logits"),
+        (
+            conversation(utterance(audio_features=[3e38] * 5)),
+            "dialogue d1: the model's logits are not finite",
+        ),
         (
             conversation(*[utterance(text="no")] * 4),
             "request: dialogue d1: expected at most 3 utterances",
@@ -132,10 +135,10 @@ def test_no_file_is_opened_for_a_client(client: httpx.Client, key: str, tmp_path
     medium = {key: str(tmp_path / "clip.wav")}
     given = conversation(utterance(text="no"), utterance(text="yes", **medium))
     said = error_of(client.post("/predict", json=given), 422)
-    assert said.startswith(f"request: dialogue d1, utterance 1: {key}: expected null, got a medium")
+    assert said.startswith(f"request: dialogue d1, utterance 1: {key} must be null: send text")
     session = client.post("/sessions").json()["id"]
     said = error_of(client.post(f"/sessions/{session}/utterances", json=utterance(text="no", **medium)), 422)
-    assert said.startswith(f"request: {key}: expected null, got a medium")
+    assert said.startswith(f"request: {key} must be null: send text")
 
 
 def test_what_readers_put_into_conversations_is_out_of_reach(client: httpx.Client) -> None:
@@ -155,14 +158,15 @@ def test_what_readers_put_into_conversations_is_out_of_reach(client: httpx.Clien
 def test_a_body_is_json_and_not_too_large(client: httpx.Client) -> None:
     large = conversation(utterance(text="no " * 5000))
     assert (
-        error_of(client.post("/predict", json=large), 413) == "body: expected at most 10000 bytes, got more"
+        error_of(client.post("/predict", json=large), 413)
+        == "request body too large: expected at most 10000 bytes"
     )
     # A length that is not told before is no way around.
     parts = (b" " * 1000 for _ in range(11))
     headers = {"Content-Type": "application/json"}
     error_of(client.post("/predict", content=parts, headers=headers), 413)
     said = error_of(client.post("/predict", content=json.dumps(DINNER)), 415)
-    assert said == "Content-Type: expected application/json, got none"
+    assert said == "Content-Type must be application/json, got none"
 
 
 def test_a_session_answers_as_the_package_does(client: httpx.Client) -> None:
@@ -179,13 +183,13 @@ def test_a_session_answers_as_the_package_does(client: httpx.Client) -> None:
     ended = client.delete(path)
     assert (ended.status_code, ended.content) == (204, b"")
     for response in (client.delete(path), client.post(f"{path}/utterances", json=DINNER["utterances"][0])):
-        assert "there is none of this name" in error_of(response, 404)
+        assert "does not exist or has ended" in error_of(response, 404)
 
 
 def test_sessions_are_so_many_at_a_time() -> None:
     with service(max_sessions=1) as client:
         session = client.post("/sessions").json()["id"]
-        assert "at most 1 sessions" in error_of(client.post("/sessions"), 429)
+        assert "too many live sessions (1)" in error_of(client.post("/sessions"), 429)
         client.delete(f"/sessions/{session}")
         assert client.post("/sessions").status_code == 201
 
@@ -214,9 +218,9 @@ def test_what_takes_too_long_or_would_wait_too_long_is_ended() -> None:
         late: list[httpx.Response] = []
         asking.start()
         model.called.wait()
-        assert "1 requests wait" in error_of(client.post("/predict", json=DINNER), 503)
+        assert "too many waiting requests (1)" in error_of(client.post("/predict", json=DINNER), 503)
         asking.join()
-        assert error_of(late[0], 504) == "expected an answer within 1 seconds, got none"
+        assert error_of(late[0], 504) == "request timed out after 1 s"
         model.go_on.set()
         assert client.post("/predict", json=DINNER).status_code == 200
 
@@ -262,7 +266,7 @@ def test_beyond_loopback_nothing_starts_without_a_key(
     assert main(["serve", "nowhere", "--host", host]) == 2
     assert capsys.readouterr() == (
         "",
-        f"redifu serve: error: --host {host} can be reached from elsewhere: expected a key in "
+        f"redifu serve: error: --host {host} is reachable from other machines: expected a key in "
         "REDIFU_API_KEY, got none\n",
     )
 

@@ -192,7 +192,7 @@ def test_a_config_that_does_not_fit_is_named(
 def test_missing_weights_are_not_made_up(run: Run, tmp_path: Path) -> None:
     saved = run.save(tmp_path, epoch=1, best_epoch=1)
     run.model.redifu.save_pretrained(saved)
-    with pytest.raises(ValueError, match=r"epoch-1: .*it lacks weights: classifier\."):
+    with pytest.raises(ValueError, match=r"epoch-1: .*missing weights: classifier\."):
         load_pretrained(saved)
 
 

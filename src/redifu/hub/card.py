@@ -1,4 +1,4 @@
-"""The card of a model, from what its user writes about it and what its folder shows."""
+"""The model card, made from the user's `card.yaml` and from the model's folder."""
 
 import dataclasses
 import json
@@ -26,13 +26,13 @@ _TASKS = {
 
 @dataclass(frozen=True)
 class GivenCardData:
-    """What only the user knows, from `card.yaml` in the model's folder.
+    """Card data from the user, in `card.yaml` in the model's folder.
 
     Attributes:
         language: language codes, for instance "en".
-        license: the Hub's identifier of the licence of the weights.
-        datasets: Hub ids of the data; the scores are reported for the first.
-        tags: tags besides those that every card has.
+        license: licence of the weights, as the Hub's identifier.
+        datasets: Hub ids of the data sets; scores are reported for the first.
+        tags: tags in addition to those of every card.
         description: a paragraph about the model, in Markdown.
     """
 
@@ -44,10 +44,10 @@ class GivenCardData:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "GivenCardData":
-        """Read `card.yaml`; a folder without one gives empty data.
+        """Read `card.yaml`; without this file, all fields are empty.
 
         Raises:
-            ValueError: naming the file, for an unknown key or a value of the wrong type.
+            ValueError: the file has an unknown key or a value of the wrong type.
         """
         path = folder / GIVEN
         if not path.exists():
@@ -69,16 +69,16 @@ class GivenCardData:
 
 @dataclass(frozen=True)
 class FoundCardData:
-    """What the folder of a model shows.
+    """Card data read from the folder of a model.
 
     Attributes:
         modalities: the streams the model reads.
-        labels: names of the labels.
+        labels: the emotion labels.
         num_parameters: number of weights, including those of a text backbone.
         utterance: Python source of the items of an utterance that the model can read.
-        reads_text: whether texts are among these, and not only their features.
+        reads_text: whether the model reads texts, not only text features.
         causal: whether no utterance sees a later one.
-        temperature: that of its probabilities; 1 if they were not calibrated.
+        temperature: the calibration temperature; 1 if the model was not calibrated.
         base_model: Hub id of the text backbone that the recipe names.
         has_recipe: whether the folder holds the training recipe.
         results: metrics by split, "dev" and "test", as `redifu train` writes them.
@@ -139,7 +139,7 @@ def render_card(repo_id: str, given: GivenCardData, found: FoundCardData) -> str
         language=given.language or None,
         license=given.license,
         library_name="transformers",
-        # The Hub shows how to build this pipeline: it must be one that takes the model.
+        # The Hub shows code for this pipeline, so it must be one that accepts the model.
         pipeline_tag=_TASKS["text"] if found.reads_text else None,
         base_model=found.base_model,
         datasets=given.datasets or None,
@@ -178,7 +178,7 @@ def _eval_results(given: GivenCardData, found: FoundCardData) -> list[EvalResult
 
 
 def _score_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the rows of the table of scores: a name, then a cell per split, with an interval if known."""
+    """Return the rows of the score table: a name, then a cell per split, with an interval if known."""
     rows = []
     for metric, said in {**_SCORES, **_ERRORS}.items():
         digits = 2 if metric in _SCORES else 3

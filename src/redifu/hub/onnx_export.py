@@ -1,4 +1,4 @@
-"""Export of models to ONNX, in float32 or with int8 weights, for batches of any size."""
+"""Export models to ONNX, in float32 or with int8 weights, for batches of any size."""
 
 import copy
 import json
@@ -18,23 +18,23 @@ from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import embed_texts
 from redifu.optional_packages import optional_package
 
-# (dialogues, utterances, tokens) of the batches on which an export is compared with the model.
+# (dialogues, utterances, tokens) of the batches that compare an export with the model.
 CHECKED_SHAPES = ((1, 1, 3), (1, 12, 9), (2, 5, 14), (5, 33, 12), (1, 150, 6))
 TOLERANCE = 1e-4
-# No size is 1, which the tracer would take for a constant, and no two are equal.
+# No size is 1, which the tracer would treat as a constant, and no two are equal.
 _TRACED_SHAPE = (3, 4, 7)
 _TEXTS = ("input_ids", "attention_mask")
 
 
 class _Exported(nn.Module):
-    """A model without loops or branches that depend on the values of its inputs."""
+    """Wraps a model without loops or branches that depend on input values."""
 
     def __init__(self, model: ReDiFuForEmotionRecognition):
         super().__init__()
         self.model = model
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return the logits and, if there are texts, their embeddings; the inputs are those of the model."""
+        """Return the logits and, if there are texts, their embeddings; the inputs are the model's."""
         if "input_ids" not in inputs:
             return (self.model(**inputs).logits,)
         # All texts at once: the groups in which the model itself embeds them depend on their lengths.
@@ -42,7 +42,7 @@ class _Exported(nn.Module):
         input_ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         embeddings = embed_texts(self.model.redifu.text_backbone, input_ids, mask)
         written = inputs["utterance_mask"] & inputs["modality_mask"][..., MODALITIES.index("text")]
-        # The index of each utterance's text; an utterance without text gets any, which the model masks.
+        # The index of each utterance's text; utterances without text get any index and are masked.
         rows = (written.flatten().long().cumsum(0) - 1).clamp_min(0)
         grid = embeddings.index_select(0, rows).unflatten(0, written.shape)
         return self.model(text_features=grid, **rest).logits, embeddings
@@ -53,17 +53,17 @@ def export_onnx(
 ) -> float:
     """Write a model as one ONNX file and compare the two on batches of `CHECKED_SHAPES`.
 
-    Its inputs are the model's: utterance_mask and modality_mask bool, speaker_ids int64, NAME_features
-    float32, input_ids and attention_mask int64, all of them required. A stream that a batch lacks is given as
-    zeros that the modality mask hides. Its outputs are calibrated logits and, with texts, text_embeddings
-    (texts, text size).
+    The file has the model's inputs, all required: utterance_mask and modality_mask bool, speaker_ids int64,
+    NAME_features float32, input_ids and attention_mask int64. Pass zeros for a stream that a batch lacks; the
+    modality mask hides them. The outputs are calibrated logits and, with texts, text_embeddings (texts, text
+    size).
 
     Args:
-        model: stays unchanged.
+        model: the model to export; it is not changed.
         output: the .onnx file, written only if everything succeeds.
-        features: whether the export takes text_features in place of texts, without the text backbone.
-        int8: whether matrix products use int8 weights and activations quantised on the fly. The result for an
-            utterance then depends slightly on the rest of its batch.
+        features: whether the export takes text_features instead of texts and omits the text backbone.
+        int8: whether matrix products use int8 weights and activations quantised at run time. The result for
+            an utterance then depends slightly on the rest of its batch.
 
     Returns:
         The largest absolute difference between a logit of the export and of the model.
@@ -108,10 +108,10 @@ def sample_inputs(
     """Make a random batch: dialogues of different lengths, missing streams, several speakers.
 
     Args:
-        config: that of the model which will read the batch.
-        shape: number of dialogues, utterances of the longest one, tokens of the longest text.
-        features: whether it holds text_features in place of texts.
-        seed: fixes the batch.
+        config: configuration of the model.
+        shape: number of dialogues, utterances in the longest dialogue, tokens in the longest text.
+        features: whether the batch holds text_features instead of texts.
+        seed: random seed.
     """
     random = torch.Generator().manual_seed(seed)
     batch, utterances, tokens = shape
@@ -173,8 +173,8 @@ def _translate(model: ReDiFuForEmotionRecognition, *, features: bool) -> Any:
     for node in graph.graph.node:
         # The metadata of a node names source files of this machine.
         node.ClearField("metadata_props")
-    # The graph divides by the temperature itself, and exports of earlier versions do not: what is left to
-    # divide by is what the configuration of an export says.
+    # The graph divides by the temperature itself; exports of earlier versions do not. The temperature in an
+    # export's configuration is the factor that remains.
     configuration = model.config.to_dict() | {"temperature": 1.0}
     onnx.helper.set_model_props(graph, {CONFIG: json.dumps(configuration)})
     return graph

@@ -14,7 +14,7 @@ from redifu.inference.onnx_runtime import FILE
 from redifu.model.remote_code import remote_code
 
 CARD = "README.md"
-# Everything else stays here: the logs and optimiser state of a run, code, and pickled files.
+# Everything else stays on this machine: logs and optimiser state of a run, code, and pickled files.
 _PUBLISHED = ("*.json", "*.yaml", "*.md", "*.txt", "*.model", "*.jinja", "*.png", "model*.safetensors", FILE)
 # Bytes: a single ONNX file cannot hold more.
 LARGEST_EXPORT = 2_000_000_000
@@ -26,16 +26,16 @@ _PYTHON = re.compile(r"(?<=```python\n).*?(?=```)", re.DOTALL)
 def files_to_publish(folder: str | Path, repo_id: str) -> dict[str, Path | bytes]:
     """Collect the files of a model's repository, without network.
 
-    These are its weights, its export `model.onnx`, configuration, processor, metrics and recipe, the code of
-    `redifu.model`, and the card. The card is the folder's README.md, with the repository in place of the
-    folder in its Python code; without a README.md, it is made from the folder and `card.yaml`.
+    These are the weights, the export `model.onnx`, configuration, processor, metrics, recipe, the code of
+    `redifu.model`, and the card. The card is the folder's README.md, with the folder's path in Python code
+    replaced by the repository; without a README.md, the card is made from the folder and `card.yaml`.
 
     Args:
         folder: the folder of a trained model.
         repo_id: ORG/NAME on the Hub.
 
     Returns:
-        Paths of files and generated content by their path in the repository, in alphabetical order.
+        Local paths, or generated content, by their path in the repository, in alphabetical order.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -75,16 +75,16 @@ def publish(files: dict[str, Path | bytes], repo_id: str, *, private: bool = Fal
     """Upload files in one commit; a failed upload leaves the repository unchanged.
 
     Args:
-        files: by path in the repository, see `files_to_publish`.
+        files: files by path in the repository; see `files_to_publish`.
         repo_id: ORG/NAME; created if it does not exist.
-        private: whether only its owners may see it.
+        private: whether to create a private repository.
 
     Returns:
         The URL of the commit.
 
     Raises:
-        ValueError: the Hub cannot be reached or rejects the upload, or `private` is asked for and the
-            repository is public.
+        ValueError: the Hub cannot be reached or rejects the upload, or `private` is set and the repository is
+            already public.
     """
     api = HfApi()
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]
@@ -113,8 +113,8 @@ def _refusal(error: HfHubHTTPError) -> str:
 
 
 def _naming_repository(card: str, repo_id: str, *, folder: Path) -> str:
-    """Replace, in the Python code of a card, each path that ends with the folder's name by the repository."""
-    # The path must hold a slash: a folder may be named like a key or a label.
+    """In the Python code of a card, replace each path ending in the folder's name with the repository."""
+    # The path must contain a slash, because a folder can have the same name as a key or a label.
     path = re.compile(rf"""(["'])[^"'\n]*/{re.escape(folder.resolve().name)}/?\1""")
     return _PYTHON.sub(lambda code: path.sub(f'"{repo_id}"', code[0]), card)
 

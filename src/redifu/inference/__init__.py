@@ -1,1 +1,1 @@
-"""Everything that answers: loading, batches, predictions, explanations, sessions."""
+"""Inference: loading, batches, predictions, explanations and sessions."""

@@ -1,4 +1,4 @@
-"""Any number of conversations in batches: read ahead, grouped by length, cut where they are long."""
+"""Batches of conversations: read ahead, grouped by length, long ones cut into pieces."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,20 +16,20 @@ def answer_in_batches(
 ) -> Iterator[tuple[Conversation, list[Any]]]:
     """Answer every utterance of conversations, lazily and in their order.
 
-    A window of conversations is read, grouped by length, answered and given out before the next one is read,
+    A window of conversations is read, grouped by length, answered and yielded before the next one is read,
     so memory does not grow with the input.
 
     Args:
         conversations: read only as far as the window needs.
-        answer: takes the conversations of a batch, pieces of long ones, and returns for each a sequence with
-            an item for each utterance, and maybe more beyond them.
+        answer: takes the conversations of a batch (long ones in pieces) and returns a sequence for each, with
+            one item per utterance; additional items at its end are ignored.
         most_utterances: longer dialogues are answered in pieces.
-        batch_utterances: places of one batch, padding included; a longer piece of a dialogue stands alone.
-        lookahead_utterances: a window is closed by the conversation that fills it; 1 answers each
-            conversation before the next one is read.
+        batch_utterances: maximum size of a batch, padding included; a longer piece is its own batch.
+        lookahead_utterances: a window ends once it holds this many utterances; 1 answers each conversation
+            before the next one is read.
 
     Yields:
-        The conversation as it came in, and the items of its utterances.
+        The conversation as it was given, and the items of its utterances.
 
     Raises:
         ValueError: a limit is below 1.
@@ -51,14 +51,14 @@ def answer_in_batches(
 
 
 def batches_by_length(lengths: Sequence[int], *, batch_utterances: int) -> list[list[int]]:
-    """Group indices of similar length, so that little is padded.
+    """Group the indices of pieces of similar length, to keep padding small.
 
     Args:
-        lengths: utterances of each piece.
-        batch_utterances: most places of a batch, padding included; a longer piece is its own batch.
+        lengths: number of utterances in each piece.
+        batch_utterances: maximum size of a batch, padding included; a longer piece is its own batch.
 
     Returns:
-        Index lists, shortest pieces first, every index once.
+        Lists of indices, shortest pieces first; every index occurs once.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):

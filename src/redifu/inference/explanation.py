@@ -1,4 +1,4 @@
-"""What an emotion was recognised from: the share of each stream, and the utterances that were attended."""
+"""Explanations of predictions: the contribution of each stream, and the utterances attended to."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from redifu.inference.predictions import (
 from redifu.model import MODALITIES
 from redifu.model.model_inputs import RAW_INPUTS, RAW_MASKS
 
-# Earlier utterances that an explanation names.
+# Maximum number of earlier utterances in an explanation.
 MOST_ATTENDED = 3
 UNLIKE = {
     "audio": "does not sound like the speaker's other utterances",
@@ -37,28 +37,28 @@ def explain_conversations(
     batch_utterances: int = BATCH_UTTERANCES,
     lookahead_utterances: int = LOOKAHEAD_UTTERANCES,
 ) -> Iterator[tuple[Conversation, list[Prediction]]]:
-    """Predict as `predict_conversations`, with an explanation of every utterance.
+    """Predict like `predict_conversations` and explain every utterance.
 
-    The model runs once more for each of its streams, which is then hidden in the whole conversation. A
-    prediction gets an `explanation`, None where the model can use none of the utterance's streams, else
+    The model runs once more per stream, with that stream hidden in the whole conversation. Each prediction
+    gets an `explanation`: None if the model can use none of the utterance's streams, otherwise a dict of
 
-    - contributions: by stream that the utterance has, the probability of the emotion recognised from all
-      streams, less its probability without this one, from -1 to 1; None where nothing is left without it;
-    - emotion_without: by the same streams, the emotion that is recognised then, or None;
-    - reliability: by the same streams, how far the model trusted them, 0 to 1; None of a model that does
-      not estimate it;
-    - attended: up to three earlier utterances, {"turn", "weight"}, heaviest first: the share of the
-      attention of this utterance that went to them, from 0 to 1, averaged over heads and layers; the rest
-      went to others, later ones and itself. Of a fusion it is the attention of the text to all streams (of
-      the first stream, in a model without text), each as far as it is trusted; of a model whose fusion
-      attends nothing, that of the first stream's relation subgraphs. What a backbone read of earlier turns
-      is not in it. None where the model gives no weights:
-      of an attention with a window, of subgraphs as edges, and where there is nothing of the kind;
-    - quality: measures of `media.quality.QUALITY` by stream, as far as they are known;
-    - missing: by stream that has a medium and cannot be used, or does not fit the speaker, the reason.
+    - contributions: for each stream of the utterance, the probability of the emotion recognised from all
+      streams minus its probability without this stream, from -1 to 1; None if no stream is left without it;
+    - emotion_without: for the same streams, the emotion recognised without the stream, or None;
+    - reliability: for the same streams, how much the model trusted them, from 0 to 1; None for a model that
+      does not estimate it;
+    - attended: up to three earlier utterances, {"turn", "weight"}, heaviest first. The weight is the share of
+      this utterance's attention that went to them, from 0 to 1, averaged over heads and layers; the rest went
+      to itself and to other utterances. If the fusion uses attention, this is the attention of the text (of
+      the first stream, in a model without text) to all streams, weighted by reliability; otherwise it is the
+      attention in the first stream's relation subgraphs. It does not cover earlier turns that a backbone
+      read. None if the model returns no weights: with an attention window, with subgraphs stored as edges, or
+      without any attention;
+    - quality: the measures of `media.quality.QUALITY` by stream, where known;
+    - missing: the reason for each stream that has a file but cannot be used, or does not fit the speaker.
 
-    Attention tells what a model looked at and not why it decided so, and contributions need not add up:
-    two streams that say the same have none, for each stands in for the other.
+    Attention shows what a model looked at, not why it decided as it did. Contributions need not add up: two
+    streams with the same content contribute nothing, because each can replace the other.
 
     Args:
         model: a ReDiFuForEmotionRecognition.
@@ -68,14 +68,14 @@ def explain_conversations(
         lookahead_utterances: see `predict_conversations`.
 
     Yields:
-        The conversations with their media read, each with the explained predictions of its utterances.
+        Each conversation with its media read, and the explained predictions of its utterances.
 
     Raises:
-        ValueError: see `predict_conversations`; or the model is an export, which shows no attention.
-        FloatingPointError: the model gave a logit that is not a number.
+        ValueError: see `predict_conversations`; or the model is an ONNX export, which returns no attention.
+        FloatingPointError: a logit of the model is not finite.
     """
     if not isinstance(model, torch.nn.Module):
-        raise ValueError("an export to ONNX cannot be explained: use the model itself, --runtime torch")
+        raise ValueError("an ONNX export cannot explain its predictions: use --runtime torch")
     answers = answer_in_batches(
         map(partial(read_media, extractor=processor.feature_extractor), conversations),
         partial(_explain, model, processor),
@@ -92,7 +92,7 @@ def explain_conversations(
 
 
 def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list[list[dict[str, Any]]]:
-    """Predict and explain a batch; attended utterances are told by how far back they are."""
+    """Predict and explain a batch; attended utterances are identified by how many turns back they are."""
     inputs = processor.batch([piece.to_inputs() for piece in pieces]).to(model.device)
     names = [piece.id for piece in pieces]
     given, output = recognise(model, {**inputs, "output_attentions": True}, names=names)
@@ -137,13 +137,13 @@ def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
 def _attention_and_trust(
     output: Any, config: Any, present: Tensor
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return (batch, utterances, utterances), what the first stream received, and (batch, utterances, 3)."""
+    """Return the first stream's attention (batch, utterances, utterances), and trust (..., utterances, 3)."""
     first, maps, trust = config.modalities[0], output.attentions, output.reliability
     fused = {name: f"{first}.{name}" for name in MODALITIES if f"{first}.{name}" in maps}
     related = [maps[name] for name in (f"{first}_inter_speaker", f"{first}_intra_speaker") if name in maps]
     received = None
     if fused:
-        # A fusion without reliability adds up what it receives of each stream as it is.
+        # A fusion without reliability adds the streams unweighted.
         shares = present.any(dim=1, keepdim=True).float() if trust is None else trust
         shares = shares[..., [MODALITIES.index(name) for name in fused]]
         by_stream = torch.stack([maps[key].mean(dim=1) for key in fused.values()], dim=-1)
@@ -152,7 +152,7 @@ def _attention_and_trust(
     elif related:
         received = torch.cat(related, dim=1).mean(dim=1)
     if received is not None and trust is None:
-        # A stream that is missing receives nothing; only the text that is trusted has a stand-in then.
+        # A missing stream attends to nothing; only a fusion with reliability replaces a missing text.
         received = received * present[..., MODALITIES.index(first), None]
     attention, reliability = (
         None if value is None else value.float().cpu().numpy() for value in (received, trust)
@@ -181,13 +181,13 @@ def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
 
 
 def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
-    """How many turns back the heaviest of all earlier utterances are, and their weights."""
+    """Return how many turns back the most attended earlier utterances are, and their weights."""
     heaviest = np.argsort(-weights, kind="stable")[:MOST_ATTENDED]
     return [(len(weights) - int(turn), shortest(weights[turn])) for turn in heaviest if weights[turn] > 0]
 
 
 def _quality(utterance: Utterance) -> dict[str, dict[str, float]]:
-    """Return what was measured of an utterance's media."""
+    """Return the measures of an utterance's media."""
     return {
         stream: {name: shortest(value) for name, value in measured.items()}
         for stream, measured in utterance.quality.items()

@@ -1,4 +1,4 @@
-"""Conversations read once and predicted many times: media become features, and a text is encoded once."""
+"""Caches for conversations that are read once and predicted many times."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -22,17 +22,17 @@ TEXT = MODALITIES.index("text")
 def embed_texts(
     model: Any, inputs: Mapping[str, Tensor], *, known: Mapping[tuple[int, ...], Tensor], alone: bool = False
 ) -> tuple[Tensor, dict[tuple[int, ...], Tensor]]:
-    """Embed the texts of a batch by the model's text backbone, none of them twice.
+    """Embed the texts of a batch with the model's text backbone, each distinct text once.
 
     Args:
         model: a ReDiFuForEmotionRecognition whose text backbone is in evaluation mode.
-        inputs: what its processor made, with input_ids, on its device.
-        known: embeddings, (size,), by the tokens of their text; these are not made again.
-        alone: whether each is embedded by itself. It takes longer, and no bit depends on the other texts.
+        inputs: the inputs that its processor made, with input_ids, on the model's device.
+        known: embeddings, (size,), by the tokens of their text; these are not computed again.
+        alone: whether to embed each text separately; slower, but bit for bit independent of other texts.
 
     Returns:
-        text_features (batch, utterances, size) in place of input_ids, zero where there is no text, and the
-        embeddings of these texts by their tokens.
+        text_features (batch, utterances, size) to replace input_ids, zero for utterances without text; and
+        the embeddings of these texts by their tokens.
     """
     keys, rows = _rows_of_texts(model, inputs, known=known, alone=alone)
     embeddings = torch.stack([rows[key] for key in keys])
@@ -60,25 +60,25 @@ def _rows_of_texts(
 
 
 class EmbeddedTexts:
-    """Puts text_features, as a model's text backbone makes them, in place of tokens; each is made once."""
+    """Replaces tokens by the text_features of a model's text backbone, computing each once."""
 
     def __init__(self, model: Any, *, alone: bool = False):
-        """Embed for a ReDiFuForEmotionRecognition whose text backbone stays as it is.
+        """Start an empty cache.
 
         Args:
-            model: the model.
-            alone: as of `embed_texts`.
+            model: a ReDiFuForEmotionRecognition whose text backbone does not change.
+            alone: see `embed_texts`.
         """
         self.model = model
         self.alone = alone
         self._known: dict[tuple[int, ...], Tensor] = {}
 
     def embed(self, inputs: Mapping[str, Tensor]) -> None:
-        """Embed the texts of a batch beforehand, those of similar length together."""
+        """Embed the texts of a batch in advance, grouping those of similar length."""
         self._known |= _rows_of_texts(self.model, inputs, known=self._known, alone=False)[1]
 
     def __call__(self, batch: Any) -> Any:
-        """Replace input_ids and attention_mask of a batch on the model's device, if it has any."""
+        """Replace input_ids and attention_mask, if present, of a batch on the model's device."""
         if "input_ids" in batch:
             batch["text_features"], rows = embed_texts(self.model, batch, known=self._known, alone=self.alone)
             self._known |= rows
@@ -87,14 +87,14 @@ class EmbeddedTexts:
 
 
 class FeatureCache:
-    """A model's own way to read conversations, in two steps: `read` them once, then predict with `self`.
+    """A processor in two steps: `read` conversations once, then predict them as often as needed.
 
-    As a processor it takes what `read` returned, all or parts of it, and gives the model the same as its own
-    processor would, but with features in place of what backbones read.
+    It accepts all or part of what `read` returned, and gives the model the same inputs as the model's own
+    processor, but with features in place of the texts and media that backbones read.
     """
 
     def __init__(self, model: Any, processor: Any):
-        """Prepare for a ReDiFuForEmotionRecognition, whose weights must not change, and its processor."""
+        """Build it for a ReDiFuForEmotionRecognition, whose weights must not change, and its processor."""
         self.model = model
         self.extractor = processor.feature_extractor
         self.max_utterances = processor.max_utterances
@@ -116,20 +116,20 @@ class FeatureCache:
     def read(self, conversation: Conversation) -> Conversation:
         """Read the media of a conversation, and embed those that backbones read.
 
-        Features that are ready stay; what the model does not read is left out.
+        Precomputed features are kept; streams that the model does not read are removed.
         """
         read = read_media(conversation, self.extractor)
         return replace(read, utterances=[self._kept(each) for each in read.utterances])
 
     def with_sounds(self, conversation: Conversation, prepared: Conversation) -> Conversation:
-        """Put waveforms, {"array", "sampling_rate"}, in place of the audio features that were read of them.
+        """Replace the audio features that were read from files by waveforms, {"array", "sampling_rate"}.
 
         Args:
-            conversation: as its file holds it.
-            prepared: what `read` returned of it.
+            conversation: the conversation as in its file.
+            prepared: what `read` returned for it.
 
         Returns:
-            What `read` takes again once the waveforms have been changed.
+            A conversation for `read`, to call again after changing the waveforms.
         """
         listener = copy(self.extractor)
         listener.audio_backend = BACKBONE
@@ -144,12 +144,12 @@ class FeatureCache:
         return replace(prepared, utterances=utterances)
 
     def _of_features(self, extractor: Any) -> Any:
-        """Return an extractor that takes every stream but text as ready features."""
+        """Return an extractor that expects precomputed features for every stream but text."""
         ready = copy(extractor)
         for name in extractor.raw:
             setattr(ready, f"{name}_size", getattr(self.model.config, f"{name}_size"))
         ready.audio_backend = ready.visual_backend = None
-        # Arrays once, where lists would become arrays for each utterance.
+        # Convert lists to arrays once, not for every utterance.
         ready.statistics = {
             name: {key: np.asarray(values, dtype=np.float32) for key, values in measured.items()}
             for name, measured in extractor.statistics.items()
@@ -163,7 +163,7 @@ class FeatureCache:
         return utterance.with_fields(text=text, **{**unread, **media, **self._embedded(utterance)})
 
     def _embedded(self, utterance: Utterance) -> dict[str, np.ndarray]:
-        """Embed the sound and the picture that backbones read."""
+        """Embed the audio and video that backbones read."""
         raw = {name: key for name, key in self.extractor.raw.items() if getattr(utterance, key) is not None}
         if not raw:
             return {}

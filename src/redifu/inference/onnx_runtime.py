@@ -1,4 +1,4 @@
-"""Exported models, run by ONNX Runtime in place of PyTorch."""
+"""Exported models, run by ONNX Runtime instead of PyTorch."""
 
 import json
 from collections.abc import Mapping
@@ -14,33 +14,33 @@ from redifu.model.backbones import embed_by_length
 from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
 from redifu.optional_packages import optional_package
 
-# What an export calls the embeddings of texts, and the entry that holds the model's configuration.
+# Names of the output with text embeddings and of the metadata entry with the model's configuration.
 TEXT_EMBEDDINGS, CONFIG = "text_embeddings", "redifu_config"
 FILE = "model.onnx"
 
 
 class OnnxModel:
-    """Answers as the ReDiFuForEmotionRecognition that was exported, wherever one is only asked.
+    """Replaces the exported ReDiFuForEmotionRecognition wherever it is only used to predict.
 
-    Texts and fusion run apart: texts are encoded by length, and a `ConversationSession` encodes each once.
-    As many threads are used as torch uses.
+    Texts and fusion run separately: texts are grouped by length, and a `ConversationSession` encodes each
+    text once. ONNX Runtime uses as many threads as torch.
 
     Attributes:
-        config: that of the exported model. Its temperature is 1, as the graph divides the logits, except in
-            exports of earlier versions: there it is still to divide by.
-        device: where inputs are expected, the CPU.
+        config: configuration of the exported model. Its temperature is 1 because the graph divides the logits
+            itself; in exports of earlier versions, this class still divides by it.
+        device: the device of the inputs, always the CPU.
     """
 
     def __init__(self, file: str | Path):
         """Read an export.
 
         Raises:
-            ImportError: what the extra `onnx` installs is missing.
-            ValueError: the file is no export of this package.
+            ImportError: the extra `onnx` is not installed.
+            ValueError: the file is not an export of this package.
         """
         onnx = optional_package("onnx", extra="onnx")
         undecodable = optional_package("google.protobuf.message", extra="onnx").DecodeError
-        # The last two: weights in files outside of the folder, and a configuration that is no longer read.
+        # The last two: weight files outside the folder, and a configuration that is no longer supported.
         broken = (undecodable, KeyError, onnx.checker.ValidationError, ValueError)
         try:
             graph = onnx.load(file)
@@ -61,26 +61,26 @@ class OnnxModel:
 
     @property
     def redifu(self) -> "OnnxModel":
-        """What embeds texts, which of a PyTorch model is its base."""
+        """The object that embeds texts; in a PyTorch model this is the base model."""
         return self
 
     def eval(self) -> "OnnxModel":
-        """Do nothing: an export has no other mode."""
+        """Do nothing: an export is always in evaluation mode."""
         return self
 
     def embed(self, name: str, values: Tensor, mask: Tensor) -> Tensor:
-        """Embed texts, (texts, tokens) to (texts, text size); an export has no backbones of other streams."""
+        """Embed texts, (texts, tokens) to (texts, text size); an export has only a text backbone."""
         return embed_by_length(self._embed, values, mask.bool())
 
     def __call__(self, **given: Tensor) -> ReDiFuEmotionRecognitionOutput:
         """Recognise the emotion of every utterance.
 
         Args:
-            given: what a model takes, with utterance_mask, modality_mask and speaker_ids; what the export
-                does not read is ignored.
+            given: the model's inputs, with utterance_mask, modality_mask and speaker_ids; inputs that the
+                export does not use are ignored.
 
         Returns:
-            The calibrated logits (batch, utterances, labels), and nothing else.
+            An output with only the calibrated logits (batch, utterances, labels).
         """
         shape = given["utterance_mask"].shape
         feed = {}
@@ -97,12 +97,12 @@ class OnnxModel:
 
     def _embed(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         if self._texts is None:
-            raise ValueError("input_ids given, but this export has no text backbone: give text_features")
+            raise ValueError("this export has no text backbone: pass text_features instead of input_ids")
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.long().numpy()}
         return torch.from_numpy(self._texts.run([TEXT_EMBEDDINGS], feed)[0])
 
     def _embeddings_of(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Return a row for each utterance with text, in order; one that nobody reads where there is none."""
+        """Return a row for each utterance with text, in order; one unused row if there is none."""
         if "input_ids" in given:
             return self.embed("text", given["input_ids"], given["attention_mask"])
         written = (
@@ -114,32 +114,32 @@ class OnnxModel:
 
 
 def load_onnx(name_or_path: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
-    """Load the export `model.onnx` of a folder and the processor beside it, without PyTorch weights.
+    """Load the export `model.onnx` and the processor of a folder, without PyTorch weights.
 
     Args:
-        name_or_path: a folder, or a Hub id, of which only these are downloaded.
+        name_or_path: a folder, or a Hub id; PyTorch weights are not downloaded.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no export in it.
-        ValueError: the export or the processor is broken, or they are of different labels.
+        FileNotFoundError: the folder does not exist, or it holds no export.
+        ValueError: the export or the processor is damaged, or their labels differ.
     """
     folder = model_folder(name_or_path, weights=FILE)
     file = folder / FILE
     if not file.is_file():
-        raise FileNotFoundError(f"{name_or_path}: holds no {FILE}, which `redifu export` writes")
+        raise FileNotFoundError(f"{name_or_path}: no {FILE}: create it with `redifu export`")
     model = OnnxModel(file)
     model.config.name_or_path = str(folder)
     try:
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, TypeError) as error:
-        raise ValueError(f"{name_or_path}: no ReDiFu processor: {error}") from error
+        raise ValueError(f"{name_or_path}: not a ReDiFu processor: {error}") from error
     if processor.labels != model.config.labels:
-        raise ValueError(f"{file} has labels {model.config.labels}, its processor {processor.labels}")
+        raise ValueError(f"{file} has labels {model.config.labels}, but its processor has {processor.labels}")
     return model, processor
 
 
 def _session(graph: Any) -> Any:
-    """Make a graph ready to run, as quietly and on as many threads as torch does."""
+    """Prepare a graph to run without log messages and on as many threads as torch."""
     runtime = optional_package("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""A transformers pipeline: conversations in, the emotions of their utterances out."""
+"""A transformers pipeline that recognises the emotions in conversations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ TASK = "conversation-emotion-recognition"
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of a dialogue; as an object of its own, transformers looks for no tensors among its numbers.
+    """A piece of a dialogue, as an object of its own so that transformers does not treat it as tensors.
 
     Attributes:
         conversation: the piece as a conversation.
-        keep: the utterances that count, where pieces overlap; an int where one utterance was given alone.
+        keep: the utterances to keep, because pieces overlap; an int for a single utterance without a list.
     """
 
     conversation: Conversation
@@ -35,17 +35,17 @@ class _Piece:
 class ConversationEmotionRecognitionPipeline(ChunkPipeline):
     """Recognises the emotion of every utterance of conversations.
 
-    Build it with `pipeline("conversation-emotion-recognition", model=...)`. One utterance is answered by its
-    labels, each as {"label": str, "score": float}, most probable first, or by an empty list if the model can
-    use none of its streams. What may be given, and what comes back:
+    Build it with `pipeline("conversation-emotion-recognition", model=...)`. The answer for an utterance is a
+    list of {"label": str, "score": float}, most probable first; it is empty if the model can use none of the
+    utterance's streams. Accepted inputs and their results:
 
     - a text, or one utterance {"text": ...}: its labels; the speaker is called "Speaker" unless named;
     - a conversation {"utterances": [...]}, or the list of its utterances: a list with the labels of each;
-    - a list of texts or of conversations: a list of answers. Texts in a list do not see each other, as in
-      every pipeline of transformers: give the turns of one conversation as utterances;
-    - a generator or a Dataset with a conversation a row: an iterator that answers as it reads.
+    - a list of texts or of conversations: a list of results. The texts of a list are independent, as in every
+      transformers pipeline: pass the turns of one conversation as utterances;
+    - a generator, or a Dataset with a conversation per row: an iterator that predicts as it reads.
 
-    `top_k` keeps only the first labels; `batch_size` changes no score.
+    `top_k` keeps only the most probable labels; `batch_size` does not change any score.
     """
 
     model: Any
@@ -61,15 +61,15 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
 
         Args:
             model: a ReDiFuForEmotionRecognition.
-            processor: its ReDiFuProcessor; None for that of the folder the model was loaded from.
-            kwargs: `top_k`, `batch_size`, `device` and what else transformers passes.
+            processor: its ReDiFuProcessor; None loads it from the folder of the model.
+            kwargs: `top_k`, `batch_size`, `device` and whatever else transformers passes.
 
         Raises:
-            ValueError: a model that was not loaded, without a processor; or an unknown parameter.
+            ValueError: no processor for a model that was not loaded from a folder; or an unknown parameter.
         """
         if processor is None:
             if not model.name_or_path:
-                raise ValueError("expected a processor beside a model that was not loaded from a folder")
+                raise ValueError("this model was not loaded from a folder: pass its processor as well")
             processor = AutoProcessor.from_pretrained(model.name_or_path)
             processor.labels = model.config.labels
         check_same_labels(model, processor)
@@ -79,26 +79,26 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
         """Recognise conversations; see the class.
 
         Raises:
-            ValueError: for an unknown parameter, or an input that is none of those of the class.
+            ValueError: a parameter is unknown, or the input is of none of the accepted kinds.
         """
         if is_one_input(inputs):
-            # transformers would take a list for several inputs.
+            # transformers would treat a list as several inputs.
             one = inputs if isinstance(inputs, Mapping | str) else {"utterances": inputs}
             return super().__call__(one, *args, **kwargs)
         if isinstance(inputs, Sequence):
             return super().__call__(list(inputs), *args, **kwargs) if len(inputs) else []
-        # A table would be read as the names of its columns.
+        # Iterating over a table would yield its column names.
         if hasattr(inputs, "columns") or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
             raise ValueError(
                 f"expected conversations, got {type(inputs).__name__}: "
-                'give a list of utterances, [{"speaker": ..., "text": ...}, ...], as of a table\'s rows'
+                'pass a list of utterances, [{"speaker": ..., "text": ...}, ...], one for each row of a table'
             )
-        # transformers would take a datasets Dataset, or any other iterator, for one input.
+        # transformers would treat a datasets Dataset, or any other iterator, as one input.
         return super().__call__((conversation for conversation in inputs), *args, **kwargs)
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict, dict, dict]:
         if unknown := sorted(set(parameters) - {"top_k"}):
-            raise ValueError(f"expected no parameter but top_k, got {', '.join(unknown)}")
+            raise ValueError(f"unknown parameter {', '.join(unknown)}: the only one is top_k")
         top_k = parameters.get("top_k")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k must be an integer of at least 1 or None, got {top_k!r}")
@@ -108,7 +108,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
         """Check a conversation and cut it into pieces that are not too long."""
         value, alone = as_conversation(input_)
         if isinstance(input_, str) and self.processor.tokenizer is None:
-            raise ValueError(f"this model reads no text, got {input_!r:.80}")
+            raise ValueError(f"this model does not read text, got {input_!r:.80}")
         self.processor.check(value)
         conversation = Conversation.from_dict(value, allow_media_objects=True)
         read = read_media(conversation, self.processor.feature_extractor)
@@ -117,7 +117,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
             yield {"piece": _Piece(piece, 0 if alone else keep), "is_last": number == len(pieces)}
 
     def _forward(self, input_tensors: dict[str, Any], **forward_parameters: Any) -> Any:
-        # A batch of pieces comes as a list. The processor makes its tensors only here: it knows how to pad.
+        # A batch of pieces arrives as a list. Tensors are made only here: the processor pads them.
         given = input_tensors["piece"]
         pieces = given if isinstance(given, list) else [given]
         inputs = self.processor.batch([piece.conversation.to_inputs() for piece in pieces]).to(self.device)
@@ -141,7 +141,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
         return [{"label": labels[index], "score": probabilities[index].item()} for index in order]
 
     def save_pretrained(self, save_directory: str | PathLike, **kwargs: Any) -> None:
-        """Save model and processor: a folder that all of transformers' loaders take.
+        """Save model and processor in a folder that all of transformers' loaders accept.
 
         The pipeline itself is registered by this package and is not part of the folder.
         """
@@ -150,10 +150,10 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
 
 
 class TextClassification(TextClassificationPipeline):
-    """transformers' own pipeline of "text-classification", except for a model of this package.
+    """transformers' own pipeline for "text-classification", except for models of this package.
 
-    transformers chooses a pipeline by its task alone. The Hub names this task for models that read text, so a
-    ReDiFu model gets the pipeline above; for all others nothing changes.
+    transformers chooses a pipeline by task alone, and the Hub uses this task for models that read text. A
+    ReDiFu model gets the pipeline above; nothing changes for other models.
     """
 
     def __new__(cls, *args: Any, model: Any, **kwargs: Any) -> Any:

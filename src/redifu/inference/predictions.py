@@ -1,4 +1,4 @@
-"""From conversations to predictions: batches through the model, calibrated probabilities out."""
+"""Predictions for conversations, in batches and with calibrated probabilities."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -30,16 +30,16 @@ def predict_conversations(
         model: a ReDiFuForEmotionRecognition; it is put in evaluation mode.
         processor: its ReDiFuProcessor, or a `FeatureCache`.
         conversations: conversations that fit the model, read only as far as needed.
-        batch_utterances: places of one batch, padding included.
-        lookahead_utterances: how far the input is read ahead.
+        batch_utterances: maximum size of a batch in utterances, padding included.
+        lookahead_utterances: number of utterances to read ahead.
 
     Yields:
-        The conversations with their media read, each with the predictions of its utterances.
+        Each conversation with its media read, and the predictions of its utterances.
 
     Raises:
-        ImportError: media cannot be read without an optional package.
-        ValueError: a limit is below 1, or a medium is of no known kind.
-        FloatingPointError: the model gave a logit that is not a number.
+        ImportError: reading media requires an optional package that is not installed.
+        ValueError: a limit is below 1, or a media file is of an unknown kind.
+        FloatingPointError: a logit of the model is not finite.
     """
 
     def answer(pieces: list[Conversation]) -> list[list[dict[str, Any]]]:
@@ -61,7 +61,7 @@ def predict_conversations(
 def predictions_of(
     conversation: Conversation, answers: Sequence[Mapping[str, Any]], labels: Sequence[str]
 ) -> list[Prediction]:
-    """Join the utterances of a conversation with what was answered of each: fields of `Prediction`."""
+    """Build a `Prediction` for each utterance from the fields that the model computed."""
     return [
         Prediction(
             turn=turn,
@@ -79,7 +79,7 @@ def predictions_of(
 def answers_of(
     probabilities: Tensor, output: Any, inputs: Mapping[str, Tensor], streams: Sequence[str]
 ) -> list[list[dict[str, Any]]]:
-    """Return the fields of `Prediction` that the model knows, by dialogue of a batch and place in it."""
+    """Return the fields of `Prediction` that the model computes, by dialogue and utterance of a batch."""
     rows = probabilities.cpu().numpy()
     trust = None if output is None else output.reliability
     if trust is None:
@@ -99,26 +99,26 @@ def answers_of(
 
 
 def recognise(model: Any, inputs: Mapping[str, Any], *, names: Sequence[str]) -> tuple[Tensor, Any]:
-    """Run a model on one batch; it is put in evaluation mode.
+    """Put a model in evaluation mode and run it on one batch.
 
     Args:
         model: a ReDiFuForEmotionRecognition.
-        inputs: what the model takes, on its device, with modality_mask (batch, utterances, 3).
-        names: ids of the dialogues of the batch, named in errors.
+        inputs: the model's inputs, on its device, with modality_mask (batch, utterances, 3).
+        names: ids of the dialogues in the batch, for errors.
 
     Returns:
-        Calibrated probabilities (batch, utterances, labels) float32, a row NaN where the model can use no
-        stream of the utterance; and the model's output, None for a batch with nothing to read.
+        Calibrated probabilities (batch, utterances, labels) float32, with a row of NaN if the model can use
+        no stream of the utterance; and the model's output, None if it can use no stream in the whole batch.
 
     Raises:
-        FloatingPointError: the model gave a logit that is not a number.
+        FloatingPointError: a logit of the model is not finite.
     """
     usable = inputs["modality_mask"].bool().any(-1)
     probabilities = torch.full((*usable.shape, len(model.config.labels)), torch.nan, device=usable.device)
     output = None
-    # A model refuses a batch with nothing to read, which in another batching is a part of one.
+    # The model rejects a batch without any stream, but accepts such utterances within a larger batch.
     if usable.any():
-        # Set here and not once: whoever predicts now and then may train in between.
+        # Set for every batch, because a caller may train between predictions.
         model.eval()
         with torch.no_grad():
             output = model(**inputs)
@@ -126,5 +126,5 @@ def recognise(model: Any, inputs: Mapping[str, Any], *, names: Sequence[str]) ->
     broken = usable & ~probabilities.isfinite().all(-1)
     if broken.any():
         name = names[int(broken.any(1).nonzero()[0])]
-        raise FloatingPointError(f"dialogue {name}: the model gave logits that are not finite")
+        raise FloatingPointError(f"dialogue {name}: the model's logits are not finite")
     return probabilities, output

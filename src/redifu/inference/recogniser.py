@@ -1,4 +1,4 @@
-"""The way from a file, or a conversation, to the emotions in it."""
+"""The public interface: load a model and predict the emotions in conversations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,25 +25,25 @@ def load(name_or_path: str | Path, *, runtime: str = "torch") -> "Recogniser":
         runtime: "torch", or "onnx" to run the export model.onnx in the folder.
 
     Raises:
-        FileNotFoundError: there is no such folder, and no such model on the Hub.
+        FileNotFoundError: the folder does not exist, or the model cannot be downloaded.
         ImportError: the extra `onnx` is not installed.
-        ValueError: it is no ReDiFu model, or a broken one; or there is no such runtime.
+        ValueError: it is not a ReDiFu model, it is damaged, or the runtime is unknown.
     """
     if runtime not in RUNTIMES:
-        raise ValueError(f"runtime: expected one of {', '.join(RUNTIMES)}, got {runtime!r}")
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     return Recogniser(*RUNTIMES[runtime](name_or_path), name=Path(name_or_path).resolve().name)
 
 
 class Recogniser:
-    """Gives every utterance of conversations the label of an emotion and how probable it is."""
+    """Predicts an emotion label and its probability for every utterance of conversations."""
 
     def __init__(self, model: Any, processor: Any, *, name: str = "redifu"):
-        """Join a model and its processor; `load` does it for a folder.
+        """Combine a model and its processor; `load` does this for a folder.
 
         Args:
             model: a ReDiFuForEmotionRecognition, or an `OnnxModel`.
             processor: its ReDiFuProcessor.
-            name: shown where predictions are.
+            name: shown on the HTML page.
         """
         self.model = model
         self.processor = processor
@@ -51,37 +51,37 @@ class Recogniser:
 
     @property
     def labels(self) -> list[str]:
-        """The names of the emotions, in the order of probabilities."""
+        """The emotion labels, in the order of the probabilities."""
         return self.model.config.labels
 
     @property
     def folder(self) -> str:
-        """Where the model was loaded from, "" where it was not."""
+        """The folder the model was loaded from; "" if it was not loaded."""
         return self.model.config.name_or_path
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that the model reads, some of "text", "audio" and "visual"."""
+        """The streams that the model reads: one or more of "text", "audio" and "visual"."""
         return self.model.config.modalities
 
     def __call__(self, given: Any, *, explain: bool = False) -> list[Prediction] | list[list[Prediction]]:
         """Predict conversations.
 
         Args:
-            given: the path of a conversation file, a conversation, a list of them, or a datasets Dataset of
-                one utterance a row; see `read`.
-            explain: whether predictions say what they were made from; see `explain_conversations`.
+            given: the path of a conversation file, a conversation, a list of conversations, or a datasets
+                Dataset with one utterance per row; see `read`.
+            explain: whether to add explanations to the predictions; see `explain_conversations`.
 
         Returns:
-            A prediction for each utterance; for a list, or a file or Dataset of several dialogues, a list of
-            these.
+            A list with a prediction for each utterance. For a list of conversations, or a file or Dataset of
+            several dialogues: a list of such lists.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ImportError: media cannot be read without the extra `media`.
-            ValueError: naming file, dialogue and utterance, for what is no conversation or does not fit the
-                model.
-            FloatingPointError: the model gave a logit that is not a number.
+            FileNotFoundError: the file does not exist.
+            ImportError: the extra `media` is needed to read media files.
+            ValueError: a conversation is invalid or does not fit the model; the message names file, dialogue
+                and utterance.
+            FloatingPointError: a logit of the model is not finite.
         """
         answers = [predictions for _, predictions in self.predict(self.read(given), explain=explain)]
         several = isinstance(given, Sequence) and not isinstance(given, str)
@@ -93,16 +93,16 @@ class Recogniser:
         """Read and validate conversations, lazily.
 
         Args:
-            given: a path, see `read_conversations`; a dict {"utterances": [...]} as a conversation file holds
-                it, in which audio and video may be arrays, too; a list of such dicts; a datasets Dataset; or
-                conversations that were read before.
-            split: the split to read of a file or Dataset with several.
-            columns: names of a table's columns by ours, {"text": "Utterance"}.
+            given: a path, see `read_conversations`; a dict {"utterances": [...]} as in a conversation file,
+                where audio and video may also be arrays; a list of such dicts; a datasets Dataset; or
+                `Conversation` objects.
+            split: the split to read from a file or Dataset with several.
+            columns: the table's column name for each of our keys, {"text": "Utterance"}.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: naming file, dialogue and utterance, for what is no conversation or does not fit the
-                model.
+            FileNotFoundError: the file does not exist.
+            ValueError: a conversation is invalid or does not fit the model; the message names file, dialogue
+                and utterance.
         """
         if isinstance(given, str | Path):
             return read_conversations(given, split=split, columns=columns, check=self.check)
@@ -115,7 +115,7 @@ class Recogniser:
         return (self._conversation(value, index) for index, value in enumerate(given))
 
     def check(self, conversation: Conversation) -> None:
-        """Reject a conversation that does not fit the model, by ValueError."""
+        """Raise ValueError for a conversation that does not fit the model."""
         self.processor.check(conversation.to_inputs())
 
     def predict(
@@ -124,17 +124,17 @@ class Recogniser:
         """Predict lazily, in the order of the input and in bounded memory.
 
         Args:
-            conversations: as `read` gives them.
-            explain: whether predictions say what they were made from; one more pass for each stream.
+            conversations: conversations from `read`.
+            explain: whether to add explanations; this takes one more pass for each stream.
             limits: batch_utterances and lookahead_utterances of `predict_conversations`.
 
         Yields:
-            The conversations, their media read, each with the predictions of its utterances.
+            Each conversation with its media read, and the predictions of its utterances.
 
         Raises:
-            ImportError: media cannot be read without the extra `media`.
-            ValueError: an export cannot be explained.
-            FloatingPointError: the model gave a logit that is not a number.
+            ImportError: the extra `media` is needed to read media files.
+            ValueError: `explain` is set for an ONNX export.
+            FloatingPointError: a logit of the model is not finite.
         """
         predict = explain_conversations if explain else predict_conversations
         return predict(self.model, self.processor, conversations, **limits)
@@ -147,7 +147,7 @@ class Recogniser:
         return answer_lines(predict, lines, check=self.check, source="stdin", refuse=refuse)
 
     def session(self, window: int = 50) -> ConversationSession:
-        """Start a live conversation, whose utterances come one by one."""
+        """Start a live conversation, whose utterances arrive one by one."""
         return ConversationSession(self.model, self.processor, window=window)
 
     def _conversation(self, value: Any, index: int) -> Conversation:

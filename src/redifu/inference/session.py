@@ -1,4 +1,4 @@
-"""A conversation whose utterances come one by one."""
+"""Live conversations, whose utterances arrive one by one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ _NAME = "session"
 
 @dataclass(frozen=True)
 class _Turn:
-    """What is kept of an utterance.
+    """What a session stores of an utterance.
 
     Attributes:
         spoken: its speaker and text.
-        streams: (1, 1, 3) bool, the streams that it has beside its text.
-        features: (1, 1, ...) float by name, as the processor gives them.
+        streams: (1, 1, 3) bool, the streams that it has in addition to its text.
+        features: (1, 1, ...) float by name, as the processor returns them.
     """
 
     spoken: dict[str, Any]
@@ -32,18 +32,18 @@ class _Turn:
 
 
 class ConversationSession:
-    """Recognises the emotion of every utterance of a live conversation as soon as it is said.
+    """Recognises the emotion of every utterance of a live conversation as soon as it arrives.
 
-    An answer is the last row that the model gives on the newest `window` utterances as one dialogue, which
-    are all that is kept. That holds of a model that is not causal, too: the newest utterance has only a past.
-    What it would say of the same utterance later, knowing what followed, may differ.
+    The answer is the model's last row for the newest `window` utterances as one dialogue; older utterances
+    are dropped. This also holds for a model that is not causal, because nothing follows the newest utterance.
+    Its answer for the same utterance in the complete conversation may differ.
 
-    Sound and picture of an utterance are read once, and a text is encoded once. Only where the processor puts
-    `text_context_turns` turns into a text, a full window has as many texts at its beginning that lose context
-    as the window moves, and they are encoded again.
+    Audio and video of an utterance are read once, and each text is encoded once. One exception: if the
+    processor adds `text_context_turns` earlier turns to a text, the first texts of a full window lose context
+    as the window moves, and are encoded again.
 
-    Speakers are numbered in the window, in order of appearance: names do not matter, and any number may come
-    and go. Those beyond `num_speakers` share an embedding; the relations still tell them apart.
+    Speakers are numbered within the window, in order of appearance: names do not matter, and any number may
+    come and go. Those beyond `num_speakers` share an embedding; the relations still distinguish them.
     """
 
     def __init__(self, model: Any, processor: Any, window: int = 50):
@@ -52,10 +52,10 @@ class ConversationSession:
         Args:
             model: a ReDiFuForEmotionRecognition; its weights and device must not change during a session.
             processor: its ReDiFuProcessor.
-            window: utterances that the model sees, the newest included.
+            window: number of utterances that the model sees, including the newest.
 
         Raises:
-            ValueError: a window below 1.
+            ValueError: the window is below 1.
         """
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
@@ -64,7 +64,7 @@ class ConversationSession:
         self.window = window
         self._number = 0
         self._turns: list[_Turn] = []
-        # By the tokens of a text: those of the texts in the window, no others.
+        # Embeddings by the tokens of their text, only for texts in the window.
         self._embeddings: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, utterance: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,11 +74,11 @@ class ConversationSession:
             utterance: {"speaker": str, "text"?: str, ...}, as in a conversation file.
 
         Returns:
-            {"emotion": str, "scores": {label: float}}, both None where the model can use none of its streams.
+            {"emotion": str, "scores": {label: float}}, both None if the model can use none of its streams.
 
         Raises:
-            ValueError: the utterance does not fit the checkpoint; the session is as before.
-            FloatingPointError: the model gave a logit that is not a number; the session is as before.
+            ValueError: the utterance does not fit the checkpoint; the session is unchanged.
+            FloatingPointError: a logit of the model is not finite; the session is unchanged.
         """
         turns = [*self._turns, self._read(utterance)][-self.window :]
         inputs, embeddings = self._inputs(turns)
@@ -96,7 +96,7 @@ class ConversationSession:
             self.processor.check_utterance(given.to_inputs())
         except ValueError as error:
             raise ValueError(f"{_NAME}, utterance {self._number}: {error}") from None
-        # Texts are read in the context of the window, not here.
+        # Texts are encoded later, in the context of the window.
         mute = Conversation(id=_NAME, utterances=[replace(given, text=None)])
         read = read_media(mute, self.processor.feature_extractor)
         alone = self.processor.batch([read.to_inputs()]).to(self.model.device)
@@ -108,7 +108,7 @@ class ConversationSession:
         )
 
     def _embedded(self, alone: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embed the sound and the picture of one utterance, which backbones read once."""
+        """Embed the audio and video of one utterance with the model's backbones, once."""
         self.model.eval()
         raw = {"audio": ("audio_values", "audio_values_mask"), "visual": ("pixel_values",)}
         with torch.no_grad():
@@ -119,7 +119,7 @@ class ConversationSession:
             }
 
     def _inputs(self, turns: Sequence[_Turn]) -> tuple[dict[str, Tensor], dict[tuple[int, ...], Tensor]]:
-        """Join turns to the dialogue that the model takes; return the embeddings of its texts, too."""
+        """Join turns into the dialogue for the model; also return the embeddings of its texts."""
         spoken = self.processor.batch([{"id": _NAME, "utterances": [turn.spoken for turn in turns]}])
         spoken = spoken.to(self.model.device)
         inputs = {name: spoken[name] for name in ("utterance_mask", "speaker_ids")}

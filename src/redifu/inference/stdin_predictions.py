@@ -1,4 +1,4 @@
-"""JSON lines answered one by one."""
+"""Predictions for JSON lines, one at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,17 +17,17 @@ def answer_lines(
     """Predict the conversation of each line before the next line is read.
 
     Args:
-        predict: answers conversations, as `Recogniser.predict` does.
-        lines: one JSON object a line; blank lines are skipped.
+        predict: predicts conversations, like `Recogniser.predict`.
+        lines: one JSON object per line; blank lines are skipped.
         check: see `read_conversations`.
-        source: where they come from, named in complaints and in the ids of conversations without one.
-        refuse: called with what is wrong with a line, its number included; the line is skipped.
+        source: name of the input, for errors and for the ids of conversations without one.
+        refuse: called with the error of an invalid line, including its number; the line is skipped.
 
     Yields:
         The conversation and its predictions.
 
     Raises:
-        ValueError: there is no line.
+        ValueError: the input holds no line.
     """
     index = -1
     for number, line in enumerate(lines, start=1):

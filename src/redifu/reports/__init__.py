@@ -1,1 +1,1 @@
-"""Pages that people read."""
+"""HTML reports."""

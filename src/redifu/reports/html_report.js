@@ -51,7 +51,7 @@ function measuresOf(quality) {
 function shareOf(explanation, stream, share) {
   const item = make("li", "share");
   if (share === null) {
-    item.append(make("b", "", stream), " is the only stream: there is no label without it.");
+    item.append(make("b", "", stream), " is the only stream; without it there is no label.");
   } else {
     const left = 50 + 50 * Math.min(share, 0);
     const signed = (share < 0 ? "\u2212" : "+") + Math.abs(share).toFixed(2);
@@ -185,7 +185,7 @@ function start(section) {
   startSummary(section.querySelector(".summary"), utterances, { jump, current: () => chosen });
 }
 
-// The first of some turns after the current one in a direction, else from the other end.
+// The next of these turns after the current one (or before it); wraps around at the end.
 function following(turns, current, back = false) {
   if (back) return turns.findLast((turn) => current !== null && turn < current) ?? turns.at(-1);
   return turns.find((turn) => current === null || turn > current) ?? turns[0];

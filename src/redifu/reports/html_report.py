@@ -1,4 +1,4 @@
-"""Predictions and their explanations as one HTML page that needs no other file."""
+"""Predictions and their explanations as one self-contained HTML page."""
 
 import hashlib
 from base64 import b64encode
@@ -17,8 +17,8 @@ from redifu.conversation import Conversation, Prediction
 from redifu.data.writers import Write
 from redifu.reports.timeline import Row, Timeline, clock, lay_out
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. Common labels have the colours that
-# people expect; other labels take what is left, and are striped once all are taken.
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish. Common labels have the colours
+# that people expect; other labels get the remaining ones, striped once all are used.
 _GREY, _ORANGE, _SKY, _GREEN = "#8b929c", "#e69f00", "#56b4e9", "#009e73"
 _YELLOW, _BLUE, _RED, _PURPLE = "#f0e442", "#0072b2", "#d55e00", "#cc79a7"
 _PALETTE = (_ORANGE, _SKY, _GREEN, _YELLOW, _BLUE, _RED, _PURPLE, _GREY)
@@ -31,9 +31,9 @@ _EXPECTED = {
     **dict.fromkeys(("fear", "fearful"), _PURPLE),
     **dict.fromkeys(("disgust", "disgusted"), _GREEN),
 }
-# What the page shows of an utterance; features would fill it.
+# The fields that the page shows; it leaves out features, which are large.
 _SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "explanation")
-# The quality measure that a stream's lane shows, and what the page calls it.
+# The quality measure shown in the lane of a stream, and its name on the page.
 _MAIN_MEASURE = {
     "audio": ("snr", "signal-to-noise ratio"),
     "visual": ("face_share", "frames with a face"),
@@ -44,20 +44,20 @@ _MAIN_MEASURE = {
 def report_writer(
     path: str | Path, labels: Sequence[str], *, streams: Sequence[str], model_name: str, notice: str = ""
 ) -> Iterator[Write]:
-    """Open a page of predictions, as a context; a file at `path` is replaced only if all goes well.
+    """Open a page of predictions, as a context manager; `path` is replaced only on success.
 
     Args:
-        path: .html.
+        path: the .html file.
         labels: emotion labels, in the order of the probabilities.
         streams: the streams that the model reads.
-        model_name: named at the top.
+        model_name: name of the model, shown at the top.
         notice: what users of this model must know, shown at the top; see `model_notice`.
 
     Yields:
         A function that writes a conversation and its explained predictions.
 
     Raises:
-        ValueError: another ending, or a folder that does not exist.
+        ValueError: the path does not end in .html, or its folder does not exist.
     """
     template = _template(labels)
     check_output(path, (".html",))
@@ -84,10 +84,10 @@ def render_report(
 
 
 def model_notice(folder: str | Path) -> str:
-    """Return what the model card in a folder says about the model's purpose and licence, or ""."""
+    """Return a notice from the model card in a folder: demonstration only, or no commercial use; else ""."""
     card = Path(folder, "README.md")
     try:
-        # Without a folder this would be the card of another model, in the working directory.
+        # Without a folder, this would read an unrelated README.md in the working directory.
         data = (metadata_load(card) if folder and card.is_file() else None) or {}
     except (ValueError, YAMLError):
         return ""
@@ -158,7 +158,7 @@ def _section(
 
 
 def _summary(rows: list[Row], emotions: Iterable[str | None]) -> list[dict[str, Any]]:
-    """Count each speaker's utterances and emotions; "mean" is the mean probability of the given labels."""
+    """Count each speaker's utterances and emotions; "mean" is the mean probability of these emotions."""
     summary = []
     for speaker in dict.fromkeys(row["speaker"] for row in rows):
         own = [row for row in rows if row["speaker"] == speaker]

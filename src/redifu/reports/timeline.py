@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 Row = dict[str, Any]  # an utterance, with "speaker", "start" and "end"
 
 _LABEL_PIXELS = 108  # an emotion label, its probability, and a gap
-_MOST_PIXELS = 170  # the average utterance, however short the shortest ones are
+_MOST_PIXELS = 170  # the most for the average utterance, however short the shortest ones are
 _TICK_PIXELS = 90
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _STRIP_UTTERANCES = 20  # on average in each printed strip
@@ -51,7 +51,7 @@ class Timeline(NamedTuple):
         return {"left": left, "width": self.percent(min(end, stop)) - left}
 
     def lanes(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
-        """Return the utterances on the timeline by speaker, with their places and the room up to the next."""
+        """Return the utterances on the timeline by speaker, with position and space up to the next one."""
         lanes: dict[str, list[Row]] = {row["speaker"]: [] for row in rows}
         for turn, row in enumerate(rows):
             if place := self.place(turn):
@@ -73,7 +73,7 @@ class Timeline(NamedTuple):
             yield self._replace(first=self.first + number * length, extent=length)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return positions and labels of the marks on the axis; none so close to its end as to be cut off."""
+        """Return positions and labels of the ticks, without those that the end of the axis would cut off."""
         least = (_TICK_PIXELS if self.timed else _TICK_PIXELS / 3) * self.extent / self.pixels
         last = self.first + self.extent - least / 2
         if not self.timed:
@@ -85,7 +85,7 @@ class Timeline(NamedTuple):
 
 
 def lay_out(rows: Sequence[Row]) -> Timeline:
-    """Choose the timeline of a conversation."""
+    """Compute the timeline of a conversation."""
     spans, timed = _spans(rows)
     last_starts: dict[str, float] = {}
     gaps = []
@@ -94,7 +94,7 @@ def lay_out(rows: Sequence[Row]) -> Timeline:
             gaps.append(start - before)
         last_starts[row["speaker"]] = start
     first, end = spans[0][0], max(end for _, end in spans)
-    # All but the closest tenth of a speaker's utterances have room for their label.
+    # All but the closest tenth of the utterances have enough space for their label.
     near = quantiles(gaps, n=10, method="inclusive")[0] if len(gaps) > 1 else (*gaps, end - first)[0]
     unit = min(_LABEL_PIXELS / max(near, 1e-3), _MOST_PIXELS * len(spans) / (end - first))
     extent = max(end, spans[-1][0] + _LABEL_PIXELS / unit) - first
@@ -102,7 +102,7 @@ def lay_out(rows: Sequence[Row]) -> Timeline:
 
 
 def clock(seconds: float) -> str:
-    """Write a time as m:ss, or as h:mm:ss from one hour on."""
+    """Format a time as m:ss, or as h:mm:ss from one hour on."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -115,7 +115,7 @@ def _step(least: float) -> int:
 def _spans(rows: Sequence[Row]) -> tuple[list[tuple[float, float]], bool]:
     """Return start and end of each utterance, and whether these are seconds rather than turns.
 
-    Times that go back, or never move, come from several recordings: such utterances are placed by turn.
+    Times that go back, or are all the same, come from several recordings: use turns instead.
     """
     starts = [row["start"] for row in rows]
     if (

@@ -1,4 +1,4 @@
-"""Answers as conversations come: live sessions, streams of lines and the HTTP service.
+"""The HTTP service: requests in batches, live sessions and limits.
 
 Import from the modules: nothing is re-exported here.
 """

@@ -1,4 +1,4 @@
-"""The thread in which a model answers many requests, as many as wait in one call."""
+"""One thread in which a model answers many requests, batching those that are waiting."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ from redifu.inference.recogniser import Recogniser
 
 
 class TooManyWaitingError(Exception):
-    """So many requests wait for the model that no other is taken."""
+    """The maximum number of requests is already waiting for the model."""
 
 
 class _Request(NamedTuple):
@@ -20,10 +20,10 @@ class _Request(NamedTuple):
 
 
 class ModelThread:
-    """One thread for all that a model does, in the order in which it was asked.
+    """Runs all work of a model in one thread, in the order of the requests.
 
-    Conversations that came while the model was busy are predicted in one call; none waits for others to come.
-    A request that is cancelled before its turn is left out. Its methods are called from one event loop.
+    Conversations that arrive while the model is busy are predicted in one call; no request waits for others
+    to arrive. A request that is cancelled before its turn is dropped. Call all methods from one event loop.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class ModelThread:
 
         Args:
             recogniser: the model.
-            max_batch: most conversations of one call.
-            max_waiting: most requests without an answer.
-            observe_batch: called with the number of conversations of each call, in the thread.
+            max_batch: maximum number of conversations per model call.
+            max_waiting: maximum number of unanswered requests.
+            observe_batch: called in the thread with the number of conversations of each model call.
         """
         self._recogniser = recogniser
         self._max_batch = max_batch
@@ -51,39 +51,39 @@ class ModelThread:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
     async def predict(self, conversation: Conversation) -> list[Prediction]:
-        """Predict a checked conversation, with others that wait.
+        """Predict a checked conversation together with others that are waiting.
 
         Returns:
             The predictions of its utterances.
 
         Raises:
-            TooManyWaitingError: nothing was done.
-            ValueError: the processor refuses the conversation.
-            FloatingPointError: the model gave a logit that is not a number.
+            TooManyWaitingError: too many requests are waiting; nothing was done.
+            ValueError: the processor rejects the conversation.
+            FloatingPointError: a logit of the model is not finite.
         """
         self._refuse_if_full()
         answer: Future[list[Prediction]] = Future()
         self._requests.append(_Request(conversation, answer))
-        # A turn for each request: one whose conversation was taken along by an earlier turn finds less to do.
+        # One turn per request; if an earlier turn has already predicted it, this one has less to do.
         self._thread.submit(self._take_turn)
         return await self._wait_for(answer)
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in the thread and return what it returns, or raises.
+        """Call a function in the thread; return its result or raise its exception.
 
         Raises:
-            TooManyWaitingError: nothing was done.
+            TooManyWaitingError: too many requests are waiting; nothing was done.
         """
         self._refuse_if_full()
         return await self._wait_for(self._thread.submit(function, *arguments))
 
     def close(self) -> None:
-        """Answer what waits, and end the thread."""
+        """Answer all waiting requests, then end the thread."""
         self._thread.shutdown(wait=True)
 
     def _refuse_if_full(self) -> None:
         if self._unanswered >= self._max_waiting:
-            raise TooManyWaitingError(f"{self._unanswered} requests wait for the model: try again later")
+            raise TooManyWaitingError(f"too many waiting requests ({self._unanswered}): try again later")
 
     async def _wait_for(self, answer: Future[Any]) -> Any:
         self._unanswered += 1
@@ -110,7 +110,7 @@ class ModelThread:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
                 return
-            # What is wrong with one of them, an overflow for instance, is no matter of the others.
+            # An error in one conversation, such as an overflow, must not fail the others.
             for request in batch:
                 self._answer([request])
         else:

@@ -1,4 +1,4 @@
-"""What the service takes and gives, as OpenAPI says it."""
+"""OpenAPI schemas of the service's requests and responses."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from redifu.conversation import FEATURES
 _FEATURES = {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 1}
 _UTTERANCE: dict[str, Any] = {
     "type": "object",
-    "description": "A speaker, and a text or ready features; other keys come back as they are. The service "
-    "opens no file: audio and video are refused.",
+    "description": "A speaker with a text or precomputed features. Other keys are returned unchanged. The "
+    "service opens no files: audio and video must be null.",
     "required": ["speaker"],
     "properties": {
         "speaker": {"type": "string", "minLength": 1},
@@ -20,7 +20,7 @@ _UTTERANCE: dict[str, Any] = {
 _PREDICTION = {
     "emotion": {
         "type": ["string", "null"],
-        "description": "null where the model can read nothing",
+        "description": "null if the model can use none of the streams",
     },
     "scores": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
 }
@@ -44,14 +44,14 @@ _ANSWERS = [{"emotion": next(iter(scores)), "scores": scores} for scores in _SCO
 _PREDICTED = [{**said, **answer} for said, answer in zip(_SAID, _ANSWERS, strict=True)]
 
 _MISTAKES = {
-    401: "the key is missing or wrong",
+    401: "missing or wrong key",
     404: "no such session",
-    413: "the body is too large",
-    415: "the body is no application/json",
-    422: "what is given is wrong, and how",
-    429: "too many sessions",
-    503: "too many requests wait",
-    504: "the time of a request is over",
+    413: "request body too large",
+    415: "Content-Type must be application/json",
+    422: "invalid input; the message says what is wrong",
+    429: "too many live sessions",
+    503: "too many waiting requests",
+    504: "request timed out",
 }
 
 
@@ -67,7 +67,7 @@ def _operation(
     takes: dict[str, Any] | None = None,
     mistakes: tuple[int, ...],
 ) -> dict[str, Any]:
-    """The arguments of a route: its body, its answer and its errors, each media types with their schemas."""
+    """Return the arguments of a route: schemas of its request body, its response and its errors."""
     responses: dict[int | str, Any] = {status: {"description": description, "content": gives or {}}}
     for mistake in sorted((401, 504, *mistakes)):
         content = _json(_strings("error"), {"error": _MISTAKES[mistake]})
@@ -78,7 +78,7 @@ def _operation(
 
 PREDICT = _operation(
     200,
-    "the conversation with the emotion and the scores of each utterance",
+    "the conversation, with the emotion and the scores of each utterance",
     takes=_json(_conversation(_UTTERANCE, required=["utterances"]), {"id": "dinner", "utterances": _SAID}),
     gives=_json(
         _conversation(_ANSWER, required=["id", "utterances"]), {"id": "dinner", "utterances": _PREDICTED}
@@ -86,7 +86,7 @@ PREDICT = _operation(
     mistakes=(413, 415, 422, 503),
 )
 CREATE_SESSION = _operation(
-    201, "the name of a new session", gives=_json(_strings("id"), {"id": "yFz0eQvT6kM"}), mistakes=(429,)
+    201, "the id of the new session", gives=_json(_strings("id"), {"id": "yFz0eQvT6kM"}), mistakes=(429,)
 )
 ADD_UTTERANCE = _operation(
     200,
@@ -97,5 +97,5 @@ ADD_UTTERANCE = _operation(
 )
 END_SESSION = _operation(204, "the session has ended", gives=None, mistakes=(404,))
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
-HEALTH = _operation(200, "the service lives", gives=_json(_strings("status"), {"status": "ok"}), mistakes=())
-METRICS = _operation(200, "for Prometheus", gives=_TEXT, mistakes=())
+HEALTH = _operation(200, "the service is up", gives=_json(_strings("status"), {"status": "ok"}), mistakes=())
+METRICS = _operation(200, "metrics for Prometheus", gives=_TEXT, mistakes=())

@@ -1,4 +1,4 @@
-"""A model over HTTP: conversations whole, or utterance by utterance."""
+"""HTTP service for a model: whole conversations, or live sessions utterance by utterance."""
 
 import asyncio
 import hmac
@@ -41,7 +41,7 @@ from . import http_schema
 
 KEY_VARIABLE = "REDIFU_API_KEY"
 
-_SOURCE = "request"  # named in errors, where a file would be
+_SOURCE = "request"  # stands in errors where a file name would
 _STATUS: dict[type[Exception], int] = {
     ValueError: 422,
     FloatingPointError: 422,
@@ -56,16 +56,16 @@ class _Metrics:
         self.registry = CollectorRegistry()
         counted = partial(Counter, registry=self.registry)
         self.requests = counted("redifu_requests", "Requests by route and status", ["route", "status"])
-        self.utterances = counted("redifu_utterances", "Utterances answered")
+        self.utterances = counted("redifu_utterances", "Utterances predicted")
         observed = partial(Histogram, registry=self.registry)
-        self.seconds = observed("redifu_request_seconds", "Time to the end of the answer", ["route"])
+        self.seconds = observed("redifu_request_seconds", "Time to the end of the response", ["route"])
         sizes = [2**power for power in range(9)]
-        self.batches = observed("redifu_batch_conversations", "Conversations of a call", buckets=sizes)
+        self.batches = observed("redifu_batch_conversations", "Conversations per model call", buckets=sizes)
         self.sessions = Gauge("redifu_sessions", "Live sessions", registry=self.registry)
 
 
 class _Gate:
-    """Stands before the routes: demands the key, ends what takes too long, and counts."""
+    """Middleware that checks the key, enforces the time limit and counts requests."""
 
     def __init__(self, app: ASGIApp, *, key: str | None, seconds: float, metrics: _Metrics):
         self._app = app
@@ -90,19 +90,19 @@ class _Gate:
                 await self._answer(scope, receive, observe)
         except TimeoutError:
             if not status:
-                late = _error(504, f"expected an answer within {self._seconds} seconds, got none")
+                late = _error(504, f"request timed out after {self._seconds} s")
                 await late(scope, receive, observe)
         except ClientDisconnect:
-            status = 499  # as others count those who went before their answer
+            status = 499  # nginx's status for a client that closed the connection early
         finally:
-            # Of routes and not of paths: a client must not make names.
+            # Label by route, not by path: clients must not create new labels.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, status or 500).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"")
-        # What watches whether the service lives needs no key.
+        # Health checks need no key.
         health = scope["path"] == "/health"
         if self._expected is None or health or hmac.compare_digest(given, self._expected):
             await self._app(scope, receive, send)
@@ -133,7 +133,7 @@ class _Service:
         metrics.sessions.set_function(lambda: len(self.sessions))
 
     def add_to(self, app: FastAPI) -> None:
-        """Give an application the routes."""
+        """Add the routes to an application."""
         for method, path, handler, operation in (
             ("POST", "/predict", self.predict, http_schema.PREDICT),
             ("POST", "/sessions", self.create_session, http_schema.CREATE_SESSION),
@@ -153,13 +153,13 @@ class _Service:
         return _reply(with_predictions(conversation, predictions))
 
     async def create_session(self) -> Response:
-        """Start a conversation whose utterances come one by one."""
+        """Start a live session, whose utterances arrive one by one."""
         return _reply({"id": self.sessions.create()}, status=201)
 
     async def add_utterance(self, session: str, request: Request) -> Response:
         """Recognise the emotion of the next utterance of a session.
 
-        One whose time is over while the model reads it is part of the session all the same.
+        An utterance whose request times out while the model runs is still added to the session.
         """
         utterance = await self._body(request)
         if isinstance(utterance, dict):
@@ -169,34 +169,34 @@ class _Service:
         return _reply(answer)
 
     async def end_session(self, session: str) -> Response:
-        """Forget a session."""
+        """End a session."""
         self.sessions.end(session)
         return Response(status_code=204)
 
     async def health(self) -> Response:
-        """Say that requests are answered."""
+        """Report that the service is up."""
         return _reply({"status": "ok"})
 
     async def show_metrics(self) -> Response:
-        """Count requests, utterances, batches and sessions, for Prometheus."""
+        """Return counts of requests, utterances, batches and sessions, for Prometheus."""
         return Response(generate_latest(self.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _body(self, request: Request) -> Any:
-        # By this demand a browser asks before it sends what a foreign page wants of a service on loopback.
+        # This type makes browsers ask (CORS preflight) before they send another site's request to loopback.
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise HTTPException(415, f"Content-Type: expected application/json, got {kind or 'none'}")
+            raise HTTPException(415, f"Content-Type must be application/json, got {kind or 'none'}")
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > self.limits.max_body_bytes:
                 raise HTTPException(
-                    413, f"body: expected at most {self.limits.max_body_bytes} bytes, got more"
+                    413, f"request body too large: expected at most {self.limits.max_body_bytes} bytes"
                 )
         return parse_json(bytes(body), source=_SOURCE)
 
     def _refuse_unreadable(self, conversation: Conversation) -> None:
-        """Reject by ValueError what the model cannot take, and files."""
+        """Raise ValueError for a conversation that the model cannot read or that names files."""
         number = len(conversation.utterances)
         where = f"{_SOURCE}: dialogue {conversation.id}"
         if number > self.limits.max_utterances:
@@ -216,11 +216,11 @@ def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None
 
     Args:
         recogniser: the model.
-        limits: what one client may take.
-        key: demanded of every request but /health; None demands none.
+        limits: limits for clients.
+        key: required by every request except /health; None requires no key.
 
     Returns:
-        The application, whose model works until the lifespan ends. Every error is {"error": one line}.
+        The application; its model thread runs until the lifespan ends. Every error is {"error": one line}.
     """
     metrics = _Metrics()
     service = _Service(recogniser, limits=limits, metrics=metrics)
@@ -230,10 +230,10 @@ def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None
         yield
         service.thread.close()
 
-    # The pages of documentation would load their scripts from elsewhere; the schema is there without them.
+    # The documentation pages would load scripts from another site; the schema is available without them.
     app = FastAPI(
         title="ReDiFu",
-        description="A service with a key demands 'Authorization: Bearer KEY' of all requests but /health.",
+        description="A service with a key requires 'Authorization: Bearer KEY' in all requests but /health.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -246,32 +246,32 @@ def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None
 
 
 def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limits) -> None:
-    """Print the address and answer there until the process is told to end, and then what was accepted before.
+    """Print the address and serve until SIGINT or SIGTERM; accepted requests are still answered.
 
-    The key is what the environment variable REDIFU_API_KEY holds.
+    The key is read from the environment variable REDIFU_API_KEY.
 
     Args:
-        load: gives the model; called when nothing else can go wrong.
-        host: a name or an address.
-        port: 0 takes a free one.
-        limits: what one client may take.
+        load: loads the model; called last, after everything else that can fail.
+        host: host name or address.
+        port: 0 chooses a free port.
+        limits: limits for clients.
 
     Raises:
-        ValueError: the port cannot be had, or there is no key and `host` can be reached from elsewhere.
+        ValueError: the port is not available, or `host` is not loopback and there is no key.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if key is None and not _is_loopback(host):
         raise ValueError(
-            f"--host {host} can be reached from elsewhere: expected a key in {KEY_VARIABLE}, got none"
+            f"--host {host} is reachable from other machines: expected a key in {KEY_VARIABLE}, got none"
         )
     with _listen(host, port) as listening:
         app = create_app(load(), limits=limits, key=key)
         address, port = listening.getsockname()[:2]
-        # uvicorn raises the signal again when all is answered, and what is set here ends the process well.
+        # uvicorn raises the signal again after the last response; this handler then exits with status 0.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(0))
         print(f"http://{f'[{address}]' if ':' in address else address}:{port}", flush=True)
-        # Every request has its own limit of time, so that the shutdown needs none.
+        # Every request has a time limit, so the shutdown needs none.
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 
 
@@ -293,15 +293,15 @@ def _is_loopback(host: str) -> bool:
 def _refuse_media(utterance: Mapping[str, Any], *, where: str) -> None:
     for name in MEDIA.values():
         if utterance.get(name) is not None:
-            raise ValueError(f"{where}: {name}: expected null, got a medium: give text or ready features")
+            raise ValueError(f"{where}: {name} must be null: send text or precomputed features instead")
 
 
 def _reply(content: dict[str, Any], *, status: int = 200) -> Response:
     try:
-        # In ASCII: what a client sent may hold half of a surrogate pair.
+        # In ASCII, because a client's text can contain half of a surrogate pair.
         text = json.dumps(content, allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{_SOURCE}: what it holds cannot be given back as JSON: {error}") from error
+        raise ValueError(f"{_SOURCE}: the response cannot be written as JSON: {error}") from error
     return Response(text, status, media_type="application/json")
 
 
@@ -310,7 +310,7 @@ def _error(status: int, message: str) -> Response:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """Answer an error by its message, or where the fault is ours by no more than that there is one."""
+    """Answer a client's mistake with its message, and an internal error without details."""
     if isinstance(error, HTTPException):
         refusal = _error(error.status_code, error.detail)
         refusal.headers.update(error.headers or {})

@@ -1,4 +1,4 @@
-"""What one client may take of a service."""
+"""Limits of the HTTP service."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,18 +10,18 @@ def _limit(default: int, description: str) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a service; each says what it is in its metadata, for the command line."""
+    """The limits of a service; the metadata of each field holds its help for the command line."""
 
-    max_batch: int = _limit(32, "conversations of one call of the model")
+    max_batch: int = _limit(32, "conversations per model call")
     max_waiting: int = _limit(256, "requests that may wait for the model")
-    max_body_bytes: int = _limit(4 * 1024 * 1024, "bytes of a request's body")
-    max_utterances: int = _limit(512, "utterances of a request")
-    max_sessions: int = _limit(256, "sessions at a time")
-    session_idle_seconds: int = _limit(900, "after so long without an utterance a session ends")
-    request_seconds: int = _limit(60, "time from a request's head to its answer")
+    max_body_bytes: int = _limit(4 * 1024 * 1024, "bytes in a request body")
+    max_utterances: int = _limit(512, "utterances in a request")
+    max_sessions: int = _limit(256, "live sessions at the same time")
+    session_idle_seconds: int = _limit(900, "seconds without an utterance before a session ends")
+    request_seconds: int = _limit(60, "seconds before a request times out")
 
     def __post_init__(self) -> None:
-        """Refuse limits below 1.
+        """Reject limits below 1.
 
         Raises:
             ValueError: naming the limit.

@@ -1,4 +1,4 @@
-"""The sessions of a service: so many at a time, and none for longer than it is used."""
+"""The live sessions of a service: a limited number, and idle ones end."""
 
 import secrets
 import time
@@ -8,15 +8,15 @@ from redifu.inference.session import ConversationSession
 
 
 class TooManySessionsError(Exception):
-    """As many sessions live as may."""
+    """The maximum number of live sessions is reached."""
 
 
 class UnknownSessionError(Exception):
-    """No session of this name lives."""
+    """The session does not exist or has ended."""
 
 
 class SessionStore:
-    """Live sessions by a name that nobody can guess. One that idles ends when the store is next used."""
+    """Live sessions under names that cannot be guessed. Idle ones end when the store is next used."""
 
     def __init__(
         self,
@@ -30,15 +30,15 @@ class SessionStore:
 
         Args:
             start: makes a session.
-            max_sessions: most sessions at a time.
-            idle_seconds: a session that was not asked for during so long has ended.
-            clock: tells seconds.
+            max_sessions: maximum number of live sessions.
+            idle_seconds: a session ends after this many seconds without use.
+            clock: returns the time in seconds.
         """
         self._start = start
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
         self._clock = clock
-        # With the time of the last use, the one unused for longest first.
+        # With the time of their last use, least recently used first.
         self._sessions: dict[str, tuple[float, ConversationSession]] = {}
 
     def __len__(self) -> int:
@@ -54,31 +54,31 @@ class SessionStore:
         """
         if len(self) >= self._max_sessions:
             raise TooManySessionsError(
-                f"expected at most {self._max_sessions} sessions at a time: end one, or try again later"
+                f"too many live sessions ({self._max_sessions}): end one, or try again later"
             )
         name = secrets.token_urlsafe(16)
         self._sessions[name] = (self._clock(), self._start())
         return name
 
     def use(self, name: str) -> ConversationSession:
-        """Return a live session, which idles from now.
+        """Return a live session and restart its idle time.
 
         Raises:
-            UnknownSessionError: there is none of this name.
+            UnknownSessionError: the session does not exist or has ended.
         """
         session = self.end(name)
         self._sessions[name] = (self._clock(), session)
         return session
 
     def end(self, name: str) -> ConversationSession:
-        """Take a live session out of the store and return it.
+        """Remove a live session from the store and return it.
 
         Raises:
-            UnknownSessionError: there is none of this name.
+            UnknownSessionError: the session does not exist or has ended.
         """
         self._end_idle()
         if name not in self._sessions:
-            raise UnknownSessionError(f"session {name}: there is none of this name, or it has ended")
+            raise UnknownSessionError(f"session {name} does not exist or has ended")
         return self._sessions.pop(name)[1]
 
     def _end_idle(self) -> None:
