@@ -19,7 +19,8 @@ from media.made_media import tone, write_sound
 from redifu.data import extraction, media_reading
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
 from redifu.data.media_reading import read_media
-from redifu.data.readers import MANIFEST, read_conversations
+from redifu.data.readers import read_conversations
+from redifu.data.tables import MANIFEST
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from redifu.conversation import Conversation
-from redifu.data.readers import conversations_from_table, read_csv_table
+from redifu.data.readers import conversations_from_table
 from redifu.data.recordings import relative_path
+from redifu.data.tables import read_csv_table
 from redifu.data.turns import read_lines
 
 # In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx when

@@ -18,8 +18,8 @@ from redifu.atomic_files import replace_json, replace_text, replacing
 from redifu.conversation import FEATURES, MEDIA, Conversation, Utterance
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
-from redifu.data.readers import MANIFEST
 from redifu.data.recordings import relocated
+from redifu.data.tables import MANIFEST
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY
 from redifu.media.reading import Reading, action_units_file

@@ -9,13 +9,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
+from redifu.data.tables import MANIFEST, read_csv_table, read_parquet, read_shards
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.turns import read_lines, seconds
-
-MANIFEST = "manifest.json"  # lists the shards in a folder of extracted features
 
 Check = Callable[[Conversation], None]
 
@@ -74,7 +72,7 @@ def read_conversations(
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file")
     if (path / MANIFEST).is_file():
-        return of_table(_read_shards(path))
+        return of_table(read_shards(path))
     if path.is_dir():
         import datasets  # imported here because it takes a second
 
@@ -282,39 +280,8 @@ def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
     raise ValueError(f"{source}: line {first_line + line - 1}: not JSON: {reason}")
 
 
-def read_csv_table(path: Path) -> pa.Table:
-    """Read the cells of a CSV file as strings, and empty cells as null.
-
-    Raises:
-        ValueError: the file is not a table.
-    """
-    try:
-        # Strings only: pandas would read a speaker named "None" as missing and "007" as 7.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells per row, got more")
-    return pa.Table.from_pandas(frame, preserve_index=False)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pq.ParquetFile(path).read()
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
-
-
-def _read_shards(folder: Path) -> pa.Table:
-    try:
-        shards = [shard["file"] for shard in json.loads((folder / MANIFEST).read_bytes())["shards"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST}: not a manifest of extracted features: {error}") from None
-    return pa.concat_tables([_read_parquet(folder / name) for name in shards])
-
-
 _OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl, ".txt": _objects_of_txt}
-_TABLES = {".csv": read_csv_table, ".parquet": _read_parquet}
+_TABLES = {".csv": read_csv_table, ".parquet": read_parquet}
 
 
 def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -> Iterator[dict[str, Any]]:
