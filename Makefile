@@ -36,4 +36,4 @@ smoke: ## the real command line at toy size: train, evaluate, predict
 	head -n 3 "$$folder/predictions.csv"
 
 benchmark: ## speed and memory against a literal reference of the released equations
-	$(PYTHON) scripts/benchmark.py
+	$(PYTHON) scripts/benchmarks/model.py --reference tests/released_reference.py

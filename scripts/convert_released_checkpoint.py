@@ -1,10 +1,10 @@
-"""Convert weights of the released ReDiFu into a folder that AutoModelForSequenceClassification loads.
+"""Converts weights of the released ReDiFu into a folder that AutoModelForSequenceClassification loads.
 
     python scripts/convert_released_checkpoint.py --weights FILE.safetensors --recipe iemocap \\
         --num-heads 64 --window 20 --output DIR
 
-FILE holds the released names, with or without the prefix `weight.`; names with other prefixes are ignored,
-and so are the constants of the positions. Sizes come from the shapes; heads and window leave no trace there.
+FILE uses the released names, with or without the prefix `weight.`. Names with other prefixes and the
+position constants are ignored. Sizes follow from the shapes; the heads and the window do not, so give them.
 """
 
 import argparse
@@ -96,7 +96,7 @@ RELEASED_NAMES = {new: old for old, new in NAMES.items()}
 
 
 def translate(name: str, table: dict[str, str]) -> str | None:
-    """The name that `table` gives to a weight or to the module it ends; None where it gives none."""
+    """Return the name that `table` gives to a weight or to its module, or None."""
     stem, _, ending = name.rpartition(".")
     if name in table or stem not in table:
         return table.get(name)
@@ -104,7 +104,7 @@ def translate(name: str, table: dict[str, str]) -> str | None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The learned weights of a file under their released names, without prefix and constants."""
+    """Read the learned weights of a file under their released names, without prefix and constants."""
     if not path.is_file():
         raise ValueError("no such file")
     try:
@@ -118,19 +118,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under their names here; the copies of the shared embedding must agree."""
+    """Rename weights to their names in this package; copies of the shared embedding must agree."""
     renamed: dict[str, Tensor] = {}
     for old, tensor in sorted(weights.items()):
         new = translate(old, NAMES)
         if new is None:
-            raise ValueError(f"{old} is no weight of the released model")
+            raise ValueError(f"{old} is not a weight of the released model")
         if not torch.equal(renamed.setdefault(new, tensor), tensor):
             raise ValueError(f"{old} must equal the other copies of the embedding that the layers share")
     return renamed
 
 
 def infer_config(weights: dict[str, Tensor], *, recipe: str, num_heads: int, window: int) -> ReDiFuConfig:
-    """The configuration of renamed weights."""
+    """Return the configuration of renamed weights."""
 
     def rows_and_columns(name: str) -> tuple[int, int]:
         if name not in weights:
@@ -143,7 +143,7 @@ def infer_config(weights: dict[str, Tensor], *, recipe: str, num_heads: int, win
 
     projections = {name: rows_and_columns(f"redifu.projections.{name}.weight") for name in STREAMS.values()}
     num_labels = rows_and_columns("classifier.outputs.text.weight")[0]
-    # The names of the labels are known where there are as many as the recipe has.
+    # Label names are known only if there are as many labels as in the recipe.
     same_labels = num_labels == ReDiFuConfig.released(recipe).num_labels
     return ReDiFuConfig.released(
         recipe,
@@ -158,7 +158,7 @@ def infer_config(weights: dict[str, Tensor], *, recipe: str, num_heads: int, win
 
 
 def check_shapes(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Refuse weights that are not all of `expected`, by name and by shape."""
+    """Check that weights have the names and shapes of `expected`."""
     if missing := sorted(str(translate(name, RELEASED_NAMES)) for name in expected.keys() - weights.keys()):
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(f"{missing[0]}{more} missing")
@@ -172,7 +172,7 @@ def convert(path: Path, output: Path, *, recipe: str, num_heads: int, window: in
     """Write the folder of a released checkpoint.
 
     Raises:
-        ValueError: for a file, sizes or names that are not those of the released model.
+        ValueError: the file, sizes or names are not those of the released model.
     """
     weights = rename(read_weights(path))
     config = infer_config(weights, recipe=recipe, num_heads=num_heads, window=window)
@@ -184,7 +184,7 @@ def convert(path: Path, output: Path, *, recipe: str, num_heads: int, window: in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert and return the exit status: 0, or 2 for a user's mistake."""
+    """Convert, and return the exit status: 0, or 2 for a user's mistake."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -193,7 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--recipe", choices=("iemocap", "meld"), required=True, help="the released recipe")
     parser.add_argument("--num-heads", type=int, required=True, help="attention heads of the encoders")
-    parser.add_argument("--window", type=int, required=True, help="greatest distance of related utterances")
+    parser.add_argument(
+        "--window", type=int, required=True, help="maximum distance between related utterances"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     options = vars(parser.parse_args(arguments))
     path = options.pop("weights")

@@ -1,14 +1,14 @@
-"""Convert the feature pickles that released codes of the field share into a Parquet table.
+"""Converts the feature pickles that published code in this field shares into a Parquet table.
 
     python scripts/convert_released_features.py --features iemocap_multimodal_features.pkl --recipe iemocap \\
         --output iemocap.parquet
 
 The pickle is one tuple of dicts by dialogue: ids, speakers, labels, four layers of RoBERTa, audio, visual,
-sentences, then the ids of the training and of the test dialogues; MELD's has one more entry. The text
-features of the table are the first of the four layers, as the released model reads them.
+sentences, then the ids of the training and test dialogues; MELD's has one more entry. The table's text
+features are the first of the four layers, as in the released model.
 
-A pickle is a program. This one is read by an interpreter that knows numpy arrays and plain containers and
-refuses all else; nothing of the file is executed.
+A pickle is a program. This script reads only numpy arrays and plain containers from it, rejects everything
+else, and never executes anything in the file.
 """
 
 import argparse
@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from redifu import ReDiFuConfig
 
 ENTRIES = {"iemocap": 12, "meld": 13}
-# The entries that are read, by their place.
+# Places of the entries that are read.
 SPEAKERS, LABELS, TEXT, AUDIO, VISUAL, SENTENCES, TRAIN, TEST = 1, 2, 3, 7, 8, 9, 10, 11
 NUMBERS = re.compile(r"[<>|=]?[biuf][1248]")
 
 
 class DataType:
-    """Stands for numpy.dtype, of numbers only."""
+    """Stands for numpy.dtype; only numeric types are allowed."""
 
     def __init__(self, name: Any, *_: Any):
         if not isinstance(name, str) or not NUMBERS.fullmatch(name):
@@ -44,14 +44,14 @@ class DataType:
         self.order = state[1] if state[1] in ("<", ">") else "="
 
     def numbers(self, content: Any) -> np.ndarray:
-        """The numbers whose bytes these are; pickles of Python 2 hold bytes as Latin-1 text."""
+        """Return the numbers in these bytes; pickles from Python 2 hold bytes as Latin-1 text."""
         if isinstance(content, str):
             content = content.encode("latin1")
         return np.frombuffer(content, dtype=np.dtype(self.order + self.name))
 
 
 class Array:
-    """Stands for numpy.ndarray until its content is known; `numpy.asarray` takes it."""
+    """Stands for numpy.ndarray until its content is known; `numpy.asarray` accepts it."""
 
     def __init__(self, *_: Any):
         self.values = np.empty(0)
@@ -78,7 +78,7 @@ def number(data_type: DataType, content: Any) -> int | float:
 
 
 def encoded(text: str, encoding: str) -> bytes:
-    """Bytes, as Python 3 writes them for Python 2."""
+    """Return bytes from the form in which Python 3 writes them for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"expected bytes as latin1, got {encoding!r:.80}")
     return text.encode("latin1")
@@ -88,7 +88,7 @@ def dictionary(*_: Any) -> dict:
     return {}
 
 
-# All that a file may name, and what stands for it here: never the thing itself.
+# Everything a file may name, with a harmless stand-in for each.
 KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): DataType,
@@ -116,10 +116,10 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def read_features(path: Path, *, recipe: str) -> tuple:
-    """The tuple of a pickle, its arrays as `Array`.
+    """Read the tuple in a pickle, with its arrays as `Array`.
 
     Raises:
-        ValueError: for what is no such pickle, or names anything but arrays and plain containers.
+        ValueError: it is not such a pickle, or names anything but arrays and plain containers.
     """
     with path.open("rb") as file:
         try:
@@ -135,7 +135,7 @@ def read_features(path: Path, *, recipe: str) -> tuple:
 
 
 def split_of_dialogues(content: tuple, *, dev_share: float, seed: int) -> dict[Any, str]:
-    """Each dialogue's split; dev is drawn from the training dialogues."""
+    """Return the split of each dialogue; dev is drawn from the training dialogues."""
     train, test = (sorted(content[place], key=str) for place in (TRAIN, TEST))
     if both := set(train) & set(test):
         raise ValueError(f"dialogue {min(both, key=str)} is in the training and in the test set")
@@ -148,7 +148,7 @@ def split_of_dialogues(content: tuple, *, dev_share: float, seed: int) -> dict[A
 
 
 def rows_of_dialogue(content: tuple, key: Any, *, labels: list[str]) -> Iterator[dict[str, Any]]:
-    """One row of the table for each utterance, without the split."""
+    """Yield one row of the table per utterance, without the split."""
     columns: dict[str, list] = {}
     for name, place in (("speaker", SPEAKERS), ("label", LABELS), ("text", SENTENCES)):
         columns[name] = list(part(content, place, key))
@@ -173,7 +173,7 @@ def part(content: tuple, place: int, key: Any) -> Any:
 
 
 def speaker_name(given: Any) -> str:
-    """A letter as it is, and a row with a single 1 by the place of that."""
+    """Return a letter as it is, and name a one-hot row by the position of its 1."""
     return given if isinstance(given, str) else f"speaker {int(np.asarray(given).argmax())}"
 
 
@@ -181,7 +181,7 @@ def convert(path: Path, output: Path, *, recipe: str, dev_share: float, seed: in
     """Write the table.
 
     Raises:
-        ValueError: for a file or features that are not those of the recipe.
+        ValueError: the file or its features do not match the recipe.
     """
     if output.suffix != ".parquet" or not output.parent.is_dir():
         raise ValueError(f"--output must be a .parquet file in a folder that exists, got {output}")
@@ -196,14 +196,16 @@ def convert(path: Path, output: Path, *, recipe: str, dev_share: float, seed: in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert and return the exit status: 0, or 2 for a user's mistake."""
+    """Convert, and return the exit status: 0, or 2 for a user's mistake."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--features", type=Path, required=True, help="the pickle")
-    parser.add_argument("--recipe", choices=tuple(ENTRIES), required=True, help="whose features they are")
-    parser.add_argument("--dev-share", type=float, default=0.1, help="training dialogues put aside as dev")
-    parser.add_argument("--seed", type=int, default=1, help="of the draw of dev")
+    parser.add_argument("--recipe", choices=tuple(ENTRIES), required=True, help="dataset of the features")
+    parser.add_argument(
+        "--dev-share", type=float, default=0.1, help="share of training dialogues to use as dev"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed for drawing dev")
     parser.add_argument("--output", type=Path, required=True, help=".parquet file to write")
     options = vars(parser.parse_args(arguments))
     path = options.pop("features")

@@ -1,10 +1,10 @@
-"""Take the README's pictures of a page of `redifu predict --html`, in Chromium, on a desk and on a phone.
+"""Takes the README's pictures of a `redifu predict --html` page in Chromium, on a desktop and on a phone.
 
     redifu predict model_cards/redifu-meld-ravdess examples/moving-day/conversation.json --html emotions.html
     python scripts/picture_report.py emotions.html --turn 6 --output examples/predict-html
 
 writes examples/predict-html.png, 1280 pixels wide, with the details of one utterance open, and
-examples/predict-html-phone.png, 390 pixels wide, where these would cover the rest.
+examples/predict-html-phone.png, 390 pixels wide, without them, because they would cover the rest.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-COLOURS = 256  # those that lie farthest apart: the small marks of rare emotions keep theirs
+COLOURS = 256  # maximum coverage keeps the colours of small marks, such as rare emotions
 
 
 def take(page_file: Path, output: Path, *, turn: int) -> None:
@@ -38,8 +38,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("page", type=Path, help="what `redifu predict --html` wrote")
-    parser.add_argument("--turn", type=int, required=True, help="the utterance to open, from 0")
-    parser.add_argument("--output", type=Path, required=True, help="names of the pictures, without ending")
+    parser.add_argument("page", type=Path, help="a page written by `redifu predict --html`")
+    parser.add_argument("--turn", type=int, required=True, help="index of the utterance to open, from 0")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="path of the pictures without their endings"
+    )
     arguments = parser.parse_args()
     take(arguments.page, arguments.output, turn=arguments.turn)

@@ -79,7 +79,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, umask: int) -> Non
         assert mode(folder) == 0o700
     assert mode(tmp_path / "run" / "one") == 0o777 & ~umask
     assert [each.name for each in (tmp_path / "run" / "one").iterdir()] == ["whole"]
-    with pytest.raises(FileExistsError, match="exists already"), new_folder(tmp_path / "run"):
+    with pytest.raises(FileExistsError, match="already exists"), new_folder(tmp_path / "run"):
         pass
 
 

@@ -199,7 +199,7 @@ def test_a_column_that_is_not_there_gets_one_line(
     written = [] if model else ["--output", str(tmp_path / "out")]
     noise = ["--snr", "0", "5"] if command == "add-noise" else []
     arguments = [command, *model, str(table), *written, *noise, "--columns", "text=Words,speaker=Who"]
-    assert "talk.csv: expected the columns Words, got Who, Utterance" in refused(capsys, *arguments)
+    assert "talk.csv: missing columns: Words; found: Who, Utterance" in refused(capsys, *arguments)
 
 
 def test_columns_of_lines_from_stdin_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,6 +317,20 @@ def test_train_evaluate_and_predict_hang_together(
     assert err == ""
 
 
+def test_evaluate_without_matplotlib_writes_all_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    grid, results = tmp_path / "grid.yaml", tmp_path / "test.json"
+    grid.write_text("conditions: {subsets: {}}", encoding="utf-8")
+    command = ["evaluate", str(folder / "model"), str(folder / "test.jsonl"), "--robustness", str(grid)]
+    assert main([*command, "--output", str(results)]) == 0
+    said = "redifu evaluate: no pictures: matplotlib is not installed: pip install 'redifu[plots]'\n"
+    assert capsys.readouterr().err == said
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"grid.yaml", "test.json", "test.robustness.csv"}
+
+
 def test_labels_that_are_never_predicted_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -388,7 +402,7 @@ def test_prepare_makes_conversations_of_a_data_set(
     assert main(["prepare", str(tmp_path), "--dataset", "meld", "--output", str(output)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{output}: 1 utterance in 1 conversation\n"
-    assert "dev: text only, there is no folder dev_splits_complete" in err.splitlines()
+    assert "dev: text only, the folder dev_splits_complete is missing" in err.splitlines()
     assert [each["id"] for each in read_conversations(output, split="dev")] == ["dev-3"]
 
 
@@ -484,7 +498,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ({"id": "d", "utterances": [{"text": "Hi"}]}, "data.json: dialogue d, utterance 0: speaker"),
         (
             {"id": "d", "utterances": [{"speaker": "Ana"}]},
-            "data.json: dialogue d, utterance 0: expected content",
+            "data.json: dialogue d, utterance 0: expected at least one of text",
         ),
         (
             one_utterance(label="bored"),
@@ -671,7 +685,7 @@ def test_explanations_that_can_not_be_written_get_one_line(
         ("a.wav", "--turns", "none.srt", "a.json", "none.srt: no such file"),
         ("none.wav", "--turns", "a.rttm", "a.json", "none.wav: no such file"),
         ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
-        (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP's files"),
+        (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP files"),
         ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
         ("mosei", "--dataset", "mosei", "none/a.json", "none does not exist"),
     ],

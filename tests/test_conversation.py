@@ -163,9 +163,9 @@ def test_media_that_are_no_paths_are_taken_only_where_they_are_allowed() -> None
     given = conversation(audio=sound, video=b"film")
     ben = Conversation.from_dict(given, allow_media_objects=True).utterances[1]
     assert ben.audio is sound and ben.video == b"film"
-    with pytest.raises(ValueError, match="audio: expected a string that is not empty, got {'array'"):
+    with pytest.raises(ValueError, match="audio: expected a non-empty string, got {'array'"):
         Conversation.from_dict(given)
-    with pytest.raises(ValueError, match="audio: expected a string that is not empty, got ''"):
+    with pytest.raises(ValueError, match="audio: expected a non-empty string, got ''"):
         Conversation.from_dict(conversation(audio=""), allow_media_objects=True)
 
 
@@ -241,23 +241,23 @@ def test_a_piece_knows_the_speakers_of_the_whole_dialogue() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"speaker": None}, "speaker: expected a string that is not empty, got None"),
-        ({"speaker": ""}, "speaker: expected a string that is not empty, got ''"),
-        ({"speaker": 3}, "speaker: expected a string that is not empty, got 3"),
-        ({"text": None}, "expected content, at least one of text, audio, video, text_features, "),
-        ({"text": "  "}, "expected content, at least one of text, audio, video, text_features, "),
-        ({"text": ["Yes."]}, "text: expected a string that is not empty, got ['Yes.']"),
-        ({"text": "\ud83d"}, "text: expected whole characters, got half of a surrogate pair"),
-        ({"audio": 5}, "audio: expected a string that is not empty, got 5"),
-        ({"video": ""}, "video: expected a string that is not empty, got ''"),
-        ({"label": 1}, "label: expected a string that is not empty, got 1"),
-        ({"text_features": []}, "text_features: expected a list of at least one number, got []"),
-        ({"text_features": 0.5}, "text_features: expected a list of at least one number, got 0.5"),
-        ({"text_features": [[1.0]]}, "text_features: expected a list of at least one number, got [[1.0]]"),
-        ({"text_features": [[1.0], [1.0, 2.0]]}, "text_features: expected a list of at least one number"),
-        ({"audio_features": [1.0, "2"]}, "audio_features: expected a list of at least one number"),
-        ({"audio_features": [1.0, None]}, "audio_features: expected a list of at least one number"),
-        ({"audio_features": [True]}, "audio_features: expected a list of at least one number, got [True]"),
+        ({"speaker": None}, "speaker: expected a non-empty string, got None"),
+        ({"speaker": ""}, "speaker: expected a non-empty string, got ''"),
+        ({"speaker": 3}, "speaker: expected a non-empty string, got 3"),
+        ({"text": None}, "expected at least one of text, audio, video, text_features, "),
+        ({"text": "  "}, "expected at least one of text, audio, video, text_features, "),
+        ({"text": ["Yes."]}, "text: expected a non-empty string, got ['Yes.']"),
+        ({"text": "\ud83d"}, "text: expected valid Unicode, got an unpaired surrogate"),
+        ({"audio": 5}, "audio: expected a non-empty string, got 5"),
+        ({"video": ""}, "video: expected a non-empty string, got ''"),
+        ({"label": 1}, "label: expected a non-empty string, got 1"),
+        ({"text_features": []}, "text_features: expected a non-empty list of numbers, got []"),
+        ({"text_features": 0.5}, "text_features: expected a non-empty list of numbers, got 0.5"),
+        ({"text_features": [[1.0]]}, "text_features: expected a non-empty list of numbers, got [[1.0]]"),
+        ({"text_features": [[1.0], [1.0, 2.0]]}, "text_features: expected a non-empty list of numbers"),
+        ({"audio_features": [1.0, "2"]}, "audio_features: expected a non-empty list of numbers"),
+        ({"audio_features": [1.0, None]}, "audio_features: expected a non-empty list of numbers"),
+        ({"audio_features": [True]}, "audio_features: expected a non-empty list of numbers, got [True]"),
         (
             {"visual_features": [1.0, math.nan]},
             "visual_features: expected finite numbers, got nan at position 1",
@@ -267,12 +267,12 @@ def test_a_piece_knows_the_speakers_of_the_whole_dialogue() -> None:
             "visual_features: expected finite numbers, got -inf at position 0",
         ),
         ({"visual_features": [0, 1e39]}, "visual_features: expected finite numbers, got 1e+39 at position 1"),
-        ({"start": -1.0}, "start: expected seconds from 0, got -1.0"),
-        ({"start": math.nan}, "start: expected seconds from 0, got nan"),
-        ({"end": math.inf}, "end: expected seconds from 0, got inf"),
-        ({"end": "00:20:57"}, "end: expected seconds from 0, got '00:20:57'"),
-        ({"end": 10**400}, "end: expected seconds from 0, got 1000000000000"),
-        ({"end": True}, "end: expected seconds from 0, got True"),
+        ({"start": -1.0}, "start: expected a number of seconds from 0 up, got -1.0"),
+        ({"start": math.nan}, "start: expected a number of seconds from 0 up, got nan"),
+        ({"end": math.inf}, "end: expected a number of seconds from 0 up, got inf"),
+        ({"end": "00:20:57"}, "end: expected a number of seconds from 0 up, got '00:20:57'"),
+        ({"end": 10**400}, "end: expected a number of seconds from 0 up, got 1000000000000"),
+        ({"end": True}, "end: expected a number of seconds from 0 up, got True"),
         ({"start": 2.0, "end": 2.0}, "end: expected a time after start 2.0, got 2.0"),
     ],
 )
@@ -288,13 +288,13 @@ def test_a_mistake_is_named_with_file_dialogue_and_utterance(changes: dict, comp
     [
         (["a"], "talk.json: conversation 2: expected an object, got ['a']"),
         (None, "talk.json: conversation 2: expected an object, got None"),
-        ({"id": 3}, "talk.json: conversation 2: id: expected a string that is not empty, got 3"),
-        ({"id": "a"}, "talk.json: dialogue a: expected a list of at least one utterance, got None"),
-        ({"utterances": []}, "talk.json: dialogue talk-2: expected a list of at least one utterance, got []"),
-        ({"utterances": {}}, "talk.json: dialogue talk-2: expected a list of at least one utterance, got {}"),
+        ({"id": 3}, "talk.json: conversation 2: id: expected a non-empty string, got 3"),
+        ({"id": "a"}, "talk.json: dialogue a: expected a non-empty list of utterances, got None"),
+        ({"utterances": []}, "talk.json: dialogue talk-2: expected a non-empty list of utterances, got []"),
+        ({"utterances": {}}, "talk.json: dialogue talk-2: expected a non-empty list of utterances, got {}"),
         (
             {"id": "a\x1b[31m\nb"},
-            "talk.json: dialogue 'a\\x1b[31m\\nb': expected a list of at least one utterance, got None",
+            "talk.json: dialogue 'a\\x1b[31m\\nb': expected a non-empty list of utterances, got None",
         ),
         ({"utterances": ["Hi"]}, "talk.json: dialogue talk-2, utterance 0: expected an object, got 'Hi'"),
     ],

@@ -165,9 +165,12 @@ def test_a_transcript_is_lines_of_speakers(page):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("Ana: hello\nno colon", "text: line 2: expected Speaker: text, got 'no colon'"),
+        ("Ana: hello\nno colon", "text: line 2: expected 'Speaker: text', got 'no colon'"),
         ("{]", "text: line 1: not JSON"),
-        ('{"utterances": [{"speaker": "Ana"}]}', "text: dialogue text-0, utterance 0: expected content"),
+        (
+            '{"utterances": [{"speaker": "Ana"}]}',
+            "text: dialogue text-0, utterance 0: expected at least one of text",
+        ),
         (
             '{"utterances": [{"speaker": "Ana", "audio": "/etc/passwd"}]}',
             "dialogue text-0, utterance 0: audio must be null: upload",

@@ -60,7 +60,7 @@ def test_the_card_repeats_the_metrics(folder: Path) -> None:
 
 
 def test_the_card_repeats_the_comparison_of_seeds() -> None:
-    compare_runs = load_script("compare_runs")
+    compare_runs = load_script("evidence/compare_runs")
     folder = ROOT / "model_cards/redifu-meld-text"
     card = (folder / "README.md").read_text(encoding="utf-8")
     measured = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def test_the_demonstration_says_first_what_it_is() -> None:
 
 def test_the_card_of_the_demonstration_is_rendered_from_its_folder() -> None:
     card = (DEMONSTRATION / "README.md").read_text(encoding="utf-8")
-    assert card == load_script("demonstration_card").render(DEMONSTRATION)
+    assert card == load_script("evidence/demonstration_card").render(DEMONSTRATION)
 
 
 def test_the_demonstration_reads_files_of_all_streams() -> None:

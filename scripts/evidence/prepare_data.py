@@ -1,14 +1,13 @@
-"""The data of the comparisons, as tables that recipes name: the controlled conversations and CMU-MOSI.
+"""Makes the data of the comparisons, which the recipes name: controlled conversations and CMU-MOSI.
 
-`paired` joins MELD's texts, speakers and labels with clips of RAVDESS, whose sound (log_mel) and action
-units (OpenFace) stand for the streams; the texts are embedded once, by the frozen all-MiniLM-L6-v2. OUTPUT
-then holds
+`paired` joins MELD's texts, speakers and labels with clips of RAVDESS, which provide sound (log_mel) and
+action units (OpenFace). The texts are embedded once, by the frozen all-MiniLM-L6-v2. OUTPUT then holds
 
-    paired/           features, an utterance a row: text 384, audio 291, visual 35, and the sound's quality
+    paired/           features, one row per utterance: text 384, audio 291, visual 35, and the sound's quality
     paired-raw.jsonl  the same conversations with their texts and the paths of their sounds
-    noisy/            those to train on, with noise in their sounds: 1.1 GB
-    paired-noisy/     the features of these
-    mosi.parquet      CMU-MOSI with its own features, its labels named
+    noisy/            copies of the training conversations with noise in their sounds: 1.1 GB
+    paired-noisy/     features of these copies
+    mosi.parquet      CMU-MOSI with its own features and named labels
 
     python scripts/evidence/prepare_data.py path/to/data --output path/to/evidence --num-proc 2
 """
@@ -28,16 +27,16 @@ from redifu.data.extraction import extract_conversations
 from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import conversations_from_table, read_conversations
 from redifu.data.writers import write_conversations
+from redifu.media.face_features import ACTION_UNITS
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.backbones import encode_texts
-from redifu.media.face_features import ACTION_UNITS
 from redifu.training.build import backbone_folder
 
 SPLITS = ("train", "dev", "test")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS_AT_ONCE = 64
 TRAINING_SNR = (-5, 20)  # dB
-# Whether a clip follows the label is for analysis, and no input.
+# Whether a clip shows the label is for analysis only, and not an input.
 COLUMNS = [
     "Dialogue_ID",
     "Utterance_ID",
@@ -54,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="holds meld, ravdess, paired and mosi")
+    parser.add_argument("data", type=Path, help="folder with meld, ravdess, paired and mosi")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--num-proc", type=int, default=1)
     options = parser.parse_args()
@@ -74,7 +73,7 @@ def main() -> None:
 
 
 def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]]:
-    """Join MELD and RAVDESS by the table of pairs; paths of sounds are relative to `folder`."""
+    """Join MELD and RAVDESS by the table of pairs; sound paths are relative to `folder`."""
     pairs = pd.read_csv(data / "paired" / "pairs.csv", dtype=str)
     units = pd.read_csv(data / "ravdess" / "action_units.csv", index_col="clip")[list(ACTION_UNITS)]
     sounds = os.path.relpath(data / "ravdess" / "audio", folder)
@@ -93,7 +92,7 @@ def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]
 
 
 def with_text_features(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put embeddings of the texts, mean pooled, in their place."""
+    """Replace each text by its mean-pooled embedding."""
     tokenizer = AutoTokenizer.from_pretrained(backbone_folder(MINILM))
     backbone = AutoModel.from_pretrained(backbone_folder(MINILM)).eval()
     texts = sorted({one["text"] for each in conversations for one in each["utterances"]}, key=len)
@@ -118,10 +117,10 @@ def with_text_features(conversations: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def write_mosi(source: Path, output: Path) -> None:
-    """Name the labels of CMU-MOSI."""
+    """Write CMU-MOSI with named labels and without its texts."""
     table = pd.read_parquet(source)
     table["label"] = table["label"].map({0: "negative", 1: "positive"})
-    # A model of its ready features reads no text.
+    # The models read features only.
     table.drop(columns="text").to_parquet(output, index=False)
 
 

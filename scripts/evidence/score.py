@@ -1,14 +1,13 @@
-"""Score finished runs under every condition of a grid, one after another, and write all results as rows.
+"""Scores finished runs under every condition of a grid, and writes all results as rows.
 
     python scripts/evidence/score.py runs/full-s* runs/plain-s* --text-only runs/text-s* \\
         --data test.jsonl --grid examples/robustness.yaml --output rows.parquet
 
-A run is a folder of `redifu train`: its seed stands in recipe.yaml, its model is the folder's name without
-"-sN". The text-only run of the same seed, on the clean data, is what gain and harm are measured against.
-The probabilities of each run are kept in a folder beside the output. A second call reads them, and scores
-only runs that are new or whose weights, data or grid have changed.
-Rows: those of every run, of all seeds of a model together, and of the most frequent label; see
-`redifu.evaluation.evidence`.
+A run is a folder written by `redifu train`. Its seed is read from recipe.yaml, and its model is the folder's
+name without "-sN". Gain and harm are measured against the text-only run of the same seed on the clean data.
+The probabilities of each run are kept in a folder beside the output; a second call scores only runs that are
+new or whose weights, data or grid have changed. There are rows for each run, for all seeds of a model
+together, and for the most frequent label; see `rows.py`.
 """
 
 import argparse
@@ -19,24 +18,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from redifu.data.readers import read_conversations
-from redifu.evaluation.corruptions import Grid, read_grid
-from redifu.evaluation.evidence import (
+from rows import (
     ALL_SEEDS,
     MAJORITY,
     load_predictions,
     majority_predictions,
     pooled_rows,
     save_predictions,
-    seed_of,
-    tidy_rows,
     write_rows,
 )
-from redifu.evaluation.robustness import RobustnessPredictions, Row, predict_robustness, robustness_rows
+
+from redifu.data.readers import read_conversations
+from redifu.evaluation.corruptions import Grid, read_grid
+from redifu.evaluation.robustness import (
+    RobustnessPredictions,
+    Row,
+    predict_robustness,
+    robustness_rows,
+    seed_of,
+    tidy_rows,
+)
 from redifu.inference.loading import load_pretrained
 
-# What a prediction follows from, of a run's folder.
+# The files of a run that its predictions depend on.
 READ = ("model*.safetensors", "config.json", "processor_config.json")
 
 
@@ -50,19 +54,19 @@ def score(
     text_only: Sequence[Path] = (),
     split: str | None = None,
 ) -> list[Row]:
-    """Score runs.
+    """Score runs under every condition.
 
     Args:
-        runs: folders of finished runs, of several models and seeds.
+        runs: folders of finished runs of several models and seeds.
         data: labelled conversations.
         grid: the conditions.
-        cache: a folder for the predictions.
-        dataset: what the rows call the data.
-        text_only: runs of a text-only model, one of each seed; none takes each model's own text alone.
-        split: the split to read of a file with several.
+        cache: folder for the predictions.
+        dataset: name of the data in the rows.
+        text_only: runs of a text-only model, one per seed; without them, each model with text alone.
+        split: the split to read, for a file with several.
 
     Raises:
-        ValueError: two runs are of the same model and seed, or no text-only run is of the seed of a run.
+        ValueError: two runs have the same model and seed, or a seed has no text-only run.
     """
     models = by_model(runs)
     references = {seed: run for seeds in by_model(text_only).values() for seed, run in seeds.items()}
@@ -93,14 +97,14 @@ def score(
 
     for model, seeds in models.items():
         add(model, {seed: predicted(run, grid) for seed, run in seeds.items()})
-    # It is the same whatever the seed; what text alone is worth is not.
+    # Its predictions are the same for every seed, but the text-only reference is not.
     frequent = majority_predictions(predicted(runs[0], grid))
     add(MAJORITY, dict.fromkeys(references or [seed_of(runs[0])], frequent))
     return rows
 
 
 def by_model(runs: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Sort runs by model and seed."""
+    """Group runs by model and seed."""
     models: dict[str, dict[str, Path]] = defaultdict(dict)
     for run in runs:
         model, seed = re.sub(r"-s\d+$", "", run.name), seed_of(run)
@@ -113,7 +117,7 @@ def by_model(runs: Sequence[Path]) -> dict[str, dict[str, Path]]:
 def predict_run(
     run: Path, *, data: Path, split: str | None, grid: Grid, cache: Path
 ) -> RobustnessPredictions:
-    """Return the predictions of a run, from the cache where they are there."""
+    """Return the predictions of a run, from the cache if they are there."""
     stored = cache / f"{run.name}-{digest(run, data, split=split, grid=grid)}.npz"
     if not stored.exists():
         print(f"{run}: scoring", flush=True)
@@ -124,7 +128,7 @@ def predict_run(
 
 
 def digest(run: Path, data: Path, *, split: str | None, grid: Grid) -> str:
-    """Hash all that the predictions of a run follow from."""
+    """Hash everything that the predictions of a run depend on."""
     hashed = hashlib.sha256(repr((split, grid)).encode())
     files = [data] if data.is_file() else sorted(path for path in data.rglob("*") if path.is_file())
     for path in [*(path for name in READ for path in sorted(run.glob(name))), *files]:
@@ -134,7 +138,7 @@ def digest(run: Path, data: Path, *, split: str | None, grid: Grid) -> str:
 
 
 def clean_text(predictions: RobustnessPredictions) -> np.ndarray:
-    """Return what a text-only run says of the clean data, (utterances, labels)."""
+    """Return the (utterances, labels) probabilities on the clean data."""
     return predictions.conditions[0].probabilities[0]
 
 
@@ -145,8 +149,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
     parser.add_argument("--text-only", nargs="+", type=Path, default=[], metavar="RUN")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="labelled conversations")
-    parser.add_argument("--dataset", metavar="NAME", help="what the page calls the data; default: its stem")
-    parser.add_argument("--split", help="the split to read of a file with several")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="name of the data in the rows; default: the file's name"
+    )
+    parser.add_argument("--split", help="split to read, for a file with several")
     parser.add_argument("--grid", type=Path, required=True, metavar="GRID.yaml")
     parser.add_argument("--output", type=Path, required=True, metavar="ROWS", help=".csv or .parquet")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Trains the models of a comparison, each with several seeds, and goes on where it was stopped.
+"""Trains the models of a comparison with several seeds each, and resumes where it was stopped.
 
-A comparison is a YAML file: `recipe`, the values of a recipe that all models share; `seeds`; and `models`, by
-name the overrides of each. The run of model NAME and seed S is RUNS/NAME-sS, as `redifu train` makes it; a
-finished one is left as it is.
+A comparison is a YAML file with `recipe`, the values that all models share; `seeds`; and `models`, the
+overrides of each model by name. The run of model NAME with seed S is RUNS/NAME-sS, as `redifu train` writes
+it. Finished runs are left as they are.
 
     EVIDENCE=path/to/evidence python scripts/evidence/train.py scripts/evidence/paired.yaml --runs runs/paired
     ... --models default concat-mlp --seeds 1 2 --num-proc 2
@@ -28,8 +28,8 @@ def main() -> int:
     )
     parser.add_argument("comparison", type=Path)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--models", nargs="*", help="only these")
-    parser.add_argument("--seeds", nargs="*", type=int, help="in place of those of the comparison")
+    parser.add_argument("--models", nargs="*", help="train only these")
+    parser.add_argument("--seeds", nargs="*", type=int, help="replace the seeds of the comparison")
     parser.add_argument("--num-proc", type=int, default=1)
     options = parser.parse_args()
     comparison = yaml.safe_load(options.comparison.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def main() -> int:
     with ProcessPoolExecutor(options.num_proc, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(train, recipe): recipe.training.output for recipe in recipes}
         for done in as_completed(waiting):
-            # One model that cannot be trained does not stop the others.
+            # A failing model does not stop the others.
             if (error := done.exception()) is not None:
                 failed += 1
                 traceback.print_exception(error)
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def recipe_of(comparison: dict[str, Any], name: str, *, seed: int, runs: Path) -> Recipe:
-    """Return the recipe of a model of a comparison."""
+    """Return the recipe of one model of a comparison."""
     values = {section: dict(keys) for section, keys in comparison["recipe"].items()}
     for key, value in (comparison["models"][name] or {}).items():
         section, _, field = key.partition(".")

@@ -1,7 +1,7 @@
-"""Files and folders that take their name only when they are complete and on disk.
+"""Write files and folders that appear under their final name only when complete and on disk.
 
-Until then they have a random hidden name beside it, and only their owner can read them. An error removes them
-and leaves what stood under the name. A kill can leave a hidden file behind, never half a file under the name.
+Until then they have a random hidden name in the same folder, readable only by the owner. After an error, they
+are removed and existing files stay unchanged. A killed process may leave a hidden file, never a partial one.
 """
 
 import json
@@ -17,10 +17,10 @@ _PREFIX, _SUFFIX = ".", ".partial"
 
 
 def check_output(path: str | Path | None, endings: Collection[str]) -> None:
-    """Check the name of a file, if there is one, before the work that fills it.
+    """Check an output path, if it is not None, before the work starts.
 
     Raises:
-        ValueError: the name has another ending, or its folder does not exist.
+        ValueError: the extension is not in `endings`, or the folder does not exist.
     """
     if path is None:
         return
@@ -34,7 +34,7 @@ def check_output(path: str | Path | None, endings: Collection[str]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give an empty file to write to; it becomes `path` when the context ends without an error."""
+    """Yield an empty file to write to; it replaces `path` when the context ends without an error."""
     descriptor, name = mkstemp(_SUFFIX, _PREFIX, path.parent)
     os.close(descriptor)
     partial = Path(name)
@@ -50,8 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file that becomes `path` when the context ends without an error."""
-    # Half of a surrogate pair can stand in a key that nobody checks; written so, JSON reads it back.
+    """Yield an open text file that replaces `path` when the context ends without an error."""
+    # Unknown keys may contain an unpaired surrogate; escaped, JSON can read it back.
     with (
         replacing(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -60,25 +60,25 @@ def replacing_text(path: Path) -> Iterator[TextIO]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file atomically."""
     with replacing_text(path) as file:
         file.write(text)
 
 
 def replace_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step, for people to read."""
+    """Write an indented JSON file atomically."""
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it becomes `folder` when the context ends without an error.
+    """Yield an empty folder to fill; it becomes `folder` when the context ends without an error.
 
     Raises:
-        FileExistsError: `folder` exists: replacing it could not be done in one step.
+        FileExistsError: `folder` already exists; it cannot be replaced atomically.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already")
+        raise FileExistsError(f"{folder} already exists")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(_SUFFIX, _PREFIX, folder.parent))
     try:
@@ -91,7 +91,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def move_folder(source: Path, target: Path) -> None:
-    """Rename a folder once all its content is on disk: no crash leaves an empty file under the new name."""
+    """Rename a folder once its content is on disk, so a crash leaves no empty file under the new name."""
     for path in [*source.rglob("*"), source]:
         _flush(path)
     source.rename(target)
@@ -99,7 +99,7 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on disk."""
+    """Wait until a file or a folder's entries are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,7 +108,7 @@ def _flush(path: Path) -> None:
 
 
 def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can be read only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

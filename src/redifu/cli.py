@@ -241,42 +241,42 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from redifu.console import print_metrics
+    from redifu.console import plots_if_installed, print_metrics
     from redifu.evaluation.corruptions import read_grid
-    from redifu.evaluation.plots import plot_confusion
     from redifu.evaluation.scoring import evaluate_conversations
 
     output = None if options.output is None else Path(options.output)
     check_output(output, (".json",))
     grid = None if options.robustness is None else read_grid(options.robustness)
+    plots = None if output is None else plots_if_installed()
     recogniser = _load(options.model)
     given = list(recogniser.read(options.data, split=options.split, columns=options.columns))
     metrics = evaluate_conversations(recogniser.model, recogniser.processor, given)
     print_metrics(metrics)
     if grid is not None:
-        metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid)
+        metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
         replace_json(output, metrics)
-        plot_confusion(metrics, recogniser.labels, output.with_suffix(".png"))
-        print(f"{output}: all metrics; confusion matrix in {output.with_suffix('.png')}")
+        picture = output.with_suffix(".png")
+        if plots is not None:
+            plots.plot_confusion(metrics, recogniser.labels, picture)
+        print(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
 
 
 def _evaluate_robustness(
-    options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any
+    options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any, plots: Any
 ) -> list[dict]:
     from redifu.console import print_robustness
-    from redifu.evaluation.evidence import seed_of, tidy_rows, write_rows
-    from redifu.evaluation.plots import plot_severity
-    from redifu.evaluation.robustness import evaluate_robustness
+    from redifu.evaluation.robustness import evaluate_robustness, write_robustness
 
     rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
     print_robustness(rows)
     if options.output is not None:
-        output, folder = Path(options.output), Path(options.model)
-        named = tidy_rows(rows, dataset=Path(options.data).stem, model=folder.name, seed=seed_of(folder))
-        write_rows(output.with_suffix(".robustness.csv"), named)
-        plot_severity(named, output.with_suffix(".robustness.png"))
-        print(f"{output.with_suffix('.robustness.csv')}: {len(rows):,} rows, with a plot next to it")
+        path = Path(options.output).with_suffix(".robustness.csv")
+        named = write_robustness(path, rows, data=Path(options.data), run=Path(options.model))
+        if plots is not None:
+            plots.plot_severity(named, path.with_suffix(".png"))
+        print(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
     return rows
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from redifu.optional_packages import optional_package
 
 
 def number_of(count: int, noun: str) -> str:
@@ -96,6 +99,16 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
         classes.add_row(Text(label), *numbers, f"{values['support']:,}")
     console.print(classes)
+
+
+def plots_if_installed() -> Any:
+    """Return the module that draws; without matplotlib say so on stderr and return None."""
+    try:
+        optional_package("matplotlib", extra="plots")
+    except ImportError as error:
+        print(f"redifu evaluate: no pictures: {error}", file=sys.stderr, flush=True)
+        return None
+    return import_module("redifu.evaluation.plots")
 
 
 def print_robustness(rows: Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Conversations, their utterances and predictions: the only place that validates what a user gives."""
+"""Conversations, utterances and predictions: the only place that validates user input."""
 
 import reprlib
 import sys
@@ -15,26 +15,26 @@ from redifu.media.quality import QUALITY
 # The key of an utterance that holds the medium of a stream.
 MEDIA = {"audio": "audio", "visual": "video"}
 FEATURES = ("text_features", "audio_features", "visual_features")
-# Everything an utterance can be recognised from; one of them is enough.
+# The inputs to recognise an utterance from; one is enough.
 STREAMS = ("text", "audio", "video", *FEATURES)
-# Models compute in float32, where anything beyond is infinite.
+# Models compute in float32, where larger values are infinite.
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 
-# What an error shows of names that somebody else chose: characters of each, and how many of them.
+# Limits for user-supplied names in errors: characters per name, and number of names.
 _LONGEST_NAME, _MOST_NAMES = 80, 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """What one speaker says in one go; anything but the speaker can be missing.
+    """What one speaker says in one turn; only the speaker is required in every utterance.
 
     Attributes:
         speaker: the name.
-        text: the words, None where there are none.
+        text: the words, or None.
         audio: a path, the bytes of a file, {"array", "sampling_rate"} or a value of a datasets column.
         video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
-        start: seconds from the beginning of the medium.
-        end: seconds, None for the medium's end.
+        start: seconds from the start of the medium.
+        end: seconds, or None for the end of the medium.
         label: the true emotion.
         text_features: (size,) float32.
         audio_features: (size,) float32.
@@ -43,7 +43,7 @@ class Utterance:
         pixel_values: (pictures, height, width, 3) uint8, the face crops that a visual backbone reads.
         quality: measures of `media.quality.QUALITY` by stream.
         missing: why a stream that has a medium cannot be used, by stream.
-        given: the utterance as JSON holds it; keys that mean nothing here come back with predictions.
+        given: the original JSON object; unknown keys are returned with predictions.
     """
 
     speaker: str
@@ -67,17 +67,17 @@ class Utterance:
         """Validate one utterance, {"speaker": str, "text"?: str, ...}.
 
         Args:
-            value: as JSON holds it; None is as good as absent, and other keys are kept in `given`.
-            allow_media_objects: whether audio and video may be more than paths.
+            value: a JSON object; None means absent, and unknown keys are kept in `given`.
+            allow_media_objects: whether audio and video may be other than paths.
 
         Raises:
-            ValueError: naming the field of the first mistake.
+            ValueError: the first invalid field, by name.
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object, got {shown(value)}")
         fields: dict[str, Any] = {"speaker": _string("speaker", value.get("speaker"))}
         text = value.get("text")
-        # Real transcripts hold empty lines: beside another stream, such a text only counts as missing.
+        # Real transcripts contain empty lines: with another stream, an empty text just counts as missing.
         if text is not None and not (isinstance(text, str) and not text.strip()):
             fields["text"] = _string("text", text)
         for name in MEDIA.values():
@@ -88,39 +88,39 @@ class Utterance:
             if (features := value.get(name)) is not None:
                 fields[name] = _features(name, features)
         if len(fields) == 1:
-            raise ValueError(f"expected content, at least one of {', '.join(STREAMS)}; got none")
+            raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
             fields["label"] = _string("label", label)
         return cls(**fields, **_span(value), **_readings(value), given=value)
 
     @property
     def span(self) -> Span:
-        """The part of its media that the utterance is."""
+        """The part of the media that contains the utterance."""
         return Span(start=self.start or 0.0, end=self.end)
 
     def with_fields(self, **fields: Any) -> "Utterance":
-        """Return a copy with other fields, for computing; it is written as before."""
+        """Return a copy with changed fields, for computation only; its JSON is unchanged."""
         return replace(self, **fields)
 
     def changed(self, **fields: Any) -> "Utterance":
-        """Return a copy with other fields, which are written with it, too."""
+        """Return a copy with changed fields, which also change its JSON."""
         return replace(self, **fields, given={**self.given, **fields})
 
     def to_inputs(self) -> dict[str, Any]:
-        """Return what a processor takes: speaker, label, content and arrays, by their names."""
+        """Return the processor's inputs by name: speaker, label, content and arrays."""
         return {name: value for name in _INPUTS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """Utterances in the order in which they are said.
+    """Utterances in spoken order.
 
     Attributes:
         id: the name.
         utterances: at least one.
-        folder: where relative paths of media begin.
-        speakers: of the whole dialogue, in order of appearance; () for those of `utterances`.
-        given: the conversation as JSON holds it; `utterances` are written in place of those in it.
+        folder: base of relative media paths.
+        speakers: speakers of the whole dialogue in order of appearance; () means those of `utterances`.
+        given: the original JSON object; `utterances` replace its own when it is written.
     """
 
     id: str
@@ -144,17 +144,17 @@ class Conversation:
 
         Args:
             value: {"id"?: str, "utterances": [{"speaker": str, "text"?: str, ...}, ...]}; `start` and `end`
-                are seconds, features lists of numbers; None is as good as absent; other keys are kept.
-            source: the file it came from, named in errors.
-            index: its place in the file from 0; a missing id becomes "STEM-INDEX", STEM the file's name
-                without its ending.
-            line: where in the file it stands, named in errors where given.
-            folder: where relative paths of media begin.
-            allow_media_objects: whether audio and video may be more than paths: bytes, arrays, values of
-                datasets.
+                are seconds, features are lists of numbers; None means absent; other keys are kept.
+            source: the file name, used in errors.
+            index: index in the file from 0; a missing id becomes "STEM-INDEX", where STEM is the file name
+                without its extension.
+            line: line number in the file, used in errors.
+            folder: base of relative media paths.
+            allow_media_objects: whether audio and video may be bytes, arrays or `datasets` values instead
+                of paths.
 
         Raises:
-            ValueError: naming file, dialogue and utterance (counted from 0) of the first mistake.
+            ValueError: the first mistake, with the file, dialogue and utterance (counted from 0).
         """
         place = source if line is None else f"{source}: line {line}"
         if not isinstance(value, Mapping):
@@ -167,7 +167,7 @@ class Conversation:
         where = f"{place}: dialogue {shown_names([name])}"
         given = value.get("utterances")
         if not isinstance(given, list | tuple) or not given:
-            raise ValueError(f"{where}: expected a list of at least one utterance, got {shown(given)}")
+            raise ValueError(f"{where}: expected a non-empty list of utterances, got {shown(given)}")
         utterances = []
         for turn, utterance in enumerate(given):
             try:
@@ -178,18 +178,18 @@ class Conversation:
 
     @property
     def split(self) -> str | None:
-        """The split that the file names, None without one."""
+        """The split named in the file, or None."""
         split = self.given.get("split")
         return None if split is None else str(split)
 
     def where(self, turn: int) -> str:
-        """Name an utterance in a message."""
+        """Return the dialogue and utterance for use in a message."""
         return f"dialogue {self.id}, utterance {turn}"
 
     def medium_of(self, utterance: Utterance, stream: str) -> Any:
-        """Return the medium of a stream that is to be read, None where there is none.
+        """Return the medium to read for a stream, or None.
 
-        A stream with ready features is not read, nor one that was read before and found missing.
+        Streams that already have features, or were read and found missing, are not read again.
         """
         medium = getattr(utterance, MEDIA[stream])
         raw = utterance.audio_values if stream == "audio" else utterance.pixel_values
@@ -199,11 +199,11 @@ class Conversation:
         return str(self.folder / medium) if isinstance(medium, str) else medium
 
     def pieces(self, most: int) -> "list[tuple[Conversation, slice]]":
-        """Cut a dialogue of more than `most` utterances into pieces with context on both sides.
+        """Split a dialogue with more than `most` utterances into pieces with context on both sides.
 
         Returns:
-            Pieces, each with the slice of its utterances that counts; in order, these slices are the whole
-            dialogue, every utterance once. Speakers keep their numbers in every piece.
+            Pieces, each with the slice of its utterances to use; together, the slices cover every utterance
+            exactly once, in order. Speakers keep their numbers in every piece.
         """
         length = len(self.utterances)
         if length <= most:
@@ -219,29 +219,29 @@ class Conversation:
         return pieces
 
     def to_inputs(self) -> dict[str, Any]:
-        """Return what a processor takes."""
+        """Return the processor's inputs."""
         utterances = [utterance.to_inputs() for utterance in self.utterances]
         return {"id": self.id, "speakers": list(self.speakers), "utterances": utterances}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the conversation as JSON holds it."""
+        """Return the conversation as a JSON object."""
         return {**self.given, "utterances": [dict(utterance.given) for utterance in self.utterances]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Prediction:
-    """What a model says of one utterance.
+    """A model's prediction for one utterance.
 
     Attributes:
-        turn: the place of the utterance in its dialogue, from 0.
-        speaker: who said it.
-        text: the words, None where there are none.
-        start: seconds, None where unknown.
-        end: seconds, None where unknown.
+        turn: index of the utterance in its dialogue, from 0.
+        speaker: the name of the speaker.
+        text: the words, or None.
+        start: seconds, or None if unknown.
+        end: seconds, or None if unknown.
         labels: names of the emotions.
-        probabilities: (labels,) float32, calibrated; NaN where the model can use none of its streams.
-        reliability: how far the model trusted each stream it read, 0 to 1; None where it estimates none.
-        explanation: see `inference.explanation`; None unless asked for.
+        probabilities: (labels,) float32, calibrated; NaN if the model cannot use any stream of the utterance.
+        reliability: how much the model trusted each stream it read, 0 to 1; None if it does not estimate it.
+        explanation: see `inference.explanation`; None unless requested.
     """
 
     turn: int
@@ -256,31 +256,31 @@ class Prediction:
 
     @property
     def emotion(self) -> str | None:
-        """The most probable label, None where the model can use no stream of the utterance."""
+        """The most probable label, or None if the model cannot use any stream of the utterance."""
         return None if np.isnan(self.probabilities).any() else self.labels[int(self.probabilities.argmax())]
 
     @property
     def probability(self) -> float | None:
-        """That of `emotion`."""
+        """The probability of `emotion`, or None."""
         return None if self.emotion is None else shortest(self.probabilities.max())
 
     @property
     def scores(self) -> dict[str, float] | None:
-        """The probability of each label, None where the model can use no stream of the utterance."""
+        """The probability of each label, or None if the model cannot use any stream of the utterance."""
         if self.emotion is None:
             return None
         return dict(zip(self.labels, map(shortest, self.probabilities), strict=True))
 
 
 def shortest(value: Any) -> float:
-    """Return the float of the shortest decimals that give back the same float32; others would print noise."""
+    """Return the float with the shortest decimal form of the same float32, which prints without noise."""
     return float(str(np.float32(value)))
 
 
 def shown_names(names: Iterable[str]) -> str:
-    """Put names that somebody else chose into a line of an error, the first 20 of them.
+    """Format the first 20 user-supplied names for a one-line error.
 
-    One that is long, or holds what a terminal would obey, is shown as a shortened literal.
+    Names that are long or contain unprintable characters are shown as shortened literals.
     """
     given = list(names)
     plain = (each.isprintable() and len(each) <= _LONGEST_NAME for each in given[:_MOST_NAMES])
@@ -289,7 +289,7 @@ def shown_names(names: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Put a value that somebody else chose into a line of an error, as a shortened literal."""
+    """Format a user-supplied value as a shortened literal for a one-line error."""
     return reprlib.repr(value)
 
 
@@ -298,20 +298,20 @@ _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 def _string(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: expected a string that is not empty, got {shown(value)}")
-    # JSON can write half of a surrogate pair, which no tokenizer and no file can take.
+        raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
+    # JSON can hold an unpaired surrogate, which tokenizers and files cannot encode.
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{name}: expected whole characters, got half of a surrogate pair in {shown(value)}")
+        raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
     return value
 
 
 def _features(name: str, features: Any) -> np.ndarray:
     try:
         values = np.asarray(features)
-    except ValueError:  # lists of different lengths inside
+    except ValueError:  # nested lists of different lengths
         values = np.asarray(None)
     if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected a list of at least one number, got {shown(features)}")
+        raise ValueError(f"{name}: expected a non-empty list of numbers, got {shown(features)}")
     wrong = np.flatnonzero(~(np.abs(values) <= LARGEST_FEATURE))
     if wrong.size:
         raise ValueError(f"{name}: expected finite numbers, got {values[wrong[0]]} at position {wrong[0]}")
@@ -326,7 +326,7 @@ def _span(value: Mapping[str, Any]) -> dict[str, Any]:
             continue
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not 0 <= seconds <= sys.float_info.max:
-            raise ValueError(f"{name}: expected seconds from 0, got {shown(seconds)}")
+            raise ValueError(f"{name}: expected a number of seconds from 0 up, got {shown(seconds)}")
         span[name] = seconds
     if len(span) == 2 and span["end"] <= span["start"]:
         raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
@@ -334,7 +334,7 @@ def _span(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _readings(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Read quality and missing streams from a table of features; anything else there is ignored."""
+    """Read quality and missing streams from a table of features; ignore invalid values."""
     quality: dict[str, dict[str, float]] = {}
     for stream, measures in QUALITY.items():
         values = value.get(f"{stream}_quality")

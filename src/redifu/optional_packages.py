@@ -1,4 +1,4 @@
-"""Imports of optional packages, when they are needed."""
+"""Import optional packages on first use."""
 
 from importlib import import_module
 from typing import Any
@@ -8,16 +8,16 @@ def optional_package(module: str, *, extra: str) -> Any:
     """Import a module of an optional package.
 
     Args:
-        module: full name of the module.
-        extra: the extra of this package that installs it.
+        module: the full module name.
+        extra: the redifu extra that installs it.
 
     Raises:
-        ImportError: it is not installed; the message says how to install it.
+        ImportError: the module is not installed; the message says how to install it.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        # Name the module from the error, because a dependency of the requested package may be missing.
+        # Use the name in the error, because a dependency of the package may be missing instead.
         missing = error.name or module
         raise ImportError(
             f"{missing} is not installed: pip install 'redifu[{extra}]'", name=missing

@@ -107,7 +107,7 @@ def test_iemocap_without_any_recording_says_so(iemocap: Path) -> None:
         path.unlink()
     for path in iemocap.rglob("[!.]*/transcriptions/*.txt"):
         write(path, path.read_text("utf-8") + f"{path.stem}_F001 [014.8872-018.0175]: Oh.\n")
-    assert read_corpus("iemocap", iemocap, folder=iemocap).notes == ["9 utterances without recordings"]
+    assert read_corpus("iemocap", iemocap, folder=iemocap).notes == ["9 utterances have no recording"]
 
 
 def test_the_labels_of_iemocap_stand_in_the_order_of_the_released_model() -> None:
@@ -163,9 +163,9 @@ def test_meld_finds_the_clip_of_each_utterance(meld: Path, tmp_path: Path) -> No
     lost = dict.fromkeys(["train d125 u3", "dev d110 u7", "test d1 u0"], (None, None))
     assert clips == {name: (clip, clip) for name, clip in there.items()} | lost
     assert notes == [
-        "train: dia125_utt3.mp4 is broken as distributed: text only",
-        "dev: dia110_utt7.mp4 is broken as distributed: text only",
-        "test: 1 clips are missing, the first is dia1_utt0.mp4: text only",
+        "train: dia125_utt3.mp4 is corrupt in the official release: text only",
+        "dev: dia110_utt7.mp4 is corrupt in the official release: text only",
+        "test: 1 clips are missing (first: dia1_utt0.mp4): text only",
     ]
 
 
@@ -192,8 +192,8 @@ def test_meld_may_be_unpacked_in_folders_or_lack_parts(meld: Path, tmp_path: Pat
     assert read["train-0"][0]["video"] == "MELD.Raw/train/train_splits/dia0_utt0.mp4"
     assert "video" not in read["test-0"][0]
     assert notes[1:] == [
-        "dev: left out, there is no dev_sent_emo.csv",
-        "test: text only, there is no folder output_repeated_splits_test",
+        "dev: skipped, dev_sent_emo.csv is missing",
+        "test: text only, the folder output_repeated_splits_test is missing",
     ]
 
 
@@ -235,8 +235,8 @@ def test_mosei_has_a_monologue_of_segments_for_each_video(mosei: Path, folder: s
     }
     assert notes == [
         "1 videos without recordings have text only",
-        "1 segments without a length have text only",
-        "no labels: there is no labels.csv",
+        "1 segments with invalid times have text only",
+        "no labels: labels.csv is missing",
     ]
 
 
@@ -256,7 +256,7 @@ def test_labels_of_mosei_come_from_a_table(mosei: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(CORPORA))
 def test_a_folder_that_is_another_data_set_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FileNotFoundError, match="expected .*'s files .*, got none"):
+    with pytest.raises(FileNotFoundError, match="expected .* files .*, found none"):
         read_corpus(name, tmp_path, folder=tmp_path)
     with pytest.raises(FileNotFoundError, match="none: no such folder"):
         read_corpus(name, tmp_path / "none", folder=tmp_path)
@@ -274,7 +274,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "iemocap",
             "Session4/dialog/EmoEvaluation/Ses04F_impro01.txt",
             "x",
-            "expected a list of at least one",
+            "expected a non-empty list of utterances",
         ),
         (
             "iemocap",
@@ -282,12 +282,12 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "C-E2:\tNeutral;\n[1 - ] Ses04F_impro01_F000\tneu\t[2, 2, 2]",
             "line 2: expected [start - end] turn annotation",
         ),
-        ("meld", "dev_sent_emo.csv", "a,b\n1,2\n", "expected the columns Dialogue_ID, Utterance_ID"),
+        ("meld", "dev_sent_emo.csv", "a,b\n1,2\n", "missing columns: Dialogue_ID, Utterance_ID"),
         (
             "meld",
             "dev_sent_emo.csv",
             HEADER + f"\n1,a,Ross,joy,positive,x,0,{TIMES}\n",
-            "row 1: expected two",
+            "row 1: expected two integer IDs",
         ),
         (
             "mosei",
@@ -295,7 +295,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
             "\nabc___0___x",
             "line 2: expected ID___segment",
         ),
-        ("mosei", "labels.csv", "video,label\n", "expected the columns video_id, clip, got video, label"),
+        ("mosei", "labels.csv", "video,label\n", "missing columns: video_id, clip; found: video, label"),
         (
             "mosei",
             "labels.csv",

@@ -193,7 +193,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(ValueError, match="manifest.json: not the manifest"):
+    with pytest.raises(ValueError, match="manifest.json: not a manifest"):
         next(read_conversations(tmp_path))
 
 

@@ -48,5 +48,5 @@ def test_the_order_of_lengths_is_random() -> None:
 
 @pytest.mark.parametrize(("lengths", "batch_size"), [([], 8), ([3], 0), ([3], -1)])
 def test_nothing_to_batch_is_refused(lengths: list[int], batch_size: int) -> None:
-    with pytest.raises(ValueError, match="expected dialogues and a batch size from 1"):
+    with pytest.raises(ValueError, match="expected dialogues and batch_size >= 1"):
         LengthGroupedBatchSampler(lengths, batch_size=batch_size)

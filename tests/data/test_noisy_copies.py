@@ -134,7 +134,7 @@ def test_what_cannot_be_read_stays_with_a_warning(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         path = write_noisy_copies(read_conversations(source), tmp_path / "out", snr=(5, 5))
     assert len(caplog.messages) == 1
-    assert "dialogue d1, utterance 2: audio stays as it is" in caplog.messages[0]
+    assert "dialogue d1, utterance 2: audio left unchanged" in caplog.messages[0]
     _, second = read_conversations(path)
     assert (path.parent / second.utterances[2].audio).resolve() == tmp_path / "in" / "clip-1.flac"
     assert second.utterances[2].audio_features.tolist() == [0.0]
@@ -142,14 +142,14 @@ def test_what_cannot_be_read_stays_with_a_warning(tmp_path: Path, caplog: pytest
 
 def test_without_any_sound_nothing_is_written(tmp_path: Path) -> None:
     silent = Conversation.from_dict({"id": "d", "utterances": [{"speaker": "A", "text": "So?"}]})
-    with pytest.raises(ValueError, match="expected an utterance with a sound that can be read, got none"):
+    with pytest.raises(ValueError, match="expected at least one utterance with readable audio, got none"):
         write_noisy_copies([silent], tmp_path, snr=(5, 5))
     assert not list(tmp_path.glob("*.jsonl"))
 
 
 def test_the_conversations_are_not_overwritten(tmp_path: Path) -> None:
     source = write_talk(tmp_path / "in").rename(tmp_path / "in" / "conversations.json")
-    with pytest.raises(ValueError, match="expected another folder than that of the conversations"):
+    with pytest.raises(ValueError, match="output must not be the folder of the conversations"):
         write_noisy_copies(read_conversations(source), tmp_path / "in", snr=(5, 5))
     assert not {"conversations.jsonl", "sounds"} & {path.name for path in (tmp_path / "in").iterdir()}
 

@@ -106,7 +106,7 @@ def test_ids_of_json_lines_count_objects_not_lines(tmp_path: Path) -> None:
     [
         ("[", "stdin: line 7: not JSON: "),
         ("[]", "stdin: line 7: conversation 3: expected an object"),
-        ('{"id": "d"}', "stdin: line 7: dialogue d: expected a list"),
+        ('{"id": "d"}', "stdin: line 7: dialogue d: expected a non-empty list"),
         (json.dumps({**TALK[0], "id": "d"}), "stdin: line 7: d does not fit"),
     ],
 )
@@ -181,18 +181,18 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
         ("a.jsonl", b"\n", "expected at least one conversation, got none"),
         ("a.jsonl", b"\n\nspeaker: Ana\n", "line 3: not JSON: Expecting value at column 1"),
         ("a.jsonl", b"\n\xff\n", "line 2: not JSON: the text is not UTF-8"),
-        ("a.jsonl", b'{"utterances": []}', "dialogue a-0: expected a list of at least one utterance, got []"),
+        ("a.jsonl", b'{"utterances": []}', "dialogue a-0: expected a non-empty list of utterances, got []"),
         ("a.csv", b"", "not a CSV table: No columns to parse from file"),
         ("a.csv", b"dialogue_id,speaker,text\n1,A\xff,b\n", "not a CSV table: 'utf-8' codec can't decode"),
         ("a.csv", b"dialogue_id,speaker,text\n1,A,b\n1,A,Oh, no\n", "not a CSV table: "),
         (
             "a.csv",
             b"dialogue_id,speaker,text\n1,A,Oh, no\n",
-            "not a CSV table: expected 3 cells a row, got more",
+            "not a CSV table: expected 3 cells per row, got more",
         ),
         ("a.csv", b"dialogue_id,speaker,text\n", "expected at least one conversation, got none"),
-        ("a.csv", b"dialogue_id,text\n1,b\n", "expected the columns speaker, got dialogue_id, text"),
-        ("a.csv", b"name,text\n1,b\n", "expected the columns dialogue_id, speaker, got name, text"),
+        ("a.csv", b"dialogue_id,text\n1,b\n", "missing columns: speaker; found: dialogue_id, text"),
+        ("a.csv", b"name,text\n1,b\n", "missing columns: dialogue_id, speaker; found: name, text"),
         (
             "a.csv",
             b"dialogue_id,speaker,text\n1,A,b\n,A,b\n",
@@ -202,17 +202,17 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
         (
             "a.csv",
             b"dialogue_id,speaker,text\n1,A,b\n1,,b\n",
-            "dialogue 1, utterance 1: speaker: expected a string",
+            "dialogue 1, utterance 1: speaker: expected a non-empty string",
         ),
         (
             "a.csv",
             b"dialogue_id,speaker,text\n1,A,\n",
-            "dialogue 1, utterance 0: expected content, at least one of",
+            "dialogue 1, utterance 0: expected at least one of text, audio",
         ),
         (
             "a.csv",
             b"dialogue_id,speaker,text,start\n1,A,b,x\n",
-            "dialogue 1, utterance 0: start: expected seconds",
+            "dialogue 1, utterance 0: start: expected a number of seconds",
         ),
         (
             "a.csv",
@@ -227,22 +227,22 @@ def test_a_missing_file_is_named_at_once(tmp_path: Path, ending: str) -> None:
         (
             "a.csv",
             b"dialogue_id,speaker,text_features\n1,A," + b"[" * 100_000,
-            "dialogue 1, utterance 0: text_features: expected a list of at least one number, got '[[[[",
+            "dialogue 1, utterance 0: text_features: expected a non-empty list of numbers, got '[[[[",
         ),
         ("a.txt", b"", "expected at least one conversation, got none"),
-        ("a.txt", b"Ana: hi\nand so on\n", "line 2: expected Speaker: text, got 'and so on'"),
-        ("a.txt", b"10:31 Ana: hi", "line 1: expected Speaker: text, got '10:31 Ana: hi'"),
-        ("a.txt", b"https://example.org: look", "line 1: expected Speaker: text, got 'https"),
-        ("a.txt", b"[14.03.25, 20:15:09] Ana: hi", "line 1: expected Speaker: text, got '[14.03.25"),
+        ("a.txt", b"Ana: hi\nand so on\n", "line 2: expected 'Speaker: text', got 'and so on'"),
+        ("a.txt", b"10:31 Ana: hi", "line 1: expected 'Speaker: text', got '10:31 Ana: hi'"),
+        ("a.txt", b"https://example.org: look", "line 1: expected 'Speaker: text', got 'https"),
+        ("a.txt", b"[14.03.25, 20:15:09] Ana: hi", "line 1: expected 'Speaker: text', got '[14.03.25"),
         ("a.txt", b"\nAna: caf\xe9", "line 2: the text is neither UTF-8 nor UTF-16"),
-        ("a.json", b'{"segments": []}', "dialogue a-0: expected a list of at least one utterance, got []"),
+        ("a.json", b'{"segments": []}', "dialogue a-0: expected a non-empty list of utterances, got []"),
         (
             "a.json",
             b'{"segments": [{"text": "hi", "start": 1, "end": 1}]}',
             "dialogue a-0, utterance 0: end: expected a time after start 1",
         ),
         ("a.json", b'{"segments": [1]}', "dialogue a-0, utterance 0: expected an object, got 1"),
-        ("a.csv", b"\x1b[31m", "expected the columns dialogue_id, speaker, got '\\x1b[31m'"),
+        ("a.csv", b"\x1b[31m", "missing columns: dialogue_id, speaker; found: '\\x1b[31m'"),
         ("a.parquet", b"PAR1", "not a Parquet file: "),
         (
             "a.md",
@@ -334,7 +334,7 @@ def test_a_split_selects_rows_and_separates_dialogues(tmp_path: Path) -> None:
     texts = [[u.text for u in each.utterances] for each in read_conversations(path)]
     assert texts == [["train", "train"], ["dev"]]
     assert [len(each.utterances) for each in read_conversations(path, split="train")] == [2]
-    with pytest.raises(ValueError, match=r"talk.csv: expected a split, one of train, dev, got 'test'"):
+    with pytest.raises(ValueError, match=r"talk.csv: unknown split 'test'; expected one of train, dev"):
         list(read_conversations(path, split="test"))
 
 
@@ -346,16 +346,14 @@ def test_a_split_selects_conversations_of_a_json_file(tmp_path: Path, ending: st
     # An id that follows from the place in the file is the same whatever is selected.
     assert [each.id for each in read_conversations(path, split="train")] == ["talk-0", "talk-2"]
     assert len(list(read_conversations(path))) == 3
-    with pytest.raises(ValueError, match=r"expected a split, one of train, dev, got 'test'"):
+    with pytest.raises(ValueError, match=r"unknown split 'test'; expected one of train, dev"):
         list(read_conversations(path, split="test"))
 
 
 def test_a_split_that_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="talk.json: expected a split, but no conversation has any, got 'dev'"
-    ):
+    with pytest.raises(ValueError, match="talk.json: unknown split 'dev'; no conversation has a split"):
         list(read_conversations(write(tmp_path / "talk.json", TALK), split="dev"))
-    with pytest.raises(ValueError, match="expected the columns split, got dialogue_id, turn"):
+    with pytest.raises(ValueError, match="missing columns: split; found: dialogue_id, turn"):
         list(read_conversations(write(tmp_path / "talk.csv", TALK), split="dev"))
 
 
@@ -376,7 +374,7 @@ def test_a_table_without_dialogues_may_have_turns_and_splits(tmp_path: Path) -> 
 def test_dialogues_under_a_name_of_its_own_are_not_joined_in_silence(tmp_path: Path) -> None:
     path = tmp_path / "calls.csv"
     path.write_text("call,speaker,text\n1,Ana,Hi.\n2,Ben,Hello.\n", "utf-8")
-    with pytest.raises(ValueError, match=r"expected the columns dialogue_id, got call, speaker, text; col"):
+    with pytest.raises(ValueError, match=r"missing columns: dialogue_id; found: call, speaker, text; map"):
         list(read_conversations(path))
     named = read_conversations(path, columns={"dialogue_id": "call"})
     assert [each.id for each in named] == ["1", "2"]
@@ -412,10 +410,10 @@ def test_columns_may_swap_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "columns", "complaint"),
     [
-        ("a.csv", {"text": "Words"}, "expected the columns Words, got speaker, text"),
-        ("a.csv", {"words": "text"}, f"expected columns for {', '.join(readers.COLUMNS)}, got words"),
-        ("a.csv", {"text": "text", "label": "text"}, "expected a column for each name, got text, text"),
-        ("a.json", {"text": "Words"}, "columns can only be renamed in a table, got .json"),
+        ("a.csv", {"text": "Words"}, "missing columns: Words; found: speaker, text"),
+        ("a.csv", {"words": "text"}, f"unknown names: words; expected: {', '.join(readers.COLUMNS)}"),
+        ("a.csv", {"text": "text", "label": "text"}, "expected distinct columns, got text, text"),
+        ("a.json", {"text": "Words"}, "columns can be mapped only in tables, got a .json file"),
     ],
 )
 def test_columns_that_cannot_be_mapped_are_refused(
@@ -462,7 +460,7 @@ def test_a_dataset_reads_as_the_table_it_holds(tmp_path: Path) -> None:
         conversations = list(read_conversations(tmp_path / name, split=split))
         assert conversations[-1].folder == tmp_path / name
         assert as_given(conversations) == expected
-    with pytest.raises(ValueError, match="both: expected a split, one of train, test, got None"):
+    with pytest.raises(ValueError, match="both: expected one of the splits train, test, got None"):
         read_conversations(tmp_path / "both")
 
 

@@ -54,8 +54,8 @@ def test_turns_become_utterances_that_point_to_the_recording(tmp_path: Path) -> 
 def test_a_recording_is_prepared_with_the_segments_of_whisperx(tmp_path: Path) -> None:
     sound, turns = write_sound(tmp_path / "a.wav", seconds=2), tmp_path / "a.json"
     turns.write_text('{"segments": [{"start": 0.5, "end": 1, "text": " Hi.", "speaker": "Ana"}]}', "utf-8")
-    (utterance,) = prepare_recording(sound, turns, folder=tmp_path)["utterances"]
-    assert utterance == {"speaker": "Ana", "text": "Hi.", "audio": "a.wav", "start": 0.5, "end": 1.0}
+    (utterance,) = prepare_recording(sound, turns, folder=tmp_path).utterances
+    assert utterance.given == {"speaker": "Ana", "text": "Hi.", "audio": "a.wav", "start": 0.5, "end": 1.0}
     turns.write_text('[{"start": 2.5, "end": 3, "text": "Hi."}]', "utf-8")
     with pytest.raises(ValueError, match="a.json: segment 1: expected a start before the end of the recordi"):
         prepare_recording(sound, turns, folder=tmp_path)
@@ -66,7 +66,7 @@ def test_a_turn_beyond_the_recording_is_refused(tmp_path: Path) -> None:
     turns.write_text(SRT, "utf-8")
     with pytest.raises(ValueError) as error:
         prepare_recording(write_sound(tmp_path / "a.wav", seconds=0.75), turns, folder=tmp_path)
-    expected = "line 4: expected a start before the end of the recording at 0.75 seconds, got 0.75"
+    expected = "line 4: expected a start before the recording ends at 0.75 seconds, got 0.75"
     assert str(error.value) == f"{turns}: {expected}"
 
 
@@ -116,9 +116,9 @@ def test_a_cover_is_no_video(test_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.mp4", b"", "not a recording that can be read"),
-        ("a.mp4", b"\0" * 4096, "not a recording that can be read"),
-        ("a.srt", b"1\n" + SRT.encode(), "expected sound or moving pictures, got neither"),
+        ("a.mp4", b"", "cannot be read as a recording"),
+        ("a.mp4", b"\0" * 4096, "cannot be read as a recording"),
+        ("a.srt", b"1\n" + SRT.encode(), "expected an audio or video stream, found neither"),
     ],
 )
 def test_what_is_no_recording_is_refused(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
@@ -133,7 +133,7 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, name: str, content: byt
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"needs PyAV: pip install 'redifu\[media\]'"):
+    with pytest.raises(ValueError, match=r"requires PyAV: pip install 'redifu\[media\]'"):
         probe_recording(write_sound(tmp_path / "a.wav"))
 
 

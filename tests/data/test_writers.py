@@ -126,7 +126,7 @@ def test_another_ending_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="out.csv: expected the folder .*none to exist"):
+    with pytest.raises(ValueError, match="out.csv: the folder .*none does not exist"):
         write(tmp_path / "none" / "out.csv", [])
 
 

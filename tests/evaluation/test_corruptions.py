@@ -255,10 +255,10 @@ def test_the_grid_of_the_examples_names_every_corruption():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "not YAML"),
+        ("{", "invalid YAML"),
         ("seed: 1", "conditions: expected keys and values, got None"),
-        ("conditions: {}", "conditions must name at least one"),
-        ("sead: 1\nconditions: {subsets: {}}", "the grid: unknown key 'sead'; known are seed, conditions"),
+        ("conditions: {}", "conditions must name at least one condition, got none"),
+        ("sead: 1\nconditions: {subsets: {}}", "the grid: unknown key 'sead'; known keys: seed, conditions"),
         ("seed: -1\nconditions: {subsets: {}}", "seed must be an integer of at least 0, got -1"),
         ("conditions: {mising: {}}", "conditions: unknown key 'mising'"),
         ("conditions: {missing: {rates: [0.1]}}", "conditions.missing: unknown key 'rates'"),
@@ -284,5 +284,5 @@ def test_a_grid_that_says_nothing_possible_is_refused(tmp_path, text, complaint)
 
 
 def test_a_grid_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such grid"):
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such file"):
         read_grid(tmp_path / "none.yaml")

@@ -2,9 +2,10 @@ import struct
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from redifu.evaluation.plots import plot_calibration, plot_confusion, plot_label_f1, plot_severity
+pytest.importorskip("matplotlib", reason="pictures need the extra `plots`")
+from evaluation.drawn_rows import CURVES, drawn, rows_of
+from redifu.evaluation.plots import plot_confusion, plot_severity
 
 LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 
@@ -17,20 +18,6 @@ def metrics(counts):
         "accuracy": 62.5,
         "num_utterances": int(counts.sum()),
     }
-
-
-def drawn(monkeypatch, plot, *arguments, **options):
-    """The panels of the figure that a function saves."""
-    figures = []
-    save = Figure.savefig
-
-    def remember(figure, *arguments, **options):
-        figures.append(figure)
-        save(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    plot(*arguments, **options)
-    return figures[0].axes
 
 
 def drawn_texts(monkeypatch, counts, labels, path):
@@ -86,32 +73,6 @@ def test_labels_that_do_not_fit_the_matrix_are_refused(tmp_path):
         plot_confusion(metrics(np.eye(2, dtype=int)), ["a", "b", "c"], tmp_path / "confusion.png")
 
 
-def rows_of(points, *, models=("fused", "plain"), seeds=("1", "2", "3")):
-    """A row for each model, seed and point {(condition, severity, metric): value}; seeds differ by 1."""
-    return [
-        {
-            "model": model,
-            "seed": seed,
-            "condition": condition,
-            "severity": severity,
-            "metric": metric,
-            "value": value + 10 * models.index(model) + int(seed) - 2,
-        }
-        for model in models
-        for seed in seeds
-        for (condition, severity, metric), value in points.items()
-    ]
-
-
-CURVES = {("clean", "0", "weighted_f1"): 60, ("missing", "0.5", "weighted_f1"): 40} | {
-    ("missing", "0.1", "weighted_f1"): 50,
-    ("white_noise", "20", "weighted_f1"): 45,
-    ("white_noise", "-5", "weighted_f1"): 30,
-    ("subsets", "t", "weighted_f1"): 55,
-    ("subsets", "ta", "weighted_f1"): 58,
-}
-
-
 def test_curves_begin_at_the_clean_result_and_go_by_severity(monkeypatch, tmp_path):
     rows = [row for row in rows_of(CURVES) if (row["model"], row["severity"]) != ("plain", "t")]
     panels = drawn(monkeypatch, plot_severity, rows, tmp_path / "curves.png", metrics=["weighted_f1"])
@@ -148,28 +109,3 @@ def test_rows_of_the_clean_data_alone_have_no_curve(tmp_path):
     rows = rows_of({("clean", "0", "weighted_f1"): 60})
     with pytest.raises(ValueError, match="under a condition that is not clean"):
         plot_severity(rows, tmp_path / "curves.png")
-
-
-def test_bars_are_the_means_of_the_labels(monkeypatch, tmp_path):
-    rows = rows_of({("clean", "0", "f1_calm"): 60, ("clean", "0", "f1_joy"): 40, **CURVES})
-    (axes,) = drawn(monkeypatch, plot_label_f1, rows, tmp_path / "labels.png")
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["calm", "joy"]
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx([60, 40, 70, 50])
-    with pytest.raises(ValueError, match="F1 of labels"):
-        plot_label_f1(rows_of(CURVES), tmp_path / "labels.png")
-
-
-def test_calibration_leaves_empty_bins_out(monkeypatch, tmp_path):
-    bins = {"1": (0, 0, 0), "2": (0.25, 0.5, 0.4), "3": (0.75, 0.9, 0.7)}
-    points = {
-        ("calibration", number, name): value
-        for number, values in bins.items()
-        for name, value in zip(("share", "confidence", "accuracy"), values, strict=True)
-    }
-    rows = rows_of(points, models=["fused"], seeds=["2"])
-    (axes,) = drawn(monkeypatch, plot_calibration, rows, tmp_path / "calibration.png")
-    diagonal, line = axes.get_lines()
-    np.testing.assert_allclose(line.get_xydata(), [[0.5, 0.4], [0.9, 0.7]])
-    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
-    with pytest.raises(ValueError, match="rows of calibration"):
-        plot_calibration(rows_of(CURVES), tmp_path / "calibration.png")

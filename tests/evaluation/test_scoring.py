@@ -61,7 +61,7 @@ def test_a_labelled_utterance_without_a_usable_stream_is_reported_and_not_scored
 
 @pytest.mark.parametrize("conversations", [[], [conversation("a", ["ah", "oh"])]])
 def test_data_without_any_label_is_refused(conversations):
-    with pytest.raises(ValueError, match="expected an utterance with a label"):
+    with pytest.raises(ValueError, match="expected a labelled utterance"):
         evaluate_conversations(StandInModel(), StandInProcessor(), conversations)
 
 

@@ -199,7 +199,7 @@ def test_int8_is_smaller_and_less_exact(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "int8.onnx"
     assert main(["export", str(folder), "--output", str(output), "--int8"]) == 0
     model, _ = load_pretrained(folder)
-    # How much less is a question to trained weights: `scripts/benchmark_export.py` answers it by weighted F1.
+    # `scripts/benchmarks/export.py` measures on trained weights how much accuracy int8 costs.
     exact, rounded = (largest_difference(model, file, features=False) for file in (folder / FILE, output))
     assert exact < rounded
     exported = OnnxModel(output)

@@ -78,7 +78,7 @@ def test_weights_outside_of_the_folder_are_not_read(folder: Path) -> None:
 def test_an_export_with_a_deleted_option_is_refused(folder: Path) -> None:
     config = tiny_config().to_dict() | {"quality_size": 4}
     write_graph(folder / "model.onnx", **{CONFIG: json.dumps(config)})
-    with pytest.raises(ValueError, match="model.onnx: not .*quality_size is no longer an option: .* got 4"):
+    with pytest.raises(ValueError, match="model.onnx: not .*quality_size is no longer supported: .* got 4"):
         load_onnx(folder)
 
 

@@ -87,7 +87,8 @@ def test_the_code_of_the_card_loads_without_the_package(
         assert bool(hub.requests) is not offline
         for found, (_, expected) in zip(json.loads(computed), cards, strict=True):
             assert all(module.startswith("transformers_modules.") for module in found["modules"])
-            assert found["complaint"] == "relation_graph needs torch-geometric: pip install torch-geometric"
+            complaint = "relation_graph requires torch-geometric: pip install torch-geometric"
+            assert found["complaint"] == complaint
             for name, value in expected.items():
                 torch.testing.assert_close(torch.tensor(found[name]), value, rtol=0, atol=1e-6)
 

@@ -76,7 +76,7 @@ def test_a_folder_with_a_pickle_only_is_refused(pickled: Path, capsys: pytest.Ca
 
 @pytest.mark.usefixtures("no_unpickling")
 def test_pickled_weights_can_not_be_asked_for(pickled: Path) -> None:
-    with pytest.raises(ValueError, match="safetensors only, got use_safetensors=False"):
+    with pytest.raises(ValueError, match="only from safetensors, got use_safetensors=False"):
         AutoModelForSequenceClassification.from_pretrained(pickled, use_safetensors=False)
 
 

@@ -143,16 +143,19 @@ def test_an_unknown_parameter_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ({"id": "d", "utterances": []}, r"dialogue d has no utterances: expected a list, got \[\]"),
-        ({"id": "d", "utterances": "no"}, "dialogue d has no utterances: expected a list, got 'no'"),
-        ({"id": "d"}, r"expected a conversation .*, one utterance or one text, got \{'id': 'd'\}"),
-        ({"txt": "no"}, "expected one of the keys text, audio, .* in an utterance, got txt"),
+        ({"id": "d", "utterances": []}, r"dialogue d has no utterances: expected a non-empty list, got \[\]"),
+        (
+            {"id": "d", "utterances": "no"},
+            "dialogue d has no utterances: expected a non-empty list, got 'no'",
+        ),
+        ({"id": "d"}, r"expected a conversation .*, one utterance or one string of text, got \{'id': 'd'\}"),
+        ({"txt": "no"}, "an utterance needs one of the keys text, audio, .*, got txt"),
         (
             conversation(utterance(txt="no"), name="d"),
-            "dialogue d, utterance 0: expected one of the keys text",
+            "dialogue d, utterance 0: an utterance needs one of the keys text",
         ),
-        ("  ", "expected a conversation .*, got the blank text"),
-        ("hello.json", r"hello.json names a file, .*: use redifu.load\(MODEL\)\('hello.json'\) instead"),
+        ("  ", "expected a conversation .*, got the blank string"),
+        ("hello.json", r"hello.json is a file name, .*: use redifu.load\(MODEL\)\('hello.json'\) instead"),
         (conversation(utterance(text="no"), {"text": "no"}, name="d"), "dialogue d, utterance 1: speaker"),
         (conversation(utterance(text=3), name="d"), "dialogue d, utterance 0: text must be a string, got 3"),
         (conversation(utterance(audio_features=[1.0]), name="d"), "dialogue d, utterance 0: audio_features"),
@@ -172,7 +175,7 @@ def test_what_holds_no_conversations_is_refused(folder: Path, table: Any) -> Non
     with pytest.raises(ValueError, match=f"expected conversations, got {kind}: pass a list of utterances"):
         recognise(table)
     with pytest.raises(
-        ValueError, match=f"expected a conversation .*, one utterance or one text, got {kind}"
+        ValueError, match=f"expected a conversation .*, one utterance or one string of text, got {kind}"
     ):
         recognise([CONVERSATIONS[0], table])
 
@@ -201,7 +204,7 @@ def test_texts_in_a_list_are_inputs_of_their_own(folder: Path, batch_size: int) 
 
 def test_a_file_that_exists_is_no_text(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "our dinner.csv").touch()
-    with pytest.raises(ValueError, match="dinner.csv names a file"):
+    with pytest.raises(ValueError, match="dinner.csv is a file name"):
         build(folder)(str(tmp_path / "our dinner.csv"))
     assert build(folder)("I wrote it into our other dinner.csv")
 

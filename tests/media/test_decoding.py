@@ -129,7 +129,7 @@ def test_what_is_longer_than_an_utterance_can_be_is_refused(
     for whole, short, long in (heard, seen):
         assert not isinstance(short, MediaError)
         for refused in (whole, long):
-            assert "at most 1 s long: give its start and end" in str(refused)
+            assert "at most 1 s long: set its start and end" in str(refused)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "avi", "webm"])
@@ -204,7 +204,7 @@ def test_a_stream_that_is_not_there_and_a_span_beyond_the_end(tmp_path: Path) ->
     assert str(frames(heard)[0]) == "there is no video stream"
     assert str(sound(seen)[0]) == "there is no audio stream"
     for read, path in ((sound, heard), (frames, seen)):
-        assert str(read(path, Span(start=5.0, end=6.0))[0]) == "the medium holds nothing from 5 s on"
+        assert str(read(path, Span(start=5.0, end=6.0))[0]) == "no data found from 5 s onward"
 
 
 def test_of_a_damaged_file_what_comes_before_the_damage_is_used(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_of_a_damaged_file_what_comes_before_the_damage_is_used(tmp_path: Path) 
 def test_limits_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(4))
     monkeypatch.setattr(decoding, "LARGEST_PICTURE", 40)
-    assert "at most 40 a side" in str(frames(path)[0])
+    assert "the limit is 40 per side" in str(frames(path)[0])
     monkeypatch.undo()
     monkeypatch.setattr(decoding, "DECODING_LIMIT", 0.0)
     assert isinstance(frames(path)[0], MediaError)

@@ -316,8 +316,8 @@ def test_action_units_are_read_by_name(tmp_path: Path) -> None:
 
 def test_what_is_no_output_of_openface_is_refused(tmp_path: Path) -> None:
     wrong = {
-        "AU28_c not found": openface_file(tmp_path / "a.csv", [(1, 1.0)], left_out="AU28_c"),
-        "row for each frame": openface_file(tmp_path / "b.csv", []),
+        "missing OpenFace columns: AU28_c": openface_file(tmp_path / "a.csv", [(1, 1.0)], left_out="AU28_c"),
+        "expected at least one frame from 0 s onward": openface_file(tmp_path / "b.csv", []),
         "line 3.*a number": openface_file(tmp_path / "c.csv", [(1, 1.0), (1, "high")]),
         "line 2.*finite": openface_file(tmp_path / "d.csv", [(1, "nan")]),
         "success": tmp_path / "e.csv",

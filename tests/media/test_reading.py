@@ -160,7 +160,9 @@ def test_readings_come_in_the_order_of_their_spans() -> None:
     late, none, early = read_spans(ReDiFuFeatureExtractor(**SOUND), "audio", sound, spans)
     assert late.values[-11] - early.values[-11] == pytest.approx(12, abs=0.5)
     assert (
-        none.values is None and none.missing == "the waveform holds nothing from 5 s on" and not none.failed
+        none.values is None
+        and none.missing == "the waveform has no samples from 5 s onward"
+        and not none.failed
     )
 
 
@@ -185,7 +187,7 @@ def test_dirty_files_are_missing_streams_with_their_reasons(tmp_path: Path) -> N
     )
     clipped = write_sound(tmp_path / "clipped.wav", np.sign(tone(1.0)))
     assert reason("audio", str(clipped)) == "clipping 1 is above 0.5"
-    assert reason("audio", str(heard), start=3.0, end=4.0) == "the medium holds nothing from 3 s on"
+    assert reason("audio", str(heard), start=3.0, end=4.0) == "no data found from 3 s onward"
     for path in (cut, text, empty):
         assert reason("video", str(path)).startswith("cannot be opened: Invalid data")
     assert reason("video", str(tmp_path / "nowhere.mp4")) == "cannot be opened: No such file or directory"

@@ -128,7 +128,7 @@ def test_a_deleted_option_at_its_default_is_ignored(tmp_path: Path) -> None:
 def test_a_deleted_option_at_another_value_is_refused(
     key: str, value: object, expected: str, tmp_path: Path
 ) -> None:
-    message = f"{key} is no longer an option: expected {expected} or nothing, got {value!r}"
+    message = f"{key} is no longer supported: remove it or set it to {expected}, got {value!r}"
     tiny_config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         AutoConfig.from_pretrained(tmp_path, **{key: value})

@@ -164,7 +164,7 @@ def test_backends_tell_the_sizes_and_are_saved(tmp_path: Path) -> None:
             ValueError, match=f"{name}_backend must be one of {next(iter(backends))}, .*'mel'"
         ):
             ReDiFuFeatureExtractor(**{f"{name}_backend": "mel"})
-    with pytest.raises(ValueError, match="audio_size must be 291, as log_mel gives, got 300"):
+    with pytest.raises(ValueError, match="audio_size must be 291 for log_mel, got 300"):
         ReDiFuFeatureExtractor(audio_backend="log_mel", audio_size=300)
 
 

@@ -210,7 +210,7 @@ def test_a_speaker_keeps_the_number_in_every_piece_of_a_long_dialogue() -> None:
 def test_lengths_that_the_tokenizer_can_not_keep_are_refused(count: int) -> None:
     parts = tokenizer()
     parts.model_max_length = 512
-    with pytest.raises(ValueError, match=f"max_text_tokens must be 3 to 512, got {count}"):
+    with pytest.raises(ValueError, match=f"max_text_tokens must be from 3 to 512, got {count}"):
         ReDiFuProcessor(ReDiFuFeatureExtractor(), parts, labels=LABELS, max_text_tokens=count)
 
 
@@ -252,10 +252,11 @@ def test_a_file_is_refused_in_one_line_that_names_what_reads_files(
         hearing_processor()(conversation(utterance(text="no"), utterance(text="no", **media)))
     (key,) = media
     start = (
-        f"dialogue d1, utterance 1: {key}: a processor takes arrays and opens no files: expected {expected}"
+        f"dialogue d1, utterance 1: {key}: the processor takes arrays and does not open files: "
+        f"expected {expected}"
     )
     assert str(error.value).startswith(start)
-    assert str(error.value).endswith("; redifu.load(MODEL) reads files")
+    assert str(error.value).endswith("; use redifu.load(MODEL) to read files")
     assert "\n" not in str(error.value)
 
 
@@ -264,12 +265,18 @@ def test_a_file_is_refused_in_one_line_that_names_what_reads_files(
     [
         ({"array": SOUND, "sampling_rate": 44100}, "expected a sampling_rate of 16000, got 44100"),
         ({"array": SOUND}, "expected a sampling_rate of 16000, got None"),
-        ({"array": SOUND[:0], "sampling_rate": 16000}, r"expected (samples,) finite numbers, got shape (0,)"),
+        (
+            {"array": SOUND[:0], "sampling_rate": 16000},
+            r"expected finite numbers of shape (samples,), got shape (0,)",
+        ),
         (
             {"array": SOUND[None], "sampling_rate": 16000},
-            "expected (samples,) finite numbers, got shape (1, 16000)",
+            "expected finite numbers of shape (samples,), got shape (1, 16000)",
         ),
-        ({"array": SOUND * np.nan, "sampling_rate": 16000}, "expected (samples,) finite numbers, got shape"),
+        (
+            {"array": SOUND * np.nan, "sampling_rate": 16000},
+            "expected finite numbers of shape (samples,), got shape",
+        ),
     ],
 )
 def test_a_waveform_that_does_not_fit_is_refused(sound: dict[str, Any], complaint: str) -> None:

@@ -278,7 +278,7 @@ def test_fields_of_the_backbone_are_set_and_misspelt_ones_refused(pretrained: Pa
     assert build(initializer_range=0.5).config.text_config.initializer_range == 0.5
     with pytest.raises(ValueError, match="hidden_dropot_prob"):
         build(hidden_dropot_prob=0.0)
-    with pytest.raises(ValueError, match=r"text_config does not fit the weights"):
+    with pytest.raises(ValueError, match=r"text_config does not match the weights"):
         build(vocab_size=7)
 
 

@@ -94,7 +94,7 @@ def test_other_labels_than_the_recipe_has_are_numbered(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gatT.surprise": torch.ones(1)}, "gatT.surprise is no weight of the released model"),
+        ({"gatT.surprise": torch.ones(1)}, "gatT.surprise is not a weight of the released model"),
         ({"gatT.fc.bias": None}, "gatT.fc.bias missing"),
         ({"gatT.fc.bias": None, "gatTer.fc.bias": None}, "gatT.fc.bias and 1 more missing"),
         ({"textf_input.weight": None}, "textf_input.weight is missing"),

@@ -105,7 +105,7 @@ def test_clients_at_a_time_get_each_their_own(client: httpx.Client) -> None:
         ("\xff".encode("latin-1"), "request: line 1: not JSON: the text is not UTF-8"),
         ("[" * 5000, "request: line 1: not JSON"),
         ("3", "request: conversation 0: expected an object, got 3"),
-        ({"id": "d"}, "request: dialogue d: expected a list of at least one utterance, got None"),
+        ({"id": "d"}, "request: dialogue d: expected a non-empty list of utterances, got None"),
         ({"id": "d", "utterances": [{"text": "no"}]}, "request: dialogue d, utterance 0: speaker"),
         (
             conversation(utterance(text="no"), utterance(audio_features=[1.0])),

@@ -120,8 +120,11 @@ def test_how_media_are_normalised_is_not_guessed(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data_audio_backend": "log_mel"}, "data.audio_backend must be 'backbone' with.*got 'log_mel'"),
-        ({"data_visual_backend": "backbone"}, "data.visual_backend must be 'backbone' with"),
+        (
+            {"data_audio_backend": "log_mel"},
+            "data.audio_backend must be 'backbone' if and only if.*got 'log_mel'",
+        ),
+        ({"data_visual_backend": "backbone"}, "data.visual_backend must be 'backbone' if and only if"),
         ({"data_picture_count": 2}, "picture_count requires model.visual_backbone"),
         ({"model_visual_backbone": "nowhere/at-all"}, "visual_backbone nowhere/at-all: "),
         ({"model_vision_config": {"image_size": 8}}, "vision_config requires visual_backbone"),

@@ -111,9 +111,22 @@ def test_the_folder_holds_model_processor_recipe_and_metrics(
         again = evaluate_conversations(model, processor, read_conversations(folder / f"{name}.jsonl"))
         assert again["confusion"] == metrics[name]["confusion"]
         assert again["nll"] == pytest.approx(metrics[name]["nll"])
-    assert list(trained.glob("tensorboard/events.*"))
     assert not (trained / "checkpoints").exists()
     assert not trained.with_name(f"{trained.name}.unfinished").exists()
+
+
+def test_tensorboard_is_written_where_it_is_installed(trained: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard needs the extra `train`")
+    assert list(trained.glob("tensorboard/events.*"))
+
+
+def test_without_tensorboard_the_log_is_the_same(
+    trained: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run = train(with_output(recipe, tmp_path / "run"))
+    assert log_of(run) == log_of(trained)
+    assert not (run / "tensorboard").exists()
 
 
 def test_training_learns_what_can_be_learnt(folder: Path, tmp_path: Path) -> None:

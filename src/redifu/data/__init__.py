@@ -1,4 +1,4 @@
-"""Conversations: what they are, how they are read, written and batched.
+"""Reading, writing and batching conversations.
 
-Import from the modules: nothing is re-exported here.
+Import from the modules; this package re-exports nothing.
 """

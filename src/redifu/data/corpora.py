@@ -1,4 +1,4 @@
-"""IEMOCAP, MELD and CMU-MOSEI as conversations, from the folders that their owners distribute."""
+"""Read IEMOCAP, MELD and CMU-MOSEI from their official folder layouts."""
 
 import math
 import re
@@ -14,8 +14,8 @@ from redifu.data.readers import conversations_from_table, read_csv_table
 from redifu.data.recordings import relative_path
 from redifu.data.turns import read_lines
 
-# In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx where
-# the annotators did not agree) get no label: they are context.
+# In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx when
+# annotators disagreed) get no label and serve as context.
 IEMOCAP_LABELS = {
     "hap": "happy",
     "sad": "sad",
@@ -24,7 +24,7 @@ IEMOCAP_LABELS = {
     "exc": "excited",
     "fru": "frustrated",
 }
-# No speaker of one split is in another: each session has two actors of its own.
+# The splits share no speakers because each session has its own two actors.
 IEMOCAP_SPLITS = {
     "Session1": "train",
     "Session2": "train",
@@ -38,7 +38,7 @@ MELD_SPLITS = {
     "dev": ("dev_sent_emo.csv", "dev_splits_complete"),
     "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
 }
-# Distributed without a picture that can be read.
+# The distributed files contain no readable video.
 MELD_BROKEN = {("train", 125, 3), ("dev", 110, 7)}
 
 MOSEI_LABEL_COLUMNS = ("video_id", "clip", "label", "split")
@@ -48,11 +48,11 @@ _IEMOCAP_TEXT = re.compile(r"(\S+) \[[0-9. -]+\]:(.*)")
 
 
 class Corpus(NamedTuple):
-    """The conversations of a data set, and what its user should know of them.
+    """The conversations of a data set and notes for its user.
 
     Attributes:
-        conversations: each with its split, train, dev or test, where that is known.
-        notes: one line each.
+        conversations: each has a split (train, dev or test) if known.
+        notes: what was skipped or is missing, one line each.
     """
 
     conversations: list[Conversation]
@@ -60,16 +60,16 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(name: str, path: str | Path, *, folder: str | Path) -> Corpus:
-    """Read a data set as its owners distribute it.
+    """Read a data set in its official folder layout.
 
     Args:
-        name: one of `CORPORA`: "iemocap", "meld" or "mosei".
-        path: its folder.
-        folder: where the conversations will be written; the media paths in them are relative to this.
+        name: a key of `CORPORA`: "iemocap", "meld" or "mosei".
+        path: the folder of the data set.
+        folder: where the conversations will be written; their media paths are relative to this folder.
 
     Raises:
-        FileNotFoundError: the folder, or what makes it that data set, is not there.
-        ValueError: naming the file and, where known, line, dialogue and utterance; or for another name.
+        FileNotFoundError: the folder or the expected files do not exist.
+        ValueError: unknown name or invalid file; names the file and, if known, line, dialogue, utterance.
     """
     path = Path(path)
     if name not in CORPORA:
@@ -82,16 +82,16 @@ def read_corpus(name: str, path: str | Path, *, folder: str | Path) -> Corpus:
 def _read_iemocap(path: Path, folder: Path) -> Corpus:
     conversations = []
     for session, split in IEMOCAP_SPLITS.items():
-        # Names with a dot in front are what macOS adds to archives.
+        # macOS adds files with a leading dot to archives.
         for evaluation in sorted((path / session / "dialog" / "EmoEvaluation").glob("[!.]*.txt")):
             turns = list(_iemocap_utterances(evaluation, path / session, folder))
             conversation = {"id": evaluation.stem, "split": split, "utterances": turns}
             conversations.append(Conversation.from_dict(conversation, source=str(evaluation), folder=folder))
     if not conversations:
         expected = path / "Session1" / "dialog" / "EmoEvaluation"
-        raise FileNotFoundError(f"{path}: expected IEMOCAP's files {expected}/*.txt and so on, got none")
+        raise FileNotFoundError(f"{path}: expected IEMOCAP files such as {expected}/*.txt, found none")
     silent = sum(each.audio is None for conversation in conversations for each in conversation.utterances)
-    return Corpus(conversations, [f"{silent:,} utterances without recordings"] if silent else [])
+    return Corpus(conversations, [f"{silent:,} utterances have no recording"] if silent else [])
 
 
 def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterator[dict[str, Any]]:
@@ -105,16 +105,16 @@ def _iemocap_utterances(evaluation: Path, session: Path, folder: Path) -> Iterat
         if media:
             utterance |= {**media, "start": start, "end": end}
         elif (sentence := session / "sentences" / "wav" / name / f"{key}.wav").is_file():
-            # Cut already: no span.
+            # This file is already cut, so it needs no span.
             utterance["audio"] = relative_path(sentence, folder)
         yield utterance | ({"label": IEMOCAP_LABELS[emotion]} if emotion in IEMOCAP_LABELS else {})
 
 
 def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
-    """Start, end, name and annotation of the turns, by time: one actor's may stand after the other's."""
+    """Return start, end, name and annotation of each turn, sorted by time: files may not be sorted."""
     turns = []
     for number, line in enumerate(read_lines(evaluation), start=1):
-        # The other lines are what single annotators said.
+        # The other lines hold the votes of individual annotators.
         if line.startswith("["):
             if (turn := _IEMOCAP_TURN.fullmatch(line)) is None:
                 expected = "[start - end] turn annotation [valence, arousal, dominance]"
@@ -126,13 +126,13 @@ def _iemocap_turns(evaluation: Path) -> list[tuple[float, float, str, str]]:
 def _iemocap_texts(transcription: Path) -> dict[str, str]:
     if not transcription.is_file():
         return {}
-    # Lines of another form are noises and words outside of the annotated turns.
+    # Other lines hold noises and words outside the annotated turns.
     matches = filter(None, map(_IEMOCAP_TEXT.match, read_lines(transcription)))
     return {match[1]: match[2].strip() for match in matches}
 
 
 def _iemocap_media(dialogues: Path, name: str, folder: Path) -> dict[str, str]:
-    """The recordings of a whole dialogue: sound and picture must share one start and end."""
+    """Return the recordings of the whole dialogue: audio and video must share one start and end."""
     sound, picture = dialogues / "wav" / f"{name}.wav", dialogues / "avi" / "DivX" / f"{name}.avi"
     media = {}
     if sound.is_file() or picture.is_file():
@@ -146,22 +146,22 @@ def _read_meld(path: Path, folder: Path) -> Corpus:
     conversations, notes = [], []
     for split, (table, clips) in MELD_SPLITS.items():
         if (csv_file := _find(path, table)) is None:
-            notes.append(f"{split}: left out, there is no {table}")
+            notes.append(f"{split}: skipped, {table} is missing")
             continue
         if (clip_folder := _find(path, clips)) is None:
-            notes.append(f"{split}: text only, there is no folder {clips}")
+            notes.append(f"{split}: text only, the folder {clips} is missing")
         read, lost = _meld_split(csv_file, clip_folder, split=split, folder=folder)
         conversations += read
         notes += [f"{split}: {reason}: text only" for reason in lost]
     if not conversations:
-        raise FileNotFoundError(f"{path}: expected MELD's files *_sent_emo.csv, got none")
+        raise FileNotFoundError(f"{path}: expected MELD files named *_sent_emo.csv, found none")
     return Corpus(conversations, notes)
 
 
 def _meld_split(
     csv_file: Path, clips: Path | None, *, split: str, folder: Path
 ) -> tuple[list[Conversation], list[str]]:
-    """The conversations of a split, and what its clips lack."""
+    """Return the conversations of a split and notes about missing clips."""
     table = read_csv_table(csv_file)
     paths: list[str | None] = []
     lost, missing = [], []
@@ -169,7 +169,7 @@ def _meld_split(
         name, path = f"dia{dialogue}_utt{turn}.mp4", None
         if clips is not None:
             if (split, dialogue, turn) in MELD_BROKEN:
-                lost.append(f"{name} is broken as distributed")
+                lost.append(f"{name} is corrupt in the official release")
             elif not (clips / name).is_file():
                 missing.append(name)
             else:
@@ -178,7 +178,7 @@ def _meld_split(
     for name in ("audio", "video"):
         table = table.append_column(name, pa.array(paths, pa.string()))
     if missing:
-        lost.append(f"{len(missing):,} clips are missing, the first is {missing[0]}")
+        lost.append(f"{len(missing):,} clips are missing (first: {missing[0]})")
     read = conversations_from_table(table, source=str(csv_file), folder=folder)
     return [_of_split(each, split) for each in read], lost
 
@@ -191,16 +191,16 @@ def _of_split(conversation: Conversation, split: str) -> Conversation:
 def _meld_keys(table: pa.Table, *, source: str) -> Iterator[tuple[int, int]]:
     names = ("Dialogue_ID", "Utterance_ID")
     if lacking := [name for name in names if name not in table.column_names]:
-        raise ValueError(f"{source}: expected the columns {', '.join(lacking)}, got none of that name")
+        raise ValueError(f"{source}: missing columns: {', '.join(lacking)}")
     for row, cells in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True), start=1):
         try:
             yield int(cells[0]), int(cells[1])
         except (TypeError, ValueError):
-            raise ValueError(f"{source}: row {row}: expected two whole numbers, got {cells}") from None
+            raise ValueError(f"{source}: row {row}: expected two integer IDs, got {cells}") from None
 
 
 def _find(path: Path, name: str) -> Path | None:
-    """The file or folder of that name in `path`, or one folder further down, as the archives unpack."""
+    """Find a file or folder in `path` or one level below, where the archives unpack."""
     return next((found for pattern in (name, f"*/{name}") for found in sorted(path.glob(pattern))), None)
 
 
@@ -209,7 +209,7 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
     transcripts = sorted((root / "Transcript" / "Segmented" / "Combined").glob("[!.]*.txt"))
     if not transcripts:
         expected = root / "Transcript" / "Segmented" / "Combined"
-        raise FileNotFoundError(f"{path}: expected CMU-MOSEI's files {expected}/*.txt, got none")
+        raise FileNotFoundError(f"{path}: expected CMU-MOSEI files {expected}/*.txt, found none")
     labels, splits = _mosei_labels(path / "labels.csv")
     conversations, silent, untimed = [], 0, 0
     for transcript in transcripts:
@@ -221,9 +221,9 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
         if split := splits.get(transcript.stem):
             conversation["split"] = split
         conversations.append(Conversation.from_dict(conversation, source=str(transcript), folder=folder))
-    notes = [f"{silent:,} videos without recordings have text only"] if silent else []
-    notes += [f"{untimed:,} segments without a length have text only"] if untimed else []
-    return Corpus(conversations, notes if labels else [*notes, "no labels: there is no labels.csv"])
+    notes = [f"{silent:,} videos without media files have text only"] if silent else []
+    notes += [f"{untimed:,} segments with invalid times have text only"] if untimed else []
+    return Corpus(conversations, notes if labels else [*notes, "no labels: labels.csv is missing"])
 
 
 def _mosei_media(root: Path, name: str, folder: Path) -> dict[str, str]:
@@ -249,7 +249,7 @@ def _mosei_utterances(
             raise ValueError(f"{transcript}: line {number}: expected {expected}, got {line!r:.80}") from None
     utterances = []
     for first, last, clip, name, text in sorted(segments):
-        # One person speaks in a video.
+        # Each video has one speaker.
         utterance: dict[str, Any] = {"clip": clip, "speaker": "speaker", "text": text}
         if media and 0 <= first < last < math.inf:
             utterance |= {**media, "start": first, "end": last}
@@ -258,7 +258,7 @@ def _mosei_utterances(
 
 
 def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Labels by (video, clip) and splits by video, both empty where there is no such file."""
+    """Return labels by (video, clip) and splits by video; both are empty if the file does not exist."""
     labels: dict[tuple[str, str], str] = {}
     splits: dict[str, str] = {}
     if not path.is_file():
@@ -266,7 +266,7 @@ def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str
     table = read_csv_table(path)
     if lacking := [name for name in MOSEI_LABEL_COLUMNS[:3] if name not in table.column_names]:
         got = ", ".join(table.column_names)
-        raise ValueError(f"{path}: expected the columns {', '.join(lacking)}, got {got}")
+        raise ValueError(f"{path}: missing columns: {', '.join(lacking)}; found: {got}")
     for number, row in enumerate(table.to_pylist(), start=1):
         video, clip, label, split = (row.get(name) or "" for name in MOSEI_LABEL_COLUMNS)
         if label:

@@ -1,4 +1,4 @@
-"""Where a piece of work is done for each of many items: in processes of one machine, or by Ray on many."""
+"""Apply a function to many items: in processes on one machine, or with Ray on a cluster."""
 
 import multiprocessing
 import os
@@ -14,27 +14,27 @@ from redifu.optional_packages import optional_package
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Ray keeps account of each block of items: where there are very many items, several share a block.
+# Ray tracks each block of items, so very many items share blocks.
 MOST_BLOCKS = 10_000
 
 
 def in_processes(
     work: Callable[[Item], Result], items: Sequence[Item], *, number: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Do some work for each item in processes of this machine, where there is one in this process itself.
+    """Apply a function to each item in processes on this machine; if `number` is 1, in the current process.
 
     Args:
-        work: what to do; it is pickled to reach a process, as are items and results.
-        items: for each of which it is done once.
-        number: of processes.
+        work: the function; it, the items and the results are pickled if there are several processes.
+        items: the arguments of `work`, one call per item.
+        number: number of processes.
 
     Yields:
-        Items and their results, as they are done.
+        Each item and its result, in order of completion.
     """
     if number == 1:
         yield from ((item, work(item)) for item in items)
         return
-    # Not forked: the threads of torch, FFmpeg and OpenCV do not survive it.
+    # Spawn, because threads of torch, FFmpeg and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with _one_thread_each(), ProcessPoolExecutor(number, context, initializer=_quieten_opencv) as pool:
         waiting = {pool.submit(work, item): item for item in items}
@@ -48,18 +48,18 @@ def in_processes(
 def on_ray(
     work: Callable[[Item], Result], items: Sequence[Item], *, number: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Do some work for each item by Ray Data, on the cluster that RAY_ADDRESS names or on this machine.
+    """Apply a function to each item with Ray Data, on the cluster at RAY_ADDRESS or on this machine.
 
-    All machines of a cluster have this package and see the same files; relative paths begin in the folder in
-    which this is called. On this machine, Ray listens on loopback alone and ends with the work.
+    All machines of a cluster need this package and the same files; relative paths are resolved against the
+    caller's working directory. A local Ray listens only on loopback and stops when the work is done.
 
     Args:
-        work: what to do; it is pickled to reach a machine, as are items and results.
-        items: for each of which it is done once.
-        number: of tasks at a time.
+        work: the function; it, the items and the results are pickled.
+        items: the arguments of `work`, one call per item.
+        number: number of tasks that run at the same time.
 
     Yields:
-        Items and their results, as they are done.
+        Each item and its result, in order of completion.
 
     Raises:
         ImportError: Ray is not installed.
@@ -73,7 +73,7 @@ def on_ray(
         try:
             os.chdir(folder)
             return {"done": _Done(place, result=work(item))}
-        # Carried home as a value: Ray would wrap it in errors of its own.
+        # Returned as a value, because Ray would wrap the error in its own.
         except Exception as error:
             error.add_note(traceback.format_exc())
             return {"done": _Done(place, error=error)}
@@ -93,7 +93,7 @@ ENGINES: dict[str, Callable[..., Iterator[tuple[Any, Any]]]] = {"processes": in_
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let processes that start inside compute in one thread each, as Ray's do: there is one for each core."""
+    """Limit processes started inside to one thread each, like Ray's: there is one process per core."""
     before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     for name in before:
         os.environ.setdefault(name, "1")
@@ -106,14 +106,14 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _quieten_opencv() -> None:
-    """Do the same for OpenCV, which reads no such variable."""
+    """Limit OpenCV to one thread: it does not read these variables."""
     with suppress(ImportError):
         import cv2
 
         cv2.setNumThreads(1)
 
 
-# Objects of their own, which Ray carries as they are; lists and numbers it would turn into arrays.
+# Ray passes custom objects unchanged, but would convert lists and numbers to arrays.
 @dataclass(frozen=True)
 class _Task:
     place: int
@@ -129,13 +129,13 @@ class _Done:
 
 @contextmanager
 def _ray_data(number: int) -> Iterator[Any]:
-    """Connect to Ray, starting it with `number` processors where no cluster is named, and give `ray.data`."""
+    """Connect to the cluster, or start Ray here with `number` processors, and yield `ray.data`."""
     local = "RAY_ADDRESS" not in os.environ
-    # Read when Ray is imported.
+    # Ray reads these variables on import.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     if local:
-        # Whatever its name says: without clusters, nothing binds beyond loopback.
+        # Applies to every platform despite its name: without clusters, Ray binds only to loopback.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray = optional_package("ray", extra="ray")
     data = optional_package("ray.data", extra="ray")

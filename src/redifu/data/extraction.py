@@ -1,4 +1,4 @@
-"""Features of all media that conversations name, cached, as Parquet shards with a manifest."""
+"""Extract features from the media of conversations into Parquet shards, with a cache and a manifest."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.feature_extraction_redifu import BACKBONE
 
 REPORT, CACHE = "report.jsonl", "cache"
-# To be raised when what a backend gives for the same file changes: readings of another version are not used.
+# Raise this when a backend's output for the same file changes: cached readings of other versions are ignored.
 VERSION = 1
 SHARD_UTTERANCES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """One stream of one file, and the spans of it that utterances want: what is read in one go."""
+    """One stream of one file and the spans that utterances need from it, read in one pass."""
 
     stream: str
     path: str
@@ -50,40 +50,40 @@ def extract_conversations(
     engine: str = "processes",
     report: Callable[[int, int], None] = lambda done, all_spans: None,
 ) -> int:
-    """Read the media of conversations and write their features where `redifu train` and `datasets` read them.
+    """Read the media of conversations and write features that `redifu train` and `datasets` can read.
 
-    In OUTPUT there are then shards part-NNNNN.parquet of one utterance a row, with audio_features,
-    visual_features, audio_quality, visual_quality (the measures of `media.quality.QUALITY`) and missing;
-    manifest.json, which names the shards, the backends and the measures; and report.jsonl, a line for each
-    stream that is missing. Readings are cached in OUTPUT/cache by the content of the file,
-    the backend and the spans: after a kill, nothing is read twice.
+    OUTPUT gets shards part-NNNNN.parquet with one utterance per row (audio_features, visual_features,
+    audio_quality and visual_quality with the measures of `media.quality.QUALITY`, and missing);
+    manifest.json, which lists the shards, backends and measures; and report.jsonl, with one line per
+    missing stream. Readings are cached in OUTPUT/cache by file content, backend and spans, so an
+    interrupted run continues without reading any file twice.
 
     Args:
         conversations: see `read_conversations`.
-        output: a folder, made where it does not exist.
-        extractor: names the backends.
-        num_processes: so many media are read at a time.
-        engine: where they are read, a key of `executors.ENGINES`; the results are the same.
-        report: called with the number of spans that are done, and of all.
+        output: a folder, created if it does not exist.
+        extractor: selects the backends.
+        num_processes: number of media files to read in parallel.
+        engine: a key of `executors.ENGINES`; it does not change the results.
+        report: called with the number of finished spans and the total.
 
     Returns:
-        The number of streams of utterances whose file could not be read. What breaks no file, a missing face
-        for instance, is in the report alone.
+        The number of utterance streams whose file could not be read. Other missing streams, such as those
+        without a face, appear only in report.jsonl.
 
     Raises:
-        ImportError: what a backend or the engine needs is not installed.
+        ImportError: a package that a backend or the engine requires is not installed.
         OSError: the output cannot be written.
-        ValueError: a backend gives no features, or engine or num_processes is none.
+        ValueError: a backend produces no features, or `engine` or `num_processes` is invalid.
     """
     for name in extractor.raw:
-        raise ValueError(f"{name}_backend must be one that gives features to write, got {BACKBONE!r}")
+        raise ValueError(f"{name}_backend must produce features to save; {BACKBONE!r} does not")
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
     output = Path(output)
     (output / CACHE).mkdir(parents=True, exist_ok=True)
-    # An old one would speak of shards that are about to be replaced.
+    # An old manifest would list shards that are about to be replaced.
     (output / MANIFEST).unlink(missing_ok=True)
     media = media_of(conversations, extractor)
     total = sum(len(medium.spans) for medium in media)
@@ -113,7 +113,7 @@ def extract_conversations(
 
 
 def media_of(conversations: Iterable[Conversation], extractor: ReDiFuFeatureExtractor) -> list[Medium]:
-    """List what there is to read, in order of first appearance."""
+    """List the media to read, in order of first appearance."""
     spans: dict[tuple[str, str], dict[Span, None]] = {}
     for conversation in conversations:
         for utterance in conversation.utterances:
@@ -124,7 +124,7 @@ def media_of(conversations: Iterable[Conversation], extractor: ReDiFuFeatureExtr
 
 
 def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) -> list[Reading]:
-    """Return the readings of a medium's spans, from the cache where its content has been read before."""
+    """Return the readings of a medium's spans, from the cache if possible."""
     key = _key(medium, extractor)
     kept = None if key is None else cache / f"{key}.safetensors"
     if kept is not None and (found := _from_cache(kept, len(medium.spans))) is not None:
@@ -136,7 +136,7 @@ def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) 
 
 
 def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
-    """Name a reading by all that it depends on; None where the file cannot be opened."""
+    """Return a hash of everything the readings depend on, or None if the file cannot be opened."""
     backend = getattr(extractor, f"{medium.stream}_backend")
     detector = extractor.face_detector if medium.stream == "visual" else None
     spans = [(span.start, span.end) for span in medium.spans]
@@ -168,7 +168,7 @@ def _to_cache(path: Path, readings: Sequence[Reading]) -> None:
 
 
 def _cells(utterance: Utterance) -> dict[str, Any]:
-    """Return a row of `SCHEMA`, without the columns of the dialogue."""
+    """Return the cells of a `SCHEMA` row, except the dialogue columns."""
     cells = {name: getattr(utterance, name) for name in (*_TEXTS, *_TIMES, *MEDIA.values(), *FEATURES)}
     for stream, measures in utterance.quality.items():
         cells[f"{stream}_quality"] = [measures.get(name, math.nan) for name in QUALITY[stream]]
@@ -186,7 +186,7 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiF
         shards.append({"file": name, "utterances": len(part)})
     for path in folder.glob("part-*.parquet"):
         if path.name not in {shard["file"] for shard in shards}:
-            path.unlink()  # of an earlier, longer extraction
+            path.unlink()  # left by an earlier, longer extraction
     backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.backends}
     manifest = {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
     replace_json(folder / MANIFEST, manifest)

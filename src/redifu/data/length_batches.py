@@ -5,30 +5,30 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-# Batches sorted by length together: enough to pad little, few enough to keep the order random.
+# Batches that are sorted by length together: enough for little padding, few enough for a random order.
 BATCHES_SORTED_TOGETHER = 32
 
 
 class LengthGroupedBatchSampler(Sampler[list[int]]):
-    """Yields lists of indices of dialogues of similar length, in random order, every index once an epoch.
+    """Yields batches of dialogue indices, grouped by similar length, in random order.
 
-    All but the last list are full.
+    Every index appears once per epoch; only the last batch may be smaller.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int = 0):
         """Build the sampler.
 
         Args:
-            lengths: utterances of each dialogue.
-            batch_size: dialogues of a batch.
-            seed: with the epoch, fixes the order.
+            lengths: number of utterances in each dialogue.
+            batch_size: dialogues per batch.
+            seed: determines the order, together with the epoch.
 
         Raises:
-            ValueError: no dialogue, or a batch size below 1.
+            ValueError: there is no dialogue, or the batch size is below 1.
         """
         if not len(lengths) or batch_size < 1:
             raise ValueError(
-                f"expected dialogues and a batch size from 1, got {len(lengths)} dialogues and {batch_size}"
+                f"expected dialogues and batch_size >= 1, got {len(lengths)} dialogues and {batch_size}"
             )
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -36,7 +36,7 @@ class LengthGroupedBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch, counted from 0."""
+        """Set the epoch, counted from 0, which determines the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The one step in which the media of a conversation become features, or the arrays that backbones read."""
+"""Turn the media of a conversation into features, or into input arrays for backbones."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -27,21 +27,21 @@ def read_media(
     *,
     streams: Collection[str] = tuple(MEDIA),
 ) -> Conversation:
-    """Read the media of a conversation, each medium once.
+    """Read the media of a conversation; each medium is read once.
 
     Args:
-        conversation: where an utterance has ready features of a stream, these stay.
-        extractor: names the backends.
-        streams: those that are read.
+        conversation: existing features of a stream are kept.
+        extractor: selects the backends.
+        streams: the streams to read.
 
     Returns:
-        The conversation with audio_features and visual_features, or for a backbone audio_values and
-        pixel_values, not normalised; with `quality`; and with the reason in `missing` where a stream has a
-        medium and no features.
+        The conversation with audio_features and visual_features (for a backbone: audio_values and
+        pixel_values, not normalised), `quality`, and in `missing` the reason why a stream with a medium
+        has no features.
 
     Raises:
-        ImportError: what a backend needs is not installed.
-        ValueError: naming dialogue and utterance, for a medium of no known kind.
+        ImportError: a package that a backend requires is not installed.
+        ValueError: a medium has an unsupported type; names the dialogue and utterance.
     """
     utterances = list(conversation.utterances)
     for stream in [name for name in extractor.backends if name in streams]:
@@ -65,20 +65,20 @@ def read_media(
 def read_spans(
     extractor: ReDiFuFeatureExtractor, stream: str, medium: Any, spans: Sequence[Span]
 ) -> list[Reading]:
-    """Read spans of one medium by the backend of an extractor.
+    """Read spans of one medium with the extractor's backend.
 
     Args:
-        extractor: names the backend and its options.
+        extractor: selects the backend and its options.
         stream: "audio" or "visual".
-        medium: a path, bytes, an array or a value of datasets; see `media.reading`.
+        medium: a path, bytes, an array or a `datasets` value; see `media.reading`.
         spans: in any order; they may overlap.
 
     Returns:
-        A reading of each span, its values the features of the backend.
+        One reading per span; its values are the backend's features.
 
     Raises:
-        ImportError: what the backend needs is not installed.
-        ValueError: the medium is of no known kind.
+        ImportError: a package that the backend requires is not installed.
+        ValueError: the medium has an unsupported type.
     """
     backend, detector = extractor.backends[stream], extractor.face_detector
     if stream == "audio":
@@ -95,7 +95,7 @@ def read_spans(
 
 
 def turns_by_medium(conversation: Conversation, stream: str) -> list[tuple[Any, list[int]]]:
-    """Group the turns that share a medium: a path by its name, anything else by being the same object."""
+    """Group turns that share a medium: paths by name, other media by object identity."""
     groups: dict[Any, tuple[Any, list[int]]] = {}
     for turn, utterance in enumerate(conversation.utterances):
         if (medium := conversation.medium_of(utterance, stream)) is not None:
@@ -105,7 +105,7 @@ def turns_by_medium(conversation: Conversation, stream: str) -> list[tuple[Any, 
 
 
 def with_reading(utterance: Utterance, stream: str, reading: Reading, *, key: str) -> Utterance:
-    """Return an utterance with what was read of a stream, its values under `key`."""
+    """Return the utterance with the reading of a stream added and its values stored under `key`."""
     quality = {**utterance.quality, stream: dict(reading.quality)} if reading.quality else utterance.quality
     if reading.values is None:
         missing = {**utterance.missing, stream: str(reading.missing)}

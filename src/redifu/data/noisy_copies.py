@@ -1,4 +1,4 @@
-"""Copies of conversations with noise in their sound, to train on."""
+"""Copies of conversations with noise added to their audio, for training."""
 
 import logging
 import wave
@@ -21,7 +21,7 @@ from redifu.model.audio_features import SAMPLING_RATE
 logger = logging.getLogger(__name__)
 
 CONVERSATIONS, SOUNDS = "conversations.jsonl", "sounds"
-# A babble is of voices of so many utterances before, and so many seconds of each.
+# Babble draws from this many previous utterances, at most this many seconds of each.
 VOICES, VOICE_SECONDS = 64, 30
 
 
@@ -32,28 +32,28 @@ def write_noisy_copies(
     snr: tuple[float, float],
     seed: int = 0,
 ) -> Path:
-    """Write copies of conversations with noise added to their sounds.
+    """Write copies of conversations with noise added to their audio.
 
-    A dialogue gets one kind of noise, white or a babble of the voices of utterances before (white where
-    there are too few yet), and one signal-to-noise ratio, both drawn evenly. OUTPUT then has
-    conversations.jsonl and sounds/: for each sound file of a dialogue a WAV file of 16 kHz and 16 bits, in
-    which an utterance has its old start and end, and which is silent between utterances. Ready audio
-    features are left out; all else stays as it is.
+    Each dialogue gets one kind of noise, white noise or a babble of voices from previous utterances (white
+    noise until there are enough voices), and one signal-to-noise ratio, both drawn uniformly. OUTPUT gets
+    conversations.jsonl and sounds/, with one 16-bit 16 kHz WAV file per audio file of a dialogue. Utterances
+    keep their start and end, and the file is silent between them. Existing audio features are removed;
+    everything else is unchanged.
 
     Args:
         conversations: see `read_conversations`.
-        output: a folder, made where it does not exist.
-        snr: the lowest and the highest ratio in dB, of the powers over an utterance.
-        seed: of what is drawn.
+        output: a folder, created if it does not exist.
+        snr: lowest and highest signal-to-noise ratio in dB, measured over an utterance.
+        seed: seed of the random draws.
 
     Returns:
-        The file of conversations. A sound that cannot be read stays as it is, with a warning.
+        The path of conversations.jsonl. Unreadable audio is left unchanged, with a warning.
 
     Raises:
         ImportError: PyAV is not installed (extra `media`).
         OSError: the output cannot be written.
-        ValueError: `snr` is no range from -100 to 100 dB, there is no sound that can be read, or the
-            conversations are in OUTPUT, where they might be overwritten.
+        ValueError: `snr` is not a range within -100 to 100 dB, no audio can be read, or the conversations
+            are in OUTPUT, where they might be overwritten.
     """
     low, high = snr
     if not -100 <= low <= high <= 100:
@@ -68,7 +68,7 @@ def write_noisy_copies(
 def _noisy_copies(
     conversations: Iterable[Conversation], output: Path, *, snr: tuple[float, float], seed: int
 ) -> Iterator[Conversation]:
-    """Write the sounds of one conversation after the other, and give its copy."""
+    """Write the audio of each conversation and yield its copy."""
     voices: deque[np.ndarray] = deque(maxlen=VOICES)
     written = 0
     for number, conversation in enumerate(conversations):
@@ -76,7 +76,7 @@ def _noisy_copies(
             isinstance(one.audio, str) or isinstance(one.video, str) for one in conversation.utterances
         )
         if named and conversation.folder.resolve() == output.resolve():
-            raise ValueError(f"{output}: expected another folder than that of the conversations")
+            raise ValueError(f"{output}: output must not be the folder of the conversations")
         generator = np.random.default_rng((seed, zlib.crc32(conversation.id.encode())))
         make = (white_noise, babble_noise)[generator.integers(2)]
         level = generator.uniform(*snr)
@@ -95,11 +95,11 @@ def _noisy_copies(
             written += 1
         yield replace(conversation, utterances=utterances, folder=output)
     if not written:
-        raise ValueError("expected an utterance with a sound that can be read, got none")
+        raise ValueError("expected at least one utterance with readable audio, got none")
 
 
 def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.ndarray]]]:
-    """Give turn, first sample and waveform of what can be read, by sound file."""
+    """Yield turn, first sample and waveform of the readable utterances of each audio file."""
     unread = replace(conversation, utterances=[_unread(one) for one in conversation.utterances])
     for medium, turns in turns_by_medium(unread, "audio"):
         spans = [conversation.utterances[turn].span for turn in turns]
@@ -108,7 +108,7 @@ def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.n
         for number, (turn, span) in enumerate(zip(turns, spans, strict=True)):
             if (waveform := readings[number].values) is None:
                 reason = readings[number].missing
-                logger.warning(f"{conversation.where(turn)}: audio stays as it is: {medium}: {reason}")
+                logger.warning(f"{conversation.where(turn)}: audio left unchanged: {medium}: {reason}")
             else:
                 sounds.append((turn, round(span.start * SAMPLING_RATE), waveform))
         if sounds:
@@ -116,7 +116,7 @@ def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.n
 
 
 def _unread(utterance: Utterance) -> Utterance:
-    """Return an utterance without what was read of its sound."""
+    """Return the utterance without values read from its audio."""
     given = {
         key: value for key, value in utterance.given.items() if key not in ("audio_features", "audio_quality")
     }

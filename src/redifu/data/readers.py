@@ -1,4 +1,4 @@
-"""Conversations from JSON, JSON lines, transcripts, tables and datasets, checked one by one as read."""
+"""Read conversations from JSON, JSON lines, transcripts, tables and datasets, and validate each one."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +15,12 @@ from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_na
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.turns import read_lines, seconds
 
-MANIFEST = "manifest.json"  # of a folder of extracted features, which names its shards
+MANIFEST = "manifest.json"  # lists the shards in a folder of extracted features
 
 Check = Callable[[Conversation], None]
 
-# The columns of MELD's own CSV files. Its StartTime and EndTime are places in an episode that is not
-# given, so they do not become start and end.
+# The columns of MELD's CSV files. StartTime and EndTime refer to the full episode, which is not distributed,
+# so they do not become start and end.
 MELD_COLUMNS = {
     "Utterance": "text",
     "Speaker": "speaker",
@@ -31,11 +31,11 @@ MELD_COLUMNS = {
 }
 MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
 
-# The columns that mean something here; a table may have others, which utterances keep.
+# The columns that are interpreted; utterances keep other columns of a table.
 COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", *STREAMS)
 
-# Some copies of MELD were decoded as Latin-1: their control characters are the bytes of Windows-1252. The
-# five that it does not define stand for nothing and go.
+# Some copies of MELD were decoded as Latin-1, so their control characters are Windows-1252 bytes. The five
+# bytes that Windows-1252 does not define are removed.
 WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 
 
@@ -46,25 +46,25 @@ def read_conversations(
     columns: Mapping[str, str] | None = None,
     check: Check | None = None,
 ) -> Iterator[Conversation]:
-    """Read the conversations of a file, lazily where the format allows.
+    """Read the conversations in a file, lazily if the format allows it.
 
     Args:
-        path: .json (one object or a list), .jsonl (one object a line, read line by line), .txt (a transcript:
-            `Speaker: text`, one utterance a line), .csv or .parquet (one utterance a row: dialogue_id, turn,
-            speaker, ...; or MELD's own columns), or a folder whose rows are the same, of `redifu extract` or
-            of a saved Dataset or DatasetDict. The JSON of whisperX, an object with segments, is read, too.
-        split: a value of the column `split` or, in JSON, of the conversations' key "split", or the split of a
-            DatasetDict to read; None reads all.
-        columns: names of a table's columns by ours, {"text": "Utterance"}; those not named keep their names.
-        check: called with each conversation; its ValueError gets the file's name.
+        path: .json (one object or a list), .jsonl (one object per line, read line by line), .txt (a
+            transcript with one `Speaker: text` per line), .csv or .parquet (one utterance per row, with the
+            columns dialogue_id, turn, speaker, ..., or MELD's columns), or a folder with such rows: from
+            `redifu extract` or a saved Dataset or DatasetDict. whisperX JSON ("segments") is also read.
+        split: a value of the column `split` (in JSON: of the conversation's key "split"), or the split of a
+            DatasetDict; None reads all.
+        columns: a table's column names by our names, {"text": "Utterance"}; other columns keep their names.
+        check: called with each conversation; the file name is added to its ValueError.
 
     Returns:
-        Checked conversations, each with an id, in the order of the file; a table's utterances sorted by turn.
-        Relative paths of media begin in the file's folder.
+        Validated conversations, each with an id, in file order; utterances in a table are sorted by turn.
+        Relative media paths are relative to the file's folder.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: naming the file and, where known, line, dialogue and utterance; while reading, too.
+        FileNotFoundError: the path does not exist.
+        ValueError: invalid input, possibly during iteration; names file, line, dialogue, utterance if known.
     """
     path = Path(path)
     source, folder = str(path), path if path.is_dir() else path.parent
@@ -76,7 +76,7 @@ def read_conversations(
     if (path / MANIFEST).is_file():
         return of_table(_read_shards(path))
     if path.is_dir():
-        import datasets  # only here: it takes a second to import
+        import datasets  # imported here because it takes a second
 
         return conversations_from_dataset(
             datasets.load_from_disk(source),
@@ -93,7 +93,7 @@ def read_conversations(
         endings = ", ".join([*_OBJECTS, *_TABLES])
         raise ValueError(f"{source}: expected a file name ending in one of {endings}, got {ending!r}")
     if columns:
-        raise ValueError(f"{source}: columns can only be renamed in a table, got {ending}")
+        raise ValueError(f"{source}: columns can be mapped only in tables, got a {ending} file")
     conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
         conversations = _of_split(conversations, source=source, split=split)
@@ -103,20 +103,20 @@ def read_conversations(
 def conversation_from_line(
     line: str | bytes, *, source: str, number: int, index: int, check: Check | None = None
 ) -> Conversation:
-    """Read the conversation of a JSON line.
+    """Read one conversation from a JSON line.
 
     Args:
         line: one JSON object.
-        source: where it comes from, named in errors and in the id of a conversation without one.
-        number: the line's number there from 1, named in errors.
-        index: the conversation's number there from 0, for its id.
-        check: as of `read_conversations`.
+        source: the name of the input, used in errors and in the id of a conversation without one.
+        number: line number from 1, used in errors.
+        index: index of the conversation from 0, used in a default id.
+        check: see `read_conversations`.
 
     Returns:
-        The checked conversation, with an id.
+        The validated conversation, with an id.
 
     Raises:
-        ValueError: naming the source and the line, and where known the dialogue and the utterance.
+        ValueError: the line is invalid; names the source, line and, if known, dialogue and utterance.
     """
     value = conversation_of(parse_json(line, source=source, first_line=number))
     conversation = Conversation.from_dict(value, source=source, index=index, line=number)
@@ -126,18 +126,18 @@ def conversation_from_line(
 def conversations_from_text(
     text: str, *, source: str = "text", check: Check | None = None
 ) -> Iterator[Conversation]:
-    """Read what somebody pasted: JSON as in a .json file, or a transcript as in a .txt file.
+    """Read pasted text: JSON as in a .json file, or a transcript as in a .txt file.
 
     Args:
-        text: the content of such a file.
-        source: its name in errors.
+        text: the JSON or transcript.
+        source: the name to use in errors.
         check: see `read_conversations`.
 
     Returns:
-        Checked conversations, each with an id.
+        Validated conversations, each with an id.
 
     Raises:
-        ValueError: naming the line or, where known, dialogue and utterance; while reading, too.
+        ValueError: invalid text, possibly during iteration; names the line or dialogue and utterance.
     """
     if text.lstrip().startswith(("{", "[")):
         values = _conversations_of(parse_json(text, source=source))
@@ -155,25 +155,25 @@ def conversations_from_dataset(
     check: Check | None = None,
     folder: str | Path = "",
 ) -> Iterator[Conversation]:
-    """Read a datasets Dataset of one utterance a row, with the columns of a table.
+    """Read a `datasets` Dataset with one utterance per row and the columns of a table.
 
     Args:
-        dataset: a Dataset, or a DatasetDict to choose `split` from; class labels become their names.
-        source: its name in errors.
+        dataset: a Dataset, or a DatasetDict that contains `split`; class labels are converted to their names.
+        source: the name to use in errors.
         split: a split of a DatasetDict, or a value of the column `split`.
         columns: see `read_conversations`.
         check: see `read_conversations`.
-        folder: where relative paths of media begin.
+        folder: base of relative media paths.
 
     Returns:
-        Checked conversations in order of first appearance, their utterances sorted by turn.
+        Validated conversations in order of first appearance, with utterances sorted by turn.
 
     Raises:
-        ValueError: naming the source and, where known, dialogue and utterance; while reading, too.
+        ValueError: invalid data, possibly during iteration; names source, dialogue, utterance if known.
     """
     if isinstance(dataset, dict):
         if split not in dataset:
-            raise ValueError(f"{source}: expected a split, one of {shown_names(dataset)}, got {split!r}")
+            raise ValueError(f"{source}: expected one of the splits {shown_names(dataset)}, got {split!r}")
         dataset, split = dataset[split], None
     table = dataset.with_format("arrow")[:]
     for column, feature in dataset.features.items():
@@ -193,9 +193,9 @@ def conversations_from_table(
     check: Check | None = None,
     folder: str | Path = "",
 ) -> Iterator[Conversation]:
-    """Read an Arrow table of one utterance a row; see `conversations_from_dataset`.
+    """Read an Arrow table with one utterance per row; see `conversations_from_dataset`.
 
-    A table with no columns but ours, and no dialogue_id, is one conversation, named after its source.
+    A table without dialogue_id that has only `COLUMNS` is one conversation, named after its source.
     """
     if columns:
         _check_columns(columns, table.column_names, source=source)
@@ -205,7 +205,7 @@ def conversations_from_table(
 
 
 def checked(conversation: Conversation, check: Check | None, *, source: str) -> Conversation:
-    """Return a conversation that `check` takes; its ValueError gets the source's name."""
+    """Return a conversation after `check` accepts it; add the source's name to its ValueError."""
     try:
         if check is not None:
             check(conversation)
@@ -226,19 +226,19 @@ def _validated(
 
 
 def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:
-    """The objects of a split; one without id is numbered by its place among all."""
+    """Yield the objects of a split; default ids count the objects of all splits."""
     found: dict[str, None] = {}
     for index, each in enumerate(objects):
         if not isinstance(each, dict):
-            yield each  # for the check of the conversation to name
+            yield each  # validation of the conversation reports it
             continue
         if each.get("split") is not None:
             found[str(each["split"])] = None
         if each.get("split") == split:
             yield each if each.get("id") is not None else {**each, "id": f"{Path(source).stem}-{index}"}
     if split not in found:
-        one_of = f"one of {shown_names(found)}" if found else "but no conversation has any"
-        raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
+        one_of = f"expected one of {shown_names(found)}" if found else "no conversation has a split"
+        raise ValueError(f"{source}: unknown split {split!r}; {one_of}")
 
 
 def _objects_of_json(path: Path) -> Iterator[Any]:
@@ -248,7 +248,7 @@ def _objects_of_json(path: Path) -> Iterator[Any]:
 
 
 def _conversations_of(value: Any) -> list[Any]:
-    """Return the conversations of a JSON file: one object, or a list of them."""
+    """Return the conversations in a JSON file, which holds one object or a list."""
     content = conversation_of(value)
     return [conversation_of(each) for each in content] if isinstance(content, list) else [content]
 
@@ -283,18 +283,18 @@ def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
 
 
 def read_csv_table(path: Path) -> pa.Table:
-    """Read the cells of a CSV file as strings, empty ones as null.
+    """Read the cells of a CSV file as strings, and empty cells as null.
 
     Raises:
-        ValueError: naming the file, for what is no table.
+        ValueError: the file is not a table.
     """
     try:
-        # All cells as strings: pandas would take a speaker named "None" for a missing one and "007" for 7.
+        # Strings only: pandas would read a speaker named "None" as missing and "007" as 7.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
     if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells a row, got more")
+        raise ValueError(f"{path}: not a CSV table: expected {len(frame.columns)} cells per row, got more")
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
@@ -309,7 +309,7 @@ def _read_shards(folder: Path) -> pa.Table:
     try:
         shards = [shard["file"] for shard in json.loads((folder / MANIFEST).read_bytes())["shards"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST}: not the manifest of extracted features: {error}") from None
+        raise ValueError(f"{folder / MANIFEST}: not a manifest of extracted features: {error}") from None
     return pa.concat_tables([_read_parquet(folder / name) for name in shards])
 
 
@@ -326,7 +326,7 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
     if "dialogue_id" not in table.column_names and {"speaker"} <= set(table.column_names) <= set(COLUMNS):
         table = table.append_column("dialogue_id", pa.array([Path(source).stem] * len(table)))
     keys = _row_keys(table, source=source, split=split)
-    # The same dialogue id in two splits means two dialogues, as in MELD.
+    # The same dialogue id in two splits denotes two dialogues, as in MELD.
     group = [name for name in ("split", "dialogue_id") if name in keys]
     table = table.drop_columns([name for name in ("split", "turn") if name in keys]).combine_chunks()
     for _, rows in keys.groupby(group, sort=False, dropna=False):
@@ -339,7 +339,7 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
 
 
 def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """Give columns our names; a column that already has one of these gives way."""
+    """Rename columns to our names; drop other columns that already have one of these names."""
     ours = {theirs: name for name, theirs in columns.items()}
     kept = [name for name in table.column_names if name in ours or name not in columns]
     return table.select(kept).rename_columns([ours.get(name, name) for name in kept])
@@ -348,31 +348,31 @@ def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 def _check_columns(columns: Mapping[str, str], names: list[str], *, source: str) -> None:
     theirs = list(columns.values())
     if unknown := [name for name in columns if name not in COLUMNS]:
-        raise ValueError(f"{source}: expected columns for {', '.join(COLUMNS)}, got {shown_names(unknown)}")
+        raise ValueError(f"{source}: unknown names: {shown_names(unknown)}; expected: {', '.join(COLUMNS)}")
     if missing := [name for name in theirs if name not in names]:
         got = shown_names(names) or "none"
-        raise ValueError(f"{source}: expected the columns {shown_names(missing)}, got {got}")
+        raise ValueError(f"{source}: missing columns: {shown_names(missing)}; found: {got}")
     if len(set(theirs)) < len(theirs):
-        raise ValueError(f"{source}: expected a column for each name, got {shown_names(theirs)}")
+        raise ValueError(f"{source}: expected distinct columns, got {shown_names(theirs)}")
 
 
 def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
-    """What groups and sorts the rows of a table, indexed by their place in it."""
+    """Return the columns that group and sort the rows of a table, indexed by row."""
     names = table.column_names
     needed = ["dialogue_id", "speaker"] + (["split"] if split is not None else [])
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
-            f"{source}: expected the columns {', '.join(missing)}, got {shown_names(names) or 'none'}; "
-            "columns with other names can be mapped (--columns text=Utterance,speaker=Speaker)"
+            f"{source}: missing columns: {', '.join(missing)}; found: {shown_names(names) or 'none'}; "
+            "map columns with other names by --columns text=Utterance,speaker=Speaker"
         )
     keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
     if split is not None:
         splits = keys["split"].dropna().astype(str)
         keys = keys.loc[splits.index[splits == split]]
         if keys.empty:
-            one_of = f"one of {shown_names(splits.unique())}" if len(splits) else "but the column is empty"
-            raise ValueError(f"{source}: expected a split, {one_of}, got {split!r}")
+            one_of = f"expected one of {shown_names(splits.unique())}" if len(splits) else "column is empty"
+            raise ValueError(f"{source}: unknown split {split!r}; {one_of}")
     given = keys.copy()
     if "turn" in keys:
         keys["turn"] = pd.to_numeric(keys["turn"], errors="coerce")
@@ -386,14 +386,14 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
 
 
 def _utterance(row: dict[str, Any]) -> dict[str, Any]:
-    # A table of floats writes what is missing as NaN, which is the one value that differs from itself.
+    # Float columns hold NaN for missing values, and NaN is the only value that differs from itself.
     given = {name: value for name, value in row.items() if value is not None and value == value}
     cells = {name: value for name, value in given.items() if name != "dialogue_id"}
     return {name: _cell(name, value) for name, value in cells.items()}
 
 
 def _cell(name: str, value: Any) -> Any:
-    """A cell as JSON would hold it; one that cannot be is left for the check of the conversation to name."""
+    """Convert a cell to its JSON value; an invalid cell is left for validation to report."""
     if name in ("speaker", "text", "label"):
         return str(value)
     with suppress(ValueError, RecursionError):
@@ -410,5 +410,5 @@ def _with_column(table: pa.Table, name: str, change: Callable[[Any], Any]) -> pa
 
 
 def _label_name(names: list[str], number: int) -> str | None:
-    # datasets writes -1 for a label that is not known.
+    # datasets writes -1 for an unknown label.
     return names[number] if number >= 0 else None

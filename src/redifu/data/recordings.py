@@ -1,4 +1,4 @@
-"""Conversations from a recording and a file of its turns."""
+"""Create conversations from a recording and a file of its turns."""
 
 import os
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from redifu.media.decoding import streams_of
 
 
 class Recording(NamedTuple):
-    """What a media file holds.
+    """The streams of a media file.
 
     Attributes:
-        has_audio: whether it has sound.
-        has_video: whether it has moving pictures.
-        duration: seconds, None where the file does not say.
+        has_audio: whether the file has audio.
+        has_video: whether the file has video; cover images do not count.
+        duration: seconds, or None if the file does not specify it.
     """
 
     has_audio: bool
@@ -25,22 +25,22 @@ class Recording(NamedTuple):
 
 
 def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str | Path) -> Conversation:
-    """Make a conversation of a recording and its turns.
+    """Create a conversation from a recording and its turns.
 
-    Every turn becomes an utterance that points to its span of the recording. A turn that ends after the
-    recording is cut at its end; one that begins after it is refused, for it belongs to another recording.
+    Every turn becomes an utterance that refers to its span of the recording. A turn that ends after the
+    recording is cut there. A turn that starts after the recording is an error: the files do not match.
 
     Args:
-        recording: a sound or video file, anything FFmpeg reads.
-        turns: a file as of `read_turns`.
-        folder: where the conversation will be written; the paths in it are relative to this.
+        recording: an audio or video file in any format that FFmpeg reads.
+        turns: a file that `read_turns` accepts.
+        folder: where the conversation will be written; its paths are relative to this folder.
 
     Returns:
-        The conversation, with the recording's name without its ending as id.
+        The conversation; its id is the recording's file name without the extension.
 
     Raises:
-        FileNotFoundError: one of the two is not there.
-        ValueError: naming the file and, where known, the line; or PyAV is not installed.
+        FileNotFoundError: one of the files does not exist.
+        ValueError: a file is invalid, with the file and, if known, line; or PyAV is not installed.
     """
     given = read_turns(turns)
     media = probe_recording(recording)
@@ -52,40 +52,40 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
 
 
 def probe_recording(path: str | Path) -> Recording:
-    """Look into a media file without decoding it.
+    """Find the streams and duration of a media file without decoding it.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it is no media file, or has neither sound nor moving pictures; or PyAV is not installed.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a media file or has no audio or video; or PyAV is not installed.
     """
     try:
         import av
     except ImportError as error:
-        # As a mistake, which the command line says in one line.
-        raise ValueError("reading recordings needs PyAV: pip install 'redifu[media]'") from error
+        # A ValueError, because the command line reports it in one line.
+        raise ValueError("reading recordings requires PyAV: pip install 'redifu[media]'") from error
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        # Tags in an old encoding say nothing about the streams.
+        # Tags in an old encoding do not affect the streams.
         with av.open(str(path), metadata_errors="ignore") as container:
             has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
             duration = None if container.duration is None else container.duration / av.time_base
     except av.FFmpegError as error:
-        raise ValueError(f"{path}: not a recording that can be read: {error.strerror}") from None
+        raise ValueError(f"{path}: cannot be read as a recording: {error.strerror}") from None
     if not has_audio and not has_video:
-        raise ValueError(f"{path}: expected sound or moving pictures, got neither")
+        raise ValueError(f"{path}: expected an audio or video stream, found neither")
     return Recording(has_audio, has_video, duration)
 
 
 def relative_path(path: Path, folder: Path) -> str:
-    """Return `path` as a conversation file in `folder` names it, with slashes everywhere."""
+    """Return `path` relative to `folder`, with forward slashes on every platform."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 def relocated(conversation: Conversation, utterance: Utterance, folder: Path) -> Utterance:
-    """Return an utterance of a conversation whose paths begin in `folder`."""
+    """Return an utterance of a conversation with its media paths relative to `folder`."""
     paths = {key: path for key in MEDIA.values() if isinstance(path := getattr(utterance, key), str)}
     places = {key: relative_path(conversation.folder / path, folder) for key, path in paths.items()}
     return utterance.changed(**places) if places else utterance
@@ -105,6 +105,6 @@ def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> li
 
 def _utterance(turn: Turn, streams: dict[str, str]) -> dict[str, Any]:
     said = {} if turn.text is None else {"text": turn.text}
-    # To the microsecond: sums of binary fractions are noise beyond.
+    # Rounded to microseconds to hide floating-point error.
     span = {"start": round(turn.start, 6), "end": round(turn.end, 6)}
     return {"speaker": turn.speaker, **said, **streams, **span}

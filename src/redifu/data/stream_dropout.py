@@ -1,4 +1,4 @@
-"""Conversations of which some streams are hidden."""
+"""Hide random streams of conversations."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,18 +16,18 @@ def hide_streams(
     generator: np.random.Generator,
     spared: Collection[str] = (),
 ) -> Conversation:
-    """Hide each stream of each utterance with a probability, but never the last one of an utterance.
+    """Hide each stream of each utterance with a given probability, but keep at least one per utterance.
 
     Args:
-        conversation: left as it is.
-        keys: fields of utterances that hold the streams; others are neither hidden nor a reason to hide the
-            last one of these.
-        probability: of hiding a stream.
-        generator: draws one number for each utterance and key, whatever is there.
-        spared: those of `keys` that are never hidden.
+        conversation: not modified.
+        keys: utterance fields that hold the streams; other fields are ignored, so at least one of these
+            remains.
+        probability: probability of hiding a stream.
+        generator: draws one number for each utterance and key, even if the stream is missing.
+        spared: keys that are never hidden.
 
     Returns:
-        The conversation with hidden streams None.
+        A copy of the conversation with hidden streams set to None.
     """
     draws = generator.random((len(conversation.utterances), len(keys)))
     utterances = []
@@ -37,7 +37,7 @@ def hide_streams(
         }
         hidden = {key for key, draw in given.items() if draw < probability and key not in spared}
         if hidden == given.keys():
-            # Where all would go, the one with the greatest draw stays: each equally often.
+            # If all would be hidden, keep the one with the largest draw, which is uniformly random.
             hidden -= {max(given, key=given.__getitem__, default=None)}
         utterances.append(utterance.with_fields(**dict.fromkeys(hidden)))
     return replace(conversation, utterances=utterances)

@@ -1,21 +1,21 @@
-"""Transcripts: pasted lines `Speaker: text`, and the segments that whisperX writes as JSON."""
+"""Read transcripts: lines of `Speaker: text`, and the JSON segments of whisperX."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-# Whoever speaks before the first mark of a speaker, or where none was recognised.
+# The speaker before the first speaker mark, or if none was recognised.
 UNKNOWN_SPEAKER = "unknown"
 
-# A colon inside a time or an address ends no name.
+# A colon inside a time or a URL does not end a name.
 _LINE = re.compile(r"\s*([^:\uff1a]{1,40}?)\s*[:\uff1a](?![0-9/])\s*(\S.*)")
 
 
 def utterances_of_transcript(lines: Sequence[str], *, source: str) -> list[dict[str, Any]]:
-    """Read lines `Speaker: text`, one utterance a line; empty lines are skipped.
+    """Read one utterance per `Speaker: text` line; empty lines are skipped.
 
     Raises:
-        ValueError: naming the source and the line.
+        ValueError: a line has another form; names the source and the line.
     """
     utterances = []
     for number, line in enumerate(lines, start=1):
@@ -23,16 +23,16 @@ def utterances_of_transcript(lines: Sequence[str], *, source: str) -> list[dict[
             continue
         mark = _LINE.match(line)
         if mark is None or not any(character.isalpha() for character in mark[1]):
-            raise ValueError(f"{source}: line {number}: expected Speaker: text, got {line!r:.60}")
+            raise ValueError(f"{source}: line {number}: expected 'Speaker: text', got {line!r:.60}")
         utterances.append({"speaker": mark[1], "text": mark[2].strip()})
     return utterances
 
 
 def conversation_of(value: Any) -> Any:
-    """Make a conversation of whisperX's JSON: an object with "segments", or a bare list of segments.
+    """Convert whisperX's JSON, an object with "segments" or a list of segments, to a conversation.
 
-    A segment without a speaker is said by "unknown", and one without text is left out. Any other value is
-    returned as it is.
+    A segment without a speaker gets the speaker "unknown"; a segment without text is omitted. Any other
+    value is returned unchanged.
     """
     if isinstance(value, list) and value and all(map(_is_segment, value)):
         value = {"segments": value}
@@ -44,7 +44,7 @@ def conversation_of(value: Any) -> Any:
 
 
 def utterance_of_segment(segment: Any) -> Any:
-    """Return the utterance of a segment of whisperX, {} for one without text; all else as it is."""
+    """Convert a whisperX segment to an utterance ({} if it has no text); return other values unchanged."""
     if not _is_segment(segment):
         return segment
     text = " ".join(segment["text"].split())

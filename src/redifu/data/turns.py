@@ -22,13 +22,13 @@ from redifu.data.transcripts import UNKNOWN_SPEAKER, utterance_of_segment
 _CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,9}))?"
 _TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s(?!.*-->).*)?")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", re.IGNORECASE)
-# Two dashes are a broken-off sentence, and one in front of a digit is a sign.
+# Two dashes mark an unfinished sentence, and a dash before a digit is a minus sign.
 _DASH = re.compile(r"[-\u2010-\u2015]\s*(?=[^\s\d-])")
-# The times of karaoke and the formatting of SubRip, which some players also take in braces.
+# Karaoke times and SubRip formatting, which some players also accept in braces.
 _TAGS = re.compile(r"</?[A-Za-z][^<>]*>|<[0-9:.]+>|\{\\[^{}]*\}")
 _NAME = re.compile(r"\s*([^:\uff1a<>]{1,40})(?::(?=\s|$)|\uff1a)\s*")
 _MOST_WORDS_OF_A_NAME = 4
-# Blocks of WebVTT that hold no cue.
+# WebVTT blocks without a cue.
 _VTT_BLOCKS = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
 _DRAWING = re.compile(r"\{[^{}]*\\p[1-9]")  # vectors in place of words in ASS
 # The objects of an RTTM file that are no turns of a speaker.
@@ -39,7 +39,7 @@ _OTHER_RTTM = {
 
 
 class Turn(NamedTuple):
-    """A turn of a speaker, and the line of its file that it begins at.
+    """A turn of a speaker and its first line in the file.
 
     Attributes:
         start: seconds.
@@ -74,8 +74,8 @@ def read_turns(path: str | Path) -> list[Turn]:
         At least one turn, sorted by start and then by end; turns may overlap.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: naming the file and the line.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is invalid; names the file and, if known, the line.
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -105,10 +105,10 @@ def place_of(line: int, path: str | Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file, whatever ends them: UTF-8, or UTF-16 with a byte order mark.
+    """Read the lines of a text file in UTF-8, or UTF-16 with a byte order mark, with any line ending.
 
     Raises:
-        ValueError: naming file and line, for another encoding.
+        ValueError: the file has another encoding; names the file and line.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -119,7 +119,7 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(
             f"{path}: line {line}: the text is neither UTF-8 nor UTF-16 with a byte order mark"
         ) from None
-    # Not splitlines(): it also ends a line at characters that may stand inside of one.
+    # Not splitlines(), which also splits at characters that may occur within a line.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for place, each in enumerate(lines, start=1):
         if "\0" in each:
@@ -131,7 +131,7 @@ def seconds(text: str) -> float:
     """Read seconds from a number, M:S or H:M:S, with or without a fraction.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text has another form.
     """
     clock = re.fullmatch(_CLOCK, text.strip())
     return _clock(*clock.groups()) if clock else float(text)
@@ -163,7 +163,7 @@ def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
         recording = recording or fields[1]
         if fields[1] != recording:
             got = f"{shown(recording)} and {shown(fields[1])}"
-            raise _LineError(number, f"expected turns of one recording, got {got}")
+            raise _LineError(number, f"expected turns from one recording, got {got}")
         start, duration = (_seconds(field, line=number) for field in fields[3:5])
         yield Turn(start, start + duration, _name(fields[7], line=number), None, number)
 
@@ -175,13 +175,13 @@ def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
         missing = [name for name in ("start", "end", "speaker") if name not in header]
         if missing:
             raise _LineError(
-                1, f"expected the columns {', '.join(missing)}, got {shown_names(header) or 'none'}"
+                1, f"missing columns: {', '.join(missing)}; found: {shown_names(header) or 'none'}"
             )
         line = rows.line_num + 1
         for row in rows:
             if any(cell.strip() for cell in row):
                 yield _turn_of_row(header, row, line=line)
-            # A cell may hold line breaks: a row begins where the one before it ended.
+            # Cells may contain line breaks, so a row starts after the end of the previous one.
             line = rows.line_num + 1
     except csv.Error as error:
         raise _LineError(rows.line_num, f"not a CSV table: {error}") from None
@@ -221,7 +221,7 @@ def _turns_of_vtt(lines: list[str]) -> Iterator[Turn]:
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Runs of lines that are not empty, each with the number of its first line."""
+    """Yield runs of non-empty lines, each with the number of its first line."""
     block: list[str] = []
     for number, line in enumerate([*lines, ""], start=1):
         if line.strip():
@@ -234,7 +234,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
 def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
     numbers, kept = [], []
     for first, block in blocks:
-        # The times stand in the first line, or in the second after the cue's number or name.
+        # The times are on the first line, or on the second after the cue's number or name.
         place = 0 if "-->" in block[0] else min(1, len(block) - 1)
         if _TIMING.fullmatch(block[place]) is None:
             expected = f"00:01:02.345 --> 00:01:04.000, got {block[place].strip()!r:.80}"
@@ -326,7 +326,7 @@ def _parts(lines: list[str], name: str | None = None) -> list[tuple[str | None, 
 
 
 def _joined(parts: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
-    """Parts without a mark of their own, put at the end of those before them."""
+    """Append parts without a speaker mark to the part before them."""
     joined = parts[:1]
     for name, text in parts[1:]:
         if name is None:
@@ -338,7 +338,7 @@ def _joined(parts: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]
 
 
 def _named(text: str) -> tuple[str | None, str]:
-    """Part `Ana: text` into name and text; the name is None where what stands in front looks like none."""
+    """Split `Ana: text` into name and text; the name is None if the prefix does not look like a name."""
     if mark := _NAME.match(text):
         name = mark[1].strip("[]() ")
         words = name.split()
@@ -349,7 +349,7 @@ def _named(text: str) -> tuple[str | None, str]:
 
 
 def _plain(text: str) -> str:
-    """The text without formatting, with single spaces."""
+    """Remove formatting and collapse whitespace."""
     return " ".join(html.unescape(_TAGS.sub("", text)).split())
 
 
@@ -367,7 +367,7 @@ def _seconds(text: str, *, line: int) -> float:
 def _name(text: str, *, line: int) -> str:
     name = " ".join(text.split())
     if name in ("", "<NA>"):
-        raise _LineError(line, f"expected the name of a speaker, got {text!r}")
+        raise _LineError(line, f"expected a speaker name, got {text!r}")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Conversations and predictions, written as they come and never left half-written under their name."""
+"""Write conversations and predictions as a stream; output files appear only when complete."""
 
 import csv
 import json
@@ -14,15 +14,15 @@ Write = Callable[[Conversation, Sequence[Prediction]], object]
 
 
 def with_predictions(conversation: Conversation, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return a conversation as JSON holds it, with the predictions in its utterances.
+    """Return the JSON value of a conversation with predictions added to its utterances.
 
     Args:
-        conversation: all it holds is kept.
+        conversation: all its keys are kept.
         predictions: one for each utterance.
 
     Returns:
-        The conversation with "emotion" (a label), "scores" ({label: probability}) and, where there is one,
-        "explanation" in each utterance; None where the model can use no stream of it.
+        The conversation with "emotion" (a label), "scores" ({label: probability}) and, if requested,
+        "explanation" in each utterance; None if the model cannot use any stream of the utterance.
     """
     explained = any(prediction.explanation is not None for prediction in predictions)
     utterances = []
@@ -36,21 +36,21 @@ def with_predictions(conversation: Conversation, predictions: Sequence[Predictio
 
 @contextmanager
 def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Write]:
-    """Open a file of predictions, as a context.
+    """Open a context that writes predictions to a file.
 
-    All goes to a file beside it, which takes the name `path` only when the context ends well; otherwise it is
-    removed and what stood at `path` stays.
+    The output goes to a temporary file that replaces `path` when the context succeeds. After an error, the
+    temporary file is removed and an existing file at `path` is unchanged.
 
     Args:
-        path: .csv (a row an utterance: dialogue_id, turn, speaker, text, emotion, probability, p_LABEL...) or
-            .jsonl (a conversation a line, as of `with_predictions`).
-        labels: names of the columns of the probabilities.
+        path: .csv (one row per utterance: dialogue_id, turn, speaker, text, emotion, probability, p_LABEL...)
+            or .jsonl (one conversation per line, see `with_predictions`).
+        labels: emotion names, used for the probability columns.
 
     Yields:
         A function that writes a conversation and its predictions.
 
     Raises:
-        ValueError: another ending, or a folder that does not exist.
+        ValueError: the extension is not supported or the folder does not exist.
     """
     path = Path(path)
     check_output(path, _FORMATS)
@@ -59,14 +59,14 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Write
 
 
 def write_conversations(path: str | Path, conversations: Iterable[Conversation]) -> None:
-    """Write a conversation file; what stood at `path` stays unless all goes well.
+    """Write a conversation file; after an error, an existing file at `path` is unchanged.
 
     Args:
-        path: .json (an object, or a list of several) or .jsonl (an object a line).
-        conversations: as they are read.
+        path: .json (one object, or a list if there are several) or .jsonl (one object per line).
+        conversations: the conversations to write; .jsonl writes each one as it arrives.
 
     Raises:
-        ValueError: another ending, or a folder that does not exist.
+        ValueError: the extension is not supported or the folder does not exist.
     """
     path = Path(path)
     check_output(path, (".json", ".jsonl"))
@@ -81,7 +81,7 @@ def write_conversations(path: str | Path, conversations: Iterable[Conversation])
 
 
 def _write_line(file: TextIO, value: dict[str, Any]) -> None:
-    # Columns of a table that nobody asked for, dates for instance, come back as text.
+    # Values of extra table columns that JSON cannot hold, such as dates, are written as text.
     file.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
@@ -90,7 +90,7 @@ def _lines(file: TextIO, labels: Sequence[str]) -> Write:
 
 
 def _rows(file: TextIO, labels: Sequence[str]) -> Write:
-    # With the line ends of RFC 4180: with others, Python leaves a lone carriage return in a cell unquoted.
+    # Keep RFC 4180 line endings: with others, Python does not quote a lone carriage return in a cell.
     table = csv.writer(file)
     columns = ["dialogue_id", "turn", "speaker", "text", "emotion", "probability"]
     table.writerow(columns + [f"p_{label}" for label in labels])

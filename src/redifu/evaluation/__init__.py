@@ -1,5 +1,5 @@
-"""Prediction over data sets, metrics, and their pictures.
+"""Metrics, calibration, robustness, and their pictures.
 
-Import from the modules: nothing is re-exported here, so that prediction does not wait for `evaluate` and
-matplotlib to load.
+Import from the modules: nothing is re-exported here, so that a module loads `evaluate` or matplotlib only
+where it uses them.
 """

@@ -1,4 +1,4 @@
-"""How sure a model should be: one temperature for its logits."""
+"""Temperature scaling of a model's logits."""
 
 import numpy as np
 import torch
@@ -7,23 +7,23 @@ from numpy.typing import ArrayLike
 
 from redifu.evaluation.metrics import SMALLEST_PROBABILITY
 
-# Far beyond what a trained model needs; without limits a set that is all right would want 0.
+# Wider than any trained model needs; without limits, data without errors would give 0.
 TEMPERATURES = (0.1, 10.0)
 
 
 def fit_temperature(probabilities: ArrayLike, references: ArrayLike) -> float:
-    """Find the temperature that makes the true labels likeliest: softmax(logits / T).
+    """Find the temperature T that maximises the likelihood of the true labels under softmax(logits / T).
 
-    Guo et al. 2017 (arXiv 1706.04599), section 4.2. It changes no predicted label.
+    Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2. The predicted labels do not change.
 
     Args:
         probabilities: (utterances, labels) of the model with temperature 1.
         references: (utterances,) true label ids.
 
     Returns:
-        T, within `TEMPERATURES`; above 1 the model was too sure.
+        T, within `TEMPERATURES`; above 1, the model was overconfident.
     """
-    # Logarithms of probabilities are logits, but for a constant that the softmax takes out.
+    # Log-probabilities are logits up to a constant, which the softmax removes.
     known = np.asarray(probabilities, dtype=np.float64).clip(min=SMALLEST_PROBABILITY)
     logits, target = torch.from_numpy(known).log(), torch.from_numpy(np.asarray(references))
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)

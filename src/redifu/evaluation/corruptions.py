@@ -1,7 +1,7 @@
-"""What is done to conversations to see what a model makes of it, and the grid that says how much of it.
+"""Corruptions of conversations for robustness tests, and the grid that selects them and their severities.
 
-A corruption is a pure function of conversations. What it draws follows from its seed and from the utterances,
-not from the model: two models meet the same noise and the same holes. Labels and speakers stay as they are.
+A corruption is a pure function of conversations. Its draws depend on the seed and the utterances, not on the
+model, so all models get the same noise and the same missing streams. Labels and speakers do not change.
 """
 
 import zlib
@@ -21,7 +21,7 @@ from redifu.media.noise import babble_noise, pink_noise, record_in_noise, white_
 from redifu.model.configuration_redifu import MODALITIES
 
 SIDE_STREAMS = ("audio", "visual")
-# One burst starts in so many utterances, on average.
+# The mean number of utterances per start of a burst.
 UTTERANCES_OF_A_BURST = 16
 CLEAN, SUBSETS = "clean", "subsets"
 
@@ -33,9 +33,9 @@ class Condition:
     """One point of a grid.
 
     Attributes:
-        name: of the corruption.
-        severity: how much of it, as it stands in the rows of results.
-        draws: how often it is drawn; results are means over them.
+        name: name of the corruption.
+        severity: its severity, as written in the rows of results.
+        draws: number of random draws; results are means over them.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Severities:
-    """What a grid says of one corruption.
+    """The severities and draws of one corruption in a grid.
 
     Attributes:
-        severities: in the unit of the corruption; none of one that has no degrees.
-        draws: how often each is drawn.
+        severities: severities in the unit of the corruption; empty if it has none.
+        draws: number of random draws of each.
     """
 
     severities: tuple[float, ...] = ()
@@ -58,18 +58,18 @@ class Severities:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a model is scored under, beside the clean data.
+    """The conditions under which a model is scored, in addition to the clean data.
 
     Attributes:
-        conditions: what is asked of each corruption, by its name, a key of `CORRUPTIONS` or "subsets".
-        seed: fixes what is drawn.
+        conditions: severities and draws by corruption: a key of `CORRUPTIONS` or "subsets".
+        seed: random seed.
     """
 
     conditions: Mapping[str, Severities]
     seed: int = 0
 
     def points(self, streams: Sequence[str]) -> Iterator[Condition]:
-        """Give the conditions for a model of these streams: clean first, then those of `conditions`."""
+        """Yield the conditions for a model with these streams: clean first, then those of `conditions`."""
         yield Condition(name=CLEAN, severity="0")
         for name, asked in self.conditions.items():
             if name == SUBSETS:
@@ -84,21 +84,21 @@ def read_grid(path: str | Path) -> Grid:
     """Read a grid from a YAML file: `seed`, and `conditions` by name with `severities` and `draws`.
 
     Raises:
-        FileNotFoundError: for a missing file.
-        ValueError: naming the file and the key, for what is not YAML, an unknown key or an impossible value.
+        FileNotFoundError: the file does not exist.
+        ValueError: invalid YAML, an unknown key or an invalid value; the message names the file and the key.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such grid") from None
+        raise FileNotFoundError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+        raise ValueError(f"{path}: invalid YAML: {error}") from None
     try:
         _check_keys(values, known=("seed", "conditions"), where="the grid")
         seed, conditions = values.get("seed", 0), values.get("conditions")
         _check_keys(conditions, known=(SUBSETS, *CORRUPTIONS), where="conditions")
         if not conditions:
-            raise ValueError("conditions must name at least one, got none")
+            raise ValueError("conditions must name at least one condition, got none")
         if not _is_integer(seed, least=0):
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         return Grid(
@@ -117,27 +117,27 @@ def subsets_of(streams: Sequence[str]) -> list[str]:
 def corrupt(
     conversations: Conversations, condition: Condition, *, draw: int, grid_seed: int, keys: Mapping[str, str]
 ) -> Conversations:
-    """Return the conversations of one draw of a condition.
+    """Apply one draw of a condition to conversations.
 
     Args:
-        conversations: left as they are; features are arrays or lists.
+        conversations: conversations whose features are arrays or lists; not modified.
         condition: clean, subsets, or a key of `CORRUPTIONS`.
-        draw: its number.
-        grid_seed: of the grid.
-        keys: fields of utterances that hold the text, audio and visual stream.
+        draw: number of the draw.
+        grid_seed: seed of the grid.
+        keys: by stream, the utterance field that holds it.
     """
     if condition.name == CLEAN:
         return conversations
     if condition.name == SUBSETS:
         return keep_subset(conversations, condition.severity, keys=keys)
-    # The degree is left out: what is missing at 0.1 is missing at 0.2, too, which smooths the curve.
+    # The seed excludes the severity: streams missing at 0.1 are also missing at 0.2, for smooth curves.
     seed = (grid_seed, zlib.crc32(condition.name.encode()), draw)
     severity = float(condition.severity)
     return CORRUPTIONS[condition.name].apply(conversations, severity, seed=seed, keys=keys)
 
 
 def keep_subset(conversations: Conversations, subset: str, *, keys: Mapping[str, str]) -> Conversations:
-    """Hide all streams but those whose initials are in `subset`, "ta" for text and audio."""
+    """Hide all streams except those whose initials are in `subset`, for example "ta" for text and audio."""
     hidden = [key for name, key in keys.items() if name[0] not in subset]
     return [
         replace(each, utterances=[one.with_fields(**dict.fromkeys(hidden)) for one in each.utterances])
@@ -153,7 +153,7 @@ def hide_at_random(
     keys: Mapping[str, str],
     spared: Sequence[str] = (),
 ) -> Conversations:
-    """Hide each stream of each utterance with probability `rate`, never the last one; `spared` ones never."""
+    """Hide each stream of each utterance with probability `rate`, except `spared` and the last one left."""
     generator = np.random.default_rng(seed)
     kept = [keys[name] for name in spared]
     return [
@@ -165,9 +165,9 @@ def hide_at_random(
 def hide_bursts(
     conversations: Conversations, length: float, *, seed: Sequence[int], keys: Mapping[str, str]
 ) -> Conversations:
-    """Hide audio and visual of runs of `length` utterances, where there is text to go by.
+    """Hide audio and visual in runs of `length` utterances, wherever there is text.
 
-    A run starts at any utterance with probability 1 / UTTERANCES_OF_A_BURST; it ends with the dialogue.
+    A run starts at each utterance with probability 1 / UTTERANCES_OF_A_BURST and ends with the dialogue.
     """
     generator = np.random.default_rng(seed)
     nothing = dict.fromkeys(keys[name] for name in SIDE_STREAMS)
@@ -192,7 +192,7 @@ def add_feature_noise(
     keys: Mapping[str, str],
     streams: Sequence[str] = SIDE_STREAMS,
 ) -> Conversations:
-    """Add normal noise of `scale` standard deviations of each feature over the conversations."""
+    """Add normal noise with `scale` times each feature's standard deviation over the conversations."""
     utterances = _utterances(conversations)
     for name in streams:
         key = keys[name]
@@ -211,9 +211,9 @@ def add_feature_noise(
 def permute_features(
     conversations: Conversations, _: float, *, seed: Sequence[int], keys: Mapping[str, str]
 ) -> Conversations:
-    """Give audio and visual features to other utterances of the conversations, both by one permutation.
+    """Move audio and visual features to other utterances of the conversations, both by one permutation.
 
-    Which utterances have a stream stays as it is.
+    The set of utterances that have a stream does not change.
     """
     utterances = _utterances(conversations)
     order = np.random.default_rng(seed).permutation(len(utterances)).tolist()
@@ -240,11 +240,11 @@ def disturb_sounds(
     """Add noise at a signal-to-noise ratio of `level` dB to the waveforms of utterances.
 
     Args:
-        conversations: where sound is disturbed, "audio" is {"array": (samples,), "sampling_rate"}, all of the
-            same rate.
-        level: in dB.
-        seed: with the place of an utterance, fixes its noise.
-        keys: not read.
+        conversations: utterances whose "audio" is {"array": (samples,), "sampling_rate"}, all with the same
+            rate, get noise.
+        level: signal-to-noise ratio in dB.
+        seed: determines the noise, together with the index of the utterance.
+        keys: not used.
         make: `white_noise`, `pink_noise` or `babble_noise`.
     """
     utterances = _utterances(conversations)
@@ -265,9 +265,9 @@ class Corruption:
 
     Attributes:
         apply: called with conversations, severity, seed and keys.
-        of_sounds: whether it works on waveforms, before features are taken of them.
-        least: the smallest severity, None where there are no degrees.
-        most: the greatest.
+        of_sounds: whether it changes waveforms, before feature extraction.
+        least: minimum severity; None for a corruption without severities.
+        most: maximum severity.
         whole: whether severities are integers.
     """
 
@@ -278,7 +278,7 @@ class Corruption:
     of_sounds: bool = False
 
 
-# The unit of the severities: a probability, utterances, standard deviations, dB.
+# Units of the severities: probability, utterances, standard deviations or dB.
 CORRUPTIONS: dict[str, Corruption] = {
     "missing": Corruption(apply=hide_at_random, least=0.0, most=1.0),
     "missing_side": Corruption(apply=partial(hide_at_random, spared=["text"]), least=0.0, most=1.0),
@@ -297,7 +297,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _severities(name: str, given: Any) -> Severities:
-    """Check what a grid says of one corruption."""
+    """Check the grid's settings for one corruption."""
     kind = CORRUPTIONS.get(name, Corruption(apply=keep_subset))
     known = ["severities"] if kind.least is not None else []
     _check_keys(given or {}, known=known + ["draws"] * (name != SUBSETS), where=f"conditions.{name}")
@@ -326,7 +326,7 @@ def _check_keys(given: Any, *, known: Sequence[str], where: str) -> None:
         raise ValueError(f"{where}: expected keys and values, got {given!r}")
     for key in given:
         if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}; known are {', '.join(known) or 'none'}")
+            raise ValueError(f"{where}: unknown key {key!r}; known keys: {', '.join(known) or 'none'}")
 
 
 def _is_integer(value: Any, *, least: int) -> bool:
@@ -338,6 +338,6 @@ def _utterances(conversations: Conversations) -> list[Utterance]:
 
 
 def _with_utterances(conversations: Conversations, utterances: Sequence[Utterance]) -> Conversations:
-    """Put utterances back into their conversations."""
+    """Return the conversations with their utterances replaced, in order."""
     following = iter(utterances)
     return [replace(each, utterances=[next(following) for _ in each.utterances]) for each in conversations]

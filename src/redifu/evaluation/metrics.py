@@ -1,8 +1,8 @@
-"""Scores of emotion recognition, with bootstrap intervals over dialogues.
+"""Emotion recognition metrics, with bootstrap intervals over dialogues.
 
 Utterances of one dialogue are not independent, so whole dialogues are resampled. F1, accuracy and the
-log-likelihood follow from sums over utterances; one row of sums per dialogue is computed once, and a resample
-only weighs the rows.
+log-likelihood are functions of sums over utterances, so the sums of each dialogue are computed once, and a
+resample only reweights them.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from numpy.typing import ArrayLike
 CALIBRATION_BINS = 15
 CONFIDENCE = 0.95
 
-# A probability that float32 rounded to 0 would make the log-likelihood infinite, which JSON cannot hold.
+# A probability rounded to 0 in float32 would make the log-likelihood infinite, which JSON cannot represent.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 def dialogue_confusions(
     predicted: ArrayLike, references: ArrayLike, *, dialogues: ArrayLike, num_labels: int
 ) -> np.ndarray:
-    """Count one confusion matrix for every dialogue.
+    """Count one confusion matrix per dialogue.
 
     Args:
         predicted: (utterances,) label ids.
         references: (utterances,) true label ids.
-        dialogues: (utterances,) the dialogue of each utterance, any values that can be sorted.
+        dialogues: (utterances,) the dialogue of each utterance, as any sortable values.
         num_labels: number of labels.
 
     Returns:
-        (dialogues, num_labels, num_labels) counts, rows true, columns predicted; dialogues in sorted order.
+        (dialogues, num_labels, num_labels) counts, rows true, columns predicted; dialogues are sorted.
     """
     names, index = np.unique(np.asarray(dialogues), return_inverse=True)
     counts = np.zeros((len(names), num_labels, num_labels))
@@ -41,7 +41,7 @@ def dialogue_confusions(
 
 
 def label_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute precision, recall, F1 (0 to 100) and support of every label.
+    """Compute precision, recall and F1 (0 to 100) and support of every label.
 
     A score whose denominator is 0 is 0, as in scikit-learn.
 
@@ -64,7 +64,7 @@ def label_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def overall_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """Compute weighted F1, macro F1 and accuracy (0 to 100).
 
-    The macro mean is over the labels that are true or predicted somewhere, as in scikit-learn.
+    The macro mean is over labels that occur as a true or predicted label, as in scikit-learn.
 
     Args:
         confusion: (..., labels, labels) counts, rows true, columns predicted.
@@ -83,14 +83,14 @@ def overall_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def negative_log_likelihood(probabilities: np.ndarray, references: ArrayLike) -> np.ndarray:
-    """Compute minus the natural logarithm of the true label's probability.
+    """Compute the negative natural logarithm of the true label's probability.
 
     Args:
         probabilities: (utterances, labels).
         references: (utterances,) true label ids.
 
     Returns:
-        (utterances,), at most 87.4, the value of the smallest float32.
+        (utterances,), at most 87.4, the value for the smallest normal float32.
     """
     true = np.take_along_axis(probabilities, np.asarray(references)[:, None], axis=1)[:, 0]
     return -np.log(true.clip(min=SMALLEST_PROBABILITY))
@@ -99,7 +99,7 @@ def negative_log_likelihood(probabilities: np.ndarray, references: ArrayLike) ->
 def calibration_bins(
     probabilities: np.ndarray, references: ArrayLike, *, bins: int = CALIBRATION_BINS
 ) -> dict[str, np.ndarray]:
-    """Group utterances by their top probability, in equal-width bins of (0, 1] closed on the right.
+    """Group utterances by their top probability, in equal-width bins of (0, 1], closed on the right.
 
     Args:
         probabilities: (utterances, labels).
@@ -107,8 +107,8 @@ def calibration_bins(
         bins: number of bins.
 
     Returns:
-        `share` of the utterances, mean top probability `confidence` and `accuracy`, each (bins,) in 0 to 1;
-        all are 0 in an empty bin.
+        `share` of the utterances, mean top probability `confidence`, and `accuracy`, each (bins,) in 0 to 1
+        and 0 in an empty bin.
     """
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == np.asarray(references)
@@ -124,10 +124,10 @@ def calibration_bins(
 def expected_calibration_error(
     probabilities: np.ndarray, references: ArrayLike, *, bins: int = CALIBRATION_BINS
 ) -> float:
-    """Compute the mean gap between the top probability and how often it is right.
+    """Compute the mean gap between the top probability and the accuracy.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3: the gaps of `calibration_bins`, weighted by their number
-    of utterances.
+    Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: the gaps in `calibration_bins`, weighted by
+    number of utterances.
 
     Args:
         probabilities: (utterances, labels).
@@ -142,12 +142,12 @@ def expected_calibration_error(
 
 
 def bootstrap_sums(rows: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """Draw rows with replacement, as many as there are, and add them up; again and again.
+    """Sum bootstrap resamples of rows; each resample draws as many rows as there are, with replacement.
 
     Args:
-        rows: (dialogues, ...) what each dialogue adds to a sum.
-        resamples: how many times to draw.
-        seed: the same seed draws the same dialogues.
+        rows: (dialogues, ...) contribution of each dialogue to the sum.
+        resamples: number of resamples.
+        seed: random seed; the same seed draws the same dialogues.
 
     Returns:
         (resamples, ...) sums.
@@ -175,10 +175,10 @@ def score_predictions(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compute every metric of labelled utterances, as plain numbers that JSON holds.
+    """Compute all metrics of labelled utterances, as plain numbers that JSON can represent.
 
     Args:
-        probabilities: (utterances, labels), rows that sum to 1.
+        probabilities: (utterances, labels), whose rows sum to 1.
         references: (utterances,) true label ids.
         dialogues: (utterances,) the dialogue of each utterance; intervals resample these.
         labels: names of the labels, in the order of their ids.
@@ -191,7 +191,7 @@ def score_predictions(
         `num_utterances`, and `intervals` {metric: [low, high]}, 95 % percentiles.
 
     Raises:
-        ValueError: shapes, label ids or probabilities are not as above.
+        ValueError: shapes, label ids or probabilities are invalid.
     """
     probabilities, references = _checked(
         probabilities, references, dialogues=dialogues, num_labels=len(labels)
@@ -226,9 +226,9 @@ def bootstrap_weighted_f1(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, np.ndarray]:
-    """Return the weighted F1 (0 to 100) of a system, and of resampled dialogues, (resamples,).
+    """Return a system's weighted F1 (0 to 100), and that of each resample of the dialogues, (resamples,).
 
-    Arguments and errors are as of `paired_bootstrap`; of several runs it is the mean.
+    Arguments and errors are those of `paired_bootstrap`; with several runs, the result is their mean.
     """
     runs = _confusions_of_runs(system, references, dialogues=dialogues, num_labels=num_labels)
     drawn = overall_scores(bootstrap_sums(runs, resamples=resamples, seed=seed))["weighted_f1"].mean(-1)
@@ -248,28 +248,27 @@ def paired_bootstrap(
 
     Args:
         first: (utterances, labels) probabilities, or (runs, utterances, labels) for the mean over runs.
-        second: the same of the other system; its number of runs may differ.
+        second: the same for the other system; its number of runs may differ.
         references: (utterances,) true label ids.
         dialogues: (utterances,) the dialogue of each utterance.
         resamples: bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        `difference` of weighted F1 (first minus second, in points of 100), its 95 % `interval`, and the
-        two-sided `p_value` of no difference.
+        `difference` of weighted F1 (first minus second, in percentage points), its 95 % `interval`, and the
+        two-sided `p_value` for no difference.
 
     Raises:
-        ValueError: the systems do not score the same utterances and labels, or `score_predictions` would
-            refuse one of them.
+        ValueError: the systems differ in utterances or labels, or `score_predictions` would reject one.
     """
-    # The same seed draws the same dialogues for both systems: that is what pairs them.
+    # Both systems use the same seed, and so the same resampled dialogues.
     options: dict[str, Any] = {"num_labels": np.shape(first)[-1], "resamples": resamples, "seed": seed}
     (observed, drawn), (other, other_drawn) = (
         bootstrap_weighted_f1(system, references, dialogues=dialogues, **options)
         for system in (first, second)
     )
     differences = drawn - other_drawn
-    # One more than counted: no finite number of resamples proves a probability of 0.
+    # The + 1 keeps the p-value above 0, which no finite number of resamples can prove.
     tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
     return {
         "difference": observed - other,
@@ -279,15 +278,15 @@ def paired_bootstrap(
 
 
 class EmotionRecognitionMetric(evaluate.Metric):
-    """`score_predictions` as a metric of the `evaluate` library, without network and without files.
+    """`score_predictions` as a metric of the `evaluate` library, without network or file access.
 
-    `compute(predictions=probabilities, references=label ids, dialogues=dialogue ids)`, or `add_batch` with
-    the same three and `compute()` at the end. As every metric of `evaluate`, an empty one is falsy: test
-    `is not None`.
+    Call `compute(predictions=probabilities, references=label ids, dialogues=dialogue ids)`, or `add_batch`
+    with the same three arguments and then `compute()`. Like every `evaluate` metric, it is falsy while empty,
+    so test it with `is not None`.
     """
 
     def __init__(self, labels: Sequence[str], *, resamples: int = 1000, seed: int = 0) -> None:
-        """Name the labels, in the order of their ids, and set the bootstrap of the intervals."""
+        """Set the labels, in the order of their ids, and the bootstrap options of the intervals."""
         super().__init__(keep_in_memory=True, seed=seed)
         self.labels = list(labels)
         self.resamples = resamples
@@ -310,7 +309,7 @@ class EmotionRecognitionMetric(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        # The base class makes a folder in the user's cache even when all is kept in memory.
+        # The base class would create a cache folder even when everything stays in memory.
         return ""
 
     def _compute(
@@ -329,7 +328,7 @@ class EmotionRecognitionMetric(evaluate.Metric):
 def _confusions_of_runs(
     system: ArrayLike, references: ArrayLike, *, dialogues: Sequence[Any], num_labels: int
 ) -> np.ndarray:
-    """Count (dialogues, runs, labels, labels) of one run, (utterances, labels), or of several stacked."""
+    """Count (dialogues, runs, labels, labels) for one run, (utterances, labels), or several stacked runs."""
     runs = np.asarray(system, dtype=float)
     counts = []
     for run in runs if runs.ndim == 3 else [runs]:
@@ -343,7 +342,7 @@ def _confusions_of_runs(
 def _intervals(
     confusions: np.ndarray, log_loss: np.ndarray, *, dialogues: Sequence[Any], resamples: int, seed: int
 ) -> dict[str, list[float]]:
-    # The calibration error has none: it sums absolute values, which resampling biases upwards.
+    # The calibration error gets no interval: it sums absolute values, which resampling biases upwards.
     index = np.unique(np.asarray(dialogues), return_inverse=True)[1]
     num_dialogues, num_labels = confusions.shape[:2]
     rows = np.column_stack([confusions.reshape(num_dialogues, -1), np.bincount(index, log_loss)])
@@ -367,7 +366,7 @@ def _checked(
         )
     if references.dtype.kind not in "iu" or references.min() < 0 or references.max() >= num_labels:
         raise ValueError(f"expected label ids in 0..{num_labels - 1}, got {np.unique(references).tolist()}")
-    # Written so that NaN fails too.
+    # Written so that NaN also fails.
     fits = (probabilities.min(1) >= 0) & (np.abs(probabilities.sum(1) - 1) < 1e-3)
     if not fits.all():
         row = int(fits.argmin())

@@ -1,4 +1,4 @@
-"""Pictures of metrics, and of the rows of many runs."""
+"""Pictures of metrics: the confusion matrix, and scores against the severity of a corruption."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def plot_confusion(metrics: Mapping[str, Any], labels: Sequence[str], path: str 
     counts = np.asarray(metrics["confusion"])
     if counts.shape != (len(labels), len(labels)):
         raise ValueError(f"expected a confusion matrix of {len(labels)} labels, got shape {counts.shape}")
-    figure = _figure(height=WIDTH_INCHES)
+    figure = new_figure(height=WIDTH_INCHES)
     axes = figure.subplots()
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -65,16 +65,16 @@ def _write_axes(axes: Axes, counts: np.ndarray, labels: Sequence[str], *, font_s
     axes.set_ylabel("true (utterances)", fontsize=13)
 
 
-# The title of a condition, and what its severities are. In dB more is better: that axis is turned.
+# The title of a condition and the name of its axis. More dB are less noise, so that axis is inverted.
 CONDITIONS = {
-    "subsets": ("only some streams", "streams, by their initials"),
-    "missing": ("any stream missing", "probability of a stream to be missing"),
-    "missing_side": ("audio and visual missing", "probability of a stream to be missing"),
-    "bursts": ("audio and visual missing in runs", "length of a run (utterances)"),
+    "subsets": ("only some streams", "streams (initials)"),
+    "missing": ("any stream missing", "probability that a stream is missing"),
+    "missing_side": ("audio and visual missing", "probability that a stream is missing"),
+    "bursts": ("audio and visual missing in consecutive utterances", "length of a gap (utterances)"),
     "noise": ("noise on audio and visual features", "noise (standard deviations of a feature)"),
     "noise_audio": ("noise on audio features", "noise (standard deviations of a feature)"),
     "noise_visual": ("noise on visual features", "noise (standard deviations of a feature)"),
-    "permuted": ("audio and visual of other utterances", "features"),
+    "permuted": ("audio and visual from other utterances", "features"),
     "white_noise": ("white noise in the sound", "signal-to-noise ratio (dB)"),
     "pink_noise": ("pink noise in the sound", "signal-to-noise ratio (dB)"),
     "babble_noise": ("other voices in the sound", "signal-to-noise ratio (dB)"),
@@ -114,16 +114,16 @@ def plot_severity(
     Raises:
         ValueError: the rows hold none of the metrics under any condition but the clean one.
     """
-    table = _summary(rows)
+    table = summarize_rows(rows)
     table = table[table["metric"].isin(metrics)]
     conditions = [name for name in CONDITIONS if (table["condition"] == name).any()]
     if not conditions:
         raise ValueError(
             f"expected rows of {', '.join(metrics)} under a condition that is not clean, got none"
         )
-    figure = _figure(height=PANEL_INCHES * len(conditions) + 0.5)
+    figure = new_figure(height=PANEL_INCHES * len(conditions) + 0.5)
     panels = figure.subplots(len(conditions), len(metrics), squeeze=False)
-    styles = _styles(table["model"])
+    styles = model_styles(table["model"])
     for condition, row in zip(conditions, panels, strict=True):
         for metric, axes in zip(metrics, row, strict=True):
             for number, (model, style) in enumerate(styles.items()):
@@ -139,76 +139,16 @@ def plot_severity(
             axes.set_xlabel(CONDITIONS[condition][1], fontsize=10)
             axes.set_ylabel(METRICS[metric], fontsize=10)
             axes.grid(alpha=0.3)
-    _legend(figure)
+    add_legend(figure)
     figure.savefig(path)
 
 
-def plot_label_f1(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
-    """Draw the F1 of every label on the clean data: a bar for each model, one standard deviation over seeds.
+def summarize_rows(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return value, low and high of each model, condition, severity and metric, in the order of the rows.
 
-    Args:
-        rows: as of `plot_severity`.
-        path: file to write.
-
-    Raises:
-        ValueError: the rows hold no F1 of labels.
+    Low and high are the ends of the 95 % interval where the rows have one, else one standard deviation over
+    the seeds below and above the mean.
     """
-    table = _summary(rows)
-    table = table[(table["condition"] == "clean") & table["metric"].str.match("f1_")]
-    if table.empty:
-        raise ValueError("expected rows of the F1 of labels on clean data, got none")
-    labels = list(dict.fromkeys(table["metric"]))
-    figure = _figure(height=4.5)
-    axes = figure.subplots()
-    styles = _styles(table["model"])
-    width = 0.8 / len(styles)
-    for number, (model, style) in enumerate(styles.items()):
-        mine = table[table["model"] == model].set_index("metric").reindex(labels)
-        places = np.arange(len(labels)) + (number - (len(styles) - 1) / 2) * width
-        error = (mine["high"] - mine["low"]) / 2
-        axes.bar(places, mine["value"], width, yerr=error, capsize=2, color=style["color"], label=model)
-    axes.set_xticks(range(len(labels)), [label.removeprefix("f1_") for label in labels], fontsize=11)
-    axes.set_ylabel("F1 (0 to 100)", fontsize=11)
-    axes.grid(axis="y", alpha=0.3)
-    _legend(figure)
-    figure.savefig(path)
-
-
-def plot_calibration(rows: pd.DataFrame | Iterable[dict[str, Any]], path: str | Path) -> None:
-    """Draw how often the clean data's top probabilities are right; markers grow with the share of a bin.
-
-    Args:
-        rows: as of `plot_severity`.
-        path: file to write.
-
-    Raises:
-        ValueError: the rows hold no calibration.
-    """
-    table = _summary(rows)
-    table = table[table["condition"] == "calibration"]
-    if table.empty:
-        raise ValueError("expected rows of calibration, got none")
-    figure = _figure(height=7)
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    for model, style in _styles(table["model"]).items():
-        bins = table[table["model"] == model].pivot(index="severity", columns="metric", values="value")
-        bins = bins[bins["share"] > 0].sort_values("confidence")
-        axes.plot(bins["confidence"], bins["accuracy"], label=model, **style)
-        axes.scatter(
-            bins["confidence"], bins["accuracy"], s=1500 * bins["share"], color=style["color"], alpha=0.3
-        )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("top probability (mean of a bin)", fontsize=12)
-    axes.set_ylabel("share of utterances that are right", fontsize=12)
-    axes.grid(alpha=0.3)
-    _legend(figure)
-    figure.savefig(path)
-
-
-def _summary(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return value, low and high of each model, condition, severity and metric, in the order of the rows."""
     table = pd.DataFrame(rows)
     pooled = table["seed"] == "all"
     point = ["model", "condition", "severity", "metric"]
@@ -254,7 +194,7 @@ def _draw_curve(
     axes.fill_between(curve["severity"], curve["low"], curve["high"], **shade)
 
 
-def _styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
+def model_styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Give each model a colour and a marker, in order of appearance."""
     names = list(dict.fromkeys(models))
     return {
@@ -267,12 +207,14 @@ def _styles(models: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _figure(*, height: float) -> Figure:
+def new_figure(*, height: float) -> Figure:
+    """Return an empty figure, 800 pixels wide and `height` inches high."""
     layout = ConstrainedLayoutEngine(h_pad=0.08)
     return Figure(figsize=(WIDTH_INCHES, height), dpi=DOTS_PER_INCH, layout=layout)
 
 
-def _legend(figure: Figure) -> None:
+def add_legend(figure: Figure) -> None:
+    """Put one legend for all panels above them."""
     drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
     handles = {name: handle for each in drawn for handle, name in zip(*each, strict=True)}
     names = list(handles)

@@ -1,21 +1,25 @@
-"""How a model holds when its streams are missing, noisy or false: one set of weights under every condition.
+"""Robustness of one model to missing, noisy and permuted streams.
 
-A result is rows of condition, severity, metric and value. Metrics are weighted_f1, macro_f1, accuracy and
+A result has rows of condition, severity, metric and value. Metrics are weighted_f1, macro_f1, accuracy and
 f1_LABEL (0 to 100), nll, ece (0 to 1), gain_over_text (points of weighted F1 above text only on clean data),
-harm (utterances in 100 that text only has right and the model wrong) and, where the model estimates it,
-reliability_audio and reliability_visual (0 to 1, mean over the utterances that have the stream). Beside the
-conditions of the grid, "calibration" holds, by number of the bin, the clean data's share (0 to 1), confidence
-and accuracy (0 to 1).
+harm (percentage of utterances that text only gets right and the model gets wrong) and, if the model estimates
+them, reliability_audio and reliability_visual (0 to 1, mean over the utterances that have the stream). In
+addition to the grid's conditions, "calibration" has the clean data's share, confidence and accuracy (0 to 1)
+for each bin; its severity is the number of the bin.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 from numpy.typing import ArrayLike
 
+from redifu.atomic_files import replace_text
 from redifu.conversation import Conversation
 from redifu.evaluation.corruptions import CORRUPTIONS, SUBSETS, Condition, Grid, corrupt
 from redifu.evaluation.metrics import (
@@ -40,13 +44,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionPredictions:
-    """What a model says under one condition.
+    """Predictions of a model under one condition.
 
     Attributes:
-        condition: its name.
-        severity: as it stands in the rows.
-        probabilities: (draws, labelled utterances, labels) float32; where an utterance has nothing left that
-            the model can read, the same for every label.
+        condition: name of the condition.
+        severity: its severity, as written in the rows.
+        probabilities: (draws, labelled utterances, labels) float32; uniform for an utterance that has nothing
+            left that the model can read.
         reliability: by stream, the mean over draws and the utterances that have it.
     """
 
@@ -58,12 +62,12 @@ class ConditionPredictions:
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessPredictions:
-    """What a model says of labelled utterances under all conditions of a grid.
+    """Predictions of a model for labelled utterances under all conditions of a grid.
 
     Attributes:
-        labels: names, in the order of their ids.
+        labels: label names, in the order of their ids.
         references: (utterances,) true label ids.
-        dialogues: (utterances,) the number of the dialogue of each.
+        dialogues: (utterances,) number of each utterance's dialogue.
         conditions: the clean one first.
     """
 
@@ -73,20 +77,20 @@ class RobustnessPredictions:
     conditions: Sequence[ConditionPredictions]
 
     def of(self, condition: str, severity: str) -> np.ndarray | None:
-        """Return (draws, utterances, labels) of a condition, None where it was not predicted."""
+        """Return (draws, utterances, labels) for a condition, or None if it was not predicted."""
         found = [each for each in self.conditions if (each.condition, each.severity) == (condition, severity)]
         return found[0].probabilities if found else None
 
     @property
     def text_only(self) -> np.ndarray | None:
-        """The model's own (utterances, labels) from text alone, None where this was not predicted."""
+        """The model's (utterances, labels) from text alone, or None if not predicted."""
         of_text = self.of(SUBSETS, "t")
         return None if of_text is None else of_text[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessResult:
-    """The predictions under a grid, and the rows of what they are worth."""
+    """The predictions under a grid, and the rows of their scores."""
 
     rows: list[Row]
     predictions: RobustnessPredictions
@@ -105,13 +109,13 @@ def evaluate_robustness(
     Args:
         model: a ReDiFuForEmotionRecognition.
         processor: its ReDiFuProcessor.
-        conversations: labelled conversations; their media are read once, and all of them are held.
+        conversations: labelled conversations; their media are read once and kept in memory.
         grid: the conditions.
         text_only: (labelled utterances, labels) probabilities of a text-only model on the clean data, for
-            gain and harm; None takes the model's own from text alone, where it has text and another stream.
+            gain and harm; None uses this model's from text alone, if it has text and another stream.
 
     Raises:
-        ValueError: a label is not one of the model's, or nothing is labelled.
+        ValueError: a label is unknown to the model, or no utterance has a label.
     """
     predictions = predict_robustness(model, processor, conversations, grid)
     rows = robustness_rows(predictions, text_only=text_only)
@@ -121,14 +125,14 @@ def evaluate_robustness(
 def predict_robustness(
     model: Any, processor: Any, conversations: Iterable[Conversation], grid: Grid
 ) -> RobustnessPredictions:
-    """Predict under every condition; arguments are as of `evaluate_robustness`."""
+    """Predict under every condition; the arguments are those of `evaluate_robustness`."""
     given = list(conversations)
     streams = FeatureCache(model, processor)
     prepared = [streams.read(each) for each in given]
     ids = [reference_ids(each, model.config.labels) for each in prepared]
     labelled = [np.flatnonzero(each != IGNORED_LABEL) for each in ids]
     if not sum(map(len, labelled)):
-        raise ValueError("expected an utterance with a label, got none")
+        raise ValueError("expected at least one labelled utterance, got none")
     sounds = None
     if any(CORRUPTIONS[name].of_sounds for name in grid.conditions if name != SUBSETS):
         sounds = _with_sounds(streams, given, prepared)
@@ -155,11 +159,11 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
     """Score predictions: rows of condition, severity, metric and value, means over the draws.
 
     Args:
-        predictions: of one model.
-        text_only: as of `evaluate_robustness`.
+        predictions: predictions of one model.
+        text_only: see `evaluate_robustness`.
 
     Raises:
-        ValueError: `text_only` is of other utterances or labels.
+        ValueError: `text_only` does not have the same utterances and labels.
     """
     reference = predictions.text_only if text_only is None else np.asarray(text_only)
     expected = predictions.conditions[0].probabilities.shape[1:]
@@ -179,6 +183,26 @@ def robustness_rows(predictions: RobustnessPredictions, *, text_only: ArrayLike 
     return rows
 
 
+def tidy_rows(rows: Iterable[Row], *, dataset: str, model: str, seed: str) -> list[Row]:
+    """Add the data set, the model and the seed to each row."""
+    return [{"dataset": dataset, "model": model, "seed": seed, **row} for row in rows]
+
+
+def write_robustness(path: Path, rows: Iterable[Row], *, data: Path, run: Path) -> list[Row]:
+    """Write rows as CSV, named after the data, the model's folder and its seed, and return them so."""
+    named = tidy_rows(rows, dataset=data.stem, model=run.name, seed=seed_of(run))
+    replace_text(path, pd.DataFrame(named).to_csv(index=False))
+    return named
+
+
+def seed_of(folder: str | Path) -> str:
+    """Return the seed in the recipe of a run's folder, "" without a recipe."""
+    path = Path(folder, "recipe.yaml")
+    if not path.is_file():
+        return ""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["seed"])
+
+
 def _row(condition: str, severity: str, metric: str, value: float) -> Row:
     return {"condition": condition, "severity": severity, "metric": metric, "value": float(value)}
 
@@ -186,7 +210,7 @@ def _row(condition: str, severity: str, metric: str, value: float) -> Row:
 def _scores(
     predictions: RobustnessPredictions, probabilities: np.ndarray, text_only: np.ndarray | None
 ) -> dict[str, float]:
-    """Score (utterances, labels) probabilities of one draw."""
+    """Score the probabilities (utterances, labels) of one draw."""
     references, labels = predictions.references, predictions.labels
     confusion = _confusion(probabilities, references)
     scores = {name: float(value) for name, value in overall_scores(confusion).items()}
@@ -212,7 +236,7 @@ def _confusion(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 
 def _points(grid: Grid, streams: Sequence[str]) -> Iterator[Condition]:
-    """Give the points of a grid, and text alone where the grid lacks it and there is something beside."""
+    """Yield the points of a grid; add text alone if the grid lacks it and the model has other streams."""
     yield from grid.points(streams)
     if SUBSETS not in grid.conditions and "text" in streams and len(streams) > 1:
         yield Condition(name=SUBSETS, severity="t")
@@ -221,23 +245,23 @@ def _points(grid: Grid, streams: Sequence[str]) -> Iterator[Condition]:
 def _with_sounds(
     streams: FeatureCache, given: Sequence[Conversation], prepared: Sequence[Conversation]
 ) -> list[Conversation] | None:
-    """Return the conversations with waveforms, None where the model reads none or there is none."""
+    """Return the conversations with waveforms; None if the model reads none or there are none."""
     if streams.extractor.audio_backend is not None:
         heard = [streams.with_sounds(*pair) for pair in zip(given, prepared, strict=True)]
         if any(one.audio is not None for each in heard for one in each.utterances):
             return heard
-    logger.warning("noise on waveforms is left out: the model reads none, or there are none")
+    logger.warning("waveform noise is skipped: the model reads no waveforms, or the data has none")
     return None
 
 
 class _Predictor:
-    """Predicts the draws of one condition, and averages how reliable the model takes its streams to be."""
+    """Predicts the draws of one condition, and averages the model's estimates of reliability."""
 
     def __init__(self, streams: FeatureCache, labelled: Sequence[np.ndarray]):
         self.streams = streams
         self.labelled = labelled
         self.draws: list[np.ndarray] = []
-        # By stream: the sum, and the number of utterances that have it.
+        # By stream: sum, and number of utterances that have it.
         self.reliability = {name: [0.0, 0] for name in MODALITIES if name != "text"}
 
     def add(self, conversations: Sequence[Conversation]) -> None:

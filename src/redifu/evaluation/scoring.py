@@ -1,4 +1,4 @@
-"""How a data set is scored."""
+"""Scoring and calibration of a model on labelled conversations."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -20,20 +20,20 @@ def evaluate_conversations(
 ) -> dict[str, Any]:
     """Score a model on labelled conversations.
 
-    Utterances without a label give context and are not scored. Labelled utterances of which the model can use
-    no stream are not scored either; their number is logged as a warning.
+    Utterances without a label serve as context and are not scored. Neither are labelled utterances without a
+    stream that the model can use; a warning reports their number.
 
     Args:
         model: a ReDiFuForEmotionRecognition.
         processor: its ReDiFuProcessor.
         conversations: conversations, read once and lazily.
-        batch_utterances: as in `predict_conversations`.
+        batch_utterances: see `predict_conversations`.
 
     Returns:
-        The metrics of `redifu.evaluation.metrics.score_predictions`, intervals over the conversations.
+        The result of `redifu.evaluation.metrics.score_predictions`; intervals resample conversations.
 
     Raises:
-        ValueError: a label is not one of the model's, or nothing can be scored.
+        ValueError: a label is unknown to the model, or no utterance can be scored.
     """
     metric = EmotionRecognitionMetric(model.config.labels)
     for predictions, references, dialogues in labelled_predictions(
@@ -44,10 +44,10 @@ def evaluate_conversations(
 
 
 def calibrate(model: Any, processor: Any, conversations: Iterable[Conversation]) -> None:
-    """Set the temperature of a model by labelled conversations that it was not trained on.
+    """Fit the temperature of a model to labelled conversations that it was not trained on.
 
     Raises:
-        ValueError: as of `evaluate_conversations`.
+        ValueError: a label is unknown to the model, or no utterance can be scored.
     """
     model.config.temperature = 1.0
     parts = list(labelled_predictions(model, processor, conversations))
@@ -58,15 +58,15 @@ def calibrate(model: Any, processor: Any, conversations: Iterable[Conversation])
 def labelled_predictions(
     model: Any, processor: Any, conversations: Iterable[Conversation], *, batch_utterances: int = 256
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Predict labelled conversations, one after another; arguments and errors as of `evaluate_conversations`.
+    """Predict labelled conversations; arguments and errors are those of `evaluate_conversations`.
 
     Yields:
-        Of the utterances of a conversation that are scored, if any: probabilities (utterances, labels), label
-        ids (utterances,) and the name of the dialogue, once for each.
+        For each conversation with utterances to score: their probabilities (utterances, labels), label ids
+        (utterances,) and, for each of them, the name of the dialogue.
     """
     scored = unusable = 0
     predictions = predict_conversations(model, processor, conversations, batch_utterances=batch_utterances)
-    # Conversations are told apart by their place and not by their id, which two files may share.
+    # Conversations are identified by position, because two files may share an id.
     for place, (conversation, predicted) in enumerate(predictions):
         references = reference_ids(conversation, model.config.labels)
         probabilities = np.stack([each.probabilities for each in predicted])
@@ -79,21 +79,21 @@ def labelled_predictions(
     if unusable:
         logger.warning("%d labelled utterances have no stream the model can use and are not scored", unusable)
     if not scored:
-        raise ValueError("expected an utterance with a label and a stream the model can use, got none")
+        raise ValueError("expected a labelled utterance with a stream the model can use, got none")
 
 
 def reference_ids(conversation: Conversation, labels: list[str]) -> np.ndarray:
-    """Number the labels of a conversation.
+    """Convert the labels of a conversation to ids.
 
     Args:
-        conversation: a conversation, labels optional.
-        labels: names of the labels, in the order of their ids.
+        conversation: a conversation; labels are optional.
+        labels: label names, in the order of their ids.
 
     Returns:
         (utterances,) int label ids, -100 where there is no label.
 
     Raises:
-        ValueError: a label is unknown; names the dialogue and the utterance.
+        ValueError: a label is unknown; the message names the dialogue and the utterance.
     """
     ids = {None: IGNORED_LABEL} | {label: index for index, label in enumerate(labels)}
     names = [utterance.label for utterance in conversation.utterances]

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from redifu.inference.loading import is_hub_id
-from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition, ReDiFuProcessor
 
 GIVEN, METRICS, RECIPE = "card.yaml", "metrics.json", "recipe.yaml"
 _TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -107,8 +107,9 @@ class FoundCardData:
         text = ['"text": "You came!"'] if processor.tokenizer is not None else []
         sizes = processor.feature_extractor.sizes
         features = [f'"{name}_features": [0.0] * {size}' for name, size in sizes.items()]
-        media = processor.feature_extractor.media
-        features += [f'"{media[name]}": "clip.mp4"' for name in processor.feature_extractor.raw]
+        features += [
+            _raw_example(name, processor.feature_extractor) for name in processor.feature_extractor.raw
+        ]
         return cls(
             modalities=model.config.modalities,
             labels=tuple(model.config.labels),
@@ -121,6 +122,14 @@ class FoundCardData:
             has_recipe=recipe.exists(),
             results={split: measured[split] for split in _SPLITS if split in measured},
         )
+
+
+def _raw_example(stream: str, extractor: ReDiFuFeatureExtractor) -> str:
+    """Write silence, or black pictures, as the backbone of a stream takes them."""
+    if stream == "audio":
+        return '"audio": {"array": [0.0] * 16000, "sampling_rate": 16000}'
+    count, size = extractor.picture_count, extractor.picture_size
+    return f'"pixel_values": torch.zeros({count}, {size}, {size}, 3, dtype=torch.uint8).numpy()'
 
 
 def render_card(repo_id: str, given: GivenCardData, found: FoundCardData) -> str:

@@ -1,1 +1,1 @@
-"""Files to arrays: sound, faces of a video, quality and noise. Needs neither torch nor the other rooms."""
+"""Convert media files to arrays: audio, faces, quality, noise. Needs neither torch nor other subpackages."""

@@ -1,4 +1,4 @@
-"""Sound and sampled frames out of media files: read once from front to back, in bounded memory."""
+"""Decode audio and sampled frames from media files in one pass with bounded memory."""
 
 import io
 import time
@@ -11,37 +11,37 @@ import numpy as np
 
 from redifu.optional_packages import optional_package
 
-# What a file may ask of a machine that did not choose it.
+# Limits on the work that an untrusted file can cause.
 LONGEST_UTTERANCE = 300.0  # seconds
-LARGEST_PICTURE = 8192  # pixels a side
-DECODING_LIMIT = 1800.0  # seconds of work a file
-# Pictures are kept no larger, and no more of them an utterance: then every second one goes.
+LARGEST_PICTURE = 8192  # pixels per side
+DECODING_LIMIT = 1800.0  # seconds of work per file
+# Limits on stored frames: pixels per side, and frames per utterance (then every second one is dropped).
 PICTURE_SIDE = 960
 MOST_PICTURES = 120
-# Timestamps that disagree by more with the samples that came before are believed: there is a gap.
+# A larger difference between timestamps and decoded samples means that there is a gap.
 LARGEST_DRIFT = 0.05  # seconds
-# How long the last picture of a stream is shown, where the one before does not tell.
+# Duration of the last frame of a stream if there is no previous frame to infer it from.
 PICTURE_SECONDS = 0.04
 
 
 class MediaError(ValueError):
-    """A medium that has nothing of a stream or of a span of it; the message says why."""
+    """A medium lacks a stream or a span of it; the message says why."""
 
 
 class UnreadableMediumError(MediaError):
-    """A file that cannot be opened or decoded."""
+    """A file cannot be opened or decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The part of a medium that is one utterance: seconds from its beginning, to its end where None."""
+    """The part of a medium that is one utterance, in seconds; an `end` of None is the end of the medium."""
 
     start: float = 0.0
     end: float | None = None
 
     @property
     def stop(self) -> float:
-        """Where reading ends at the latest, in seconds."""
+        """The latest time to read, in seconds."""
         return self.start + LONGEST_UTTERANCE if self.end is None else self.end
 
 
@@ -51,7 +51,7 @@ class Frames:
 
     Attributes:
         pictures: (height, width, 3) uint8 RGB each.
-        times: seconds from the beginning of the medium, one a picture.
+        times: seconds from the start of the medium, one per picture.
     """
 
     pictures: list[np.ndarray] = field(default_factory=list)
@@ -61,19 +61,18 @@ class Frames:
 def read_sound(
     source: str | Path | bytes, spans: Sequence[Span], *, sampling_rate: int
 ) -> Iterator[tuple[int, np.ndarray | MediaError]]:
-    """Read the sound of spans of a file, the mean of its channels.
+    """Read the audio of spans of a file as mono, the mean of its channels.
 
-    The file is decoded once, and no more is held than the spans that are being read. Where by its timestamps
-    the stream has a gap, or begins after the medium, there are zeros. What a damaged file holds before the
-    damage is used.
+    The file is decoded once, and memory holds only the spans that are being read. Gaps in the timestamps and
+    a late start of the stream are filled with zeros. In a damaged file, everything before the damage is used.
 
     Args:
-        source: a path, or the bytes of a file, in any format of FFmpeg.
+        source: a path, or the bytes of a file, in any format that FFmpeg reads.
         spans: in any order; they may overlap.
-        sampling_rate: samples a second of what is returned.
+        sampling_rate: output samples per second.
 
     Yields:
-        As they end, the number of each span and its waveform (samples,) float32, or why there is none.
+        The index of each span and its waveform (samples,) float32, or an error, as each span ends.
     """
     takers = _Takers([_SoundTaker(span, sampling_rate) for span in spans])
     failure = None
@@ -99,19 +98,19 @@ def read_sound(
 def read_frames(
     source: str | Path | bytes, spans: Sequence[Span], *, frames_per_second: float
 ) -> Iterator[tuple[int, Frames | MediaError]]:
-    """Read frames of spans of a file at even times, turned as the file says.
+    """Read evenly spaced frames of spans of a file, rotated as the file specifies.
 
-    The file is decoded once, and no more is held than the spans that are being read. For each time that
-    picture is taken which a player would show then, whatever the frame rate does. Large pictures are made
-    smaller, and of a long span fewer are taken a second. What a damaged file holds before the damage is used.
+    The file is decoded once, and memory holds only the spans that are being read. Each frame is the one that
+    a player would show at that time, even if the frame rate varies. Large frames are shrunk, and long spans
+    are sampled less often. In a damaged file, everything before the damage is used.
 
     Args:
-        source: a path, or the bytes of a file, in any format of FFmpeg.
+        source: a path, or the bytes of a file, in any format that FFmpeg reads.
         spans: in any order; they may overlap.
-        frames_per_second: pictures to take of a second, from the start of each span on.
+        frames_per_second: sampling rate of the frames, from the start of each span.
 
     Yields:
-        As they end, the number of each span and its frames, or why there are none.
+        The index of each span and its frames, or an error, as each span ends.
     """
     takers = _Takers([_FrameTaker(span, 1 / frames_per_second) for span in spans])
     failure = None
@@ -141,7 +140,7 @@ def _show(shown: "tuple[float, _Picture]", until: float, takers: "_Takers") -> N
 
 
 class _Takers:
-    """The takers of all spans: those that wait for their start, and those that are being served."""
+    """The takers of all spans: those before their start and those that are being served."""
 
     def __init__(self, takers: Sequence[Any]):
         order = sorted(range(len(takers)), key=lambda number: takers[number].span.start, reverse=True)
@@ -154,44 +153,44 @@ class _Takers:
         return not self.waiting and not self.serving
 
     def until(self, seconds: float) -> list[Any]:
-        """Return those that take from what ends at `seconds`."""
+        """Return the takers of data that ends at `seconds`."""
         while self.waiting and self.waiting[-1][1].span.start < seconds:
             number, taker = self.waiting.pop()
             self.serving[number] = taker
         return list(self.serving.values())
 
     def ended(self, seconds: float) -> Iterator[tuple[int, Any]]:
-        """Give what the spans that end before `seconds` have, and forget them."""
+        """Yield and forget the results of spans that end before `seconds`."""
         for number in [number for number, taker in self.serving.items() if taker.span.stop < seconds]:
             yield number, self.serving.pop(number).result(None)
 
     def rest(self, failure: MediaError | None) -> Iterator[tuple[int, Any]]:
-        """Give what is left when nothing more comes, because of a failure or because it is the end."""
+        """Yield the remaining results after a failure or the end of the medium."""
         for number, taker in [*self.serving.items(), *self.waiting]:
             yield number, taker.result(failure)
 
 
 class _Taker:
-    """Collects what belongs to one span as it comes by."""
+    """Collects the data of one span as it is decoded."""
 
     def __init__(self, span: Span):
         self.span = span
         self.too_long = span.stop - span.start > LONGEST_UTTERANCE
 
     def see(self, seconds: float) -> bool:
-        """Note that the medium goes on until `seconds`, and say whether more of it is wanted."""
-        # Of a span without an end, what goes beyond its stop is too much.
+        """Record that the medium continues until `seconds`, and return whether the span is still wanted."""
+        # A span without an end is too long if the medium continues past its stop.
         self.too_long |= self.span.end is None and seconds > self.span.stop
         return not self.too_long
 
     def missing(self, failure: MediaError | None) -> MediaError:
-        """Return why nothing can be given of this span."""
+        """Return why this span has no data."""
         if self.too_long:
             return MediaError(
-                f"an utterance is at most {LONGEST_UTTERANCE:g} s long: give its start and end, got "
+                f"an utterance can be at most {LONGEST_UTTERANCE:g} s long: set its start and end, got "
                 f"{self.span.start:g} to {'the end' if self.span.end is None else f'{self.span.end:g}'}"
             )
-        return failure or MediaError(f"the medium holds nothing from {self.span.start:g} s on")
+        return failure or MediaError(f"no data found from {self.span.start:g} s onward")
 
 
 class _SoundTaker(_Taker):
@@ -202,14 +201,14 @@ class _SoundTaker(_Taker):
         self.parts: list[tuple[int, np.ndarray]] = []
 
     def take(self, position: int, samples: np.ndarray) -> None:
-        """Take what belongs to the span of samples that begin at `position` of the medium."""
+        """Take the part of the samples, which start at `position` in the medium, that is in the span."""
         end = position + len(samples)
         first, last = max(position, self.start), min(end, self.stop)
         if self.see(end / self.sampling_rate) and first < last:
             self.parts.append((first - self.start, samples[first - position : last - position]))
 
     def result(self, failure: MediaError | None) -> np.ndarray | MediaError:
-        """Return the waveform, or why there is none."""
+        """Return the waveform, or an error."""
         if self.too_long or not self.parts:
             return self.missing(failure)
         waveform = np.zeros(max(place + len(part) for place, part in self.parts), dtype=np.float32)
@@ -222,16 +221,16 @@ class _FrameTaker(_Taker):
     def __init__(self, span: Span, step: float):
         super().__init__(span)
         self.step = step
-        self.taken = 0  # of the times since the start of the span, whether there was a picture or not
+        self.taken = 0  # sampling times since the start of the span, with or without a picture
         self.frames = Frames()
 
     @property
     def due(self) -> float:
-        """When the next picture is to be taken; rounded, so that steps of 0.2 s end where they should."""
+        """The time of the next picture, rounded so that steps of 0.2 s add up exactly."""
         return round(self.span.start + self.taken * self.step, 6)
 
     def take(self, picture: "_Picture", *, since: float, until: float) -> None:
-        """Take a picture for each time that is due while it is shown, from `since` to `until` seconds."""
+        """Take a picture at each sampling time while it is shown, from `since` to `until` seconds."""
         if not self.see(until):
             return
         while self.due < min(until, self.span.stop):
@@ -240,20 +239,20 @@ class _FrameTaker(_Taker):
                 self.frames.times.append(self.due)
             self.taken += 1
             if len(self.frames.times) == MOST_PICTURES:
-                # Counted from the first, so that every second one stays and the next is a double step on.
+                # Keep every second picture from the first, so that the next is one doubled step later.
                 del self.frames.pictures[1::2], self.frames.times[1::2]
                 self.step *= 2
                 self.taken = -(-self.taken // 2)
 
     def result(self, failure: MediaError | None) -> Frames | MediaError:
-        """Return the frames, or why there are none."""
+        """Return the frames, or an error."""
         if self.too_long or not self.frames.times:
             return self.missing(failure)
         return self.frames
 
 
 class _Picture:
-    """A decoded frame, turned into pixels at most once, and only if somebody wants them."""
+    """A decoded frame that is converted to pixels on first use."""
 
     def __init__(self, frame: Any):
         self.frame = frame
@@ -264,7 +263,7 @@ class _Picture:
             scale = min(1.0, PICTURE_SIDE / max(self.frame.width, self.frame.height))
             width, height = (max(round(side * scale), 1) for side in (self.frame.width, self.frame.height))
             self.array = self.frame.to_ndarray(format="rgb24", width=width, height=height)
-            # The angle is counterclockwise, as that of rot90.
+            # The angle is counterclockwise, as in rot90.
             self.array = np.ascontiguousarray(np.rot90(self.array, round(self.frame.rotation / 90)))
         return self.array
 
@@ -274,11 +273,11 @@ def _av() -> Any:
 
 
 def _opened(source: str | Path | bytes) -> Any:
-    """Open a medium; everything that FFmpeg or the file system has against it becomes a MediaError."""
+    """Open a medium; errors of FFmpeg and the file system become a MediaError."""
     av = _av()
     file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
-        # Tags in an old encoding say nothing about the streams.
+        # Tags in an old encoding do not affect the streams.
         return av.open(file, timeout=DECODING_LIMIT, metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableMediumError(
@@ -287,7 +286,7 @@ def _opened(source: str | Path | bytes) -> Any:
 
 
 def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
-    """Decode one kind of stream: of each frame its time in seconds, None if it has none, and itself."""
+    """Decode one kind of stream; yield the time of each frame in seconds (None if unknown) and the frame."""
     av = _av()
     with _opened(source) as container:
         stream = _stream(container, kind)
@@ -303,7 +302,7 @@ def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | No
 
 
 def streams_of(container: Any, kind: str) -> list[Any]:
-    """Return the "audio" or "video" streams of an open container, the covers of songs left out."""
+    """Return the "audio" or "video" streams of an open container, without cover images."""
     cover = _av().stream.Disposition.attached_pic
     return [one for one in getattr(container.streams, kind) if not one.disposition & cover]
 
@@ -315,5 +314,5 @@ def _stream(container: Any, kind: str) -> Any:
     if kind == "video":
         width, height = streams[0].codec_context.width, streams[0].codec_context.height
         if max(width, height) > LARGEST_PICTURE:
-            raise MediaError(f"pictures of {width} x {height}: at most {LARGEST_PICTURE} a side are read")
+            raise MediaError(f"video is {width} x {height} pixels: the limit is {LARGEST_PICTURE} per side")
     return streams[0]

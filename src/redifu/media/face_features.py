@@ -1,4 +1,4 @@
-"""From the frames of an utterance and its speaking face to features, crops and measures of quality."""
+"""Compute features, crops and quality measures from an utterance's frames and its speaking face."""
 
 import csv
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ import numpy as np
 from redifu.media.face_tracking import face_picture, facial_flow, grey_pictures, opencv, same_shots
 from redifu.media.quality import QUALITY
 
-# OpenFace's names: intensities 0 to 5, then presences 0 or 1, which know one unit more.
+# OpenFace's names: intensities from 0 to 5, then presences of 0 or 1, which include one more unit.
 _UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 ACTION_UNITS = (
     *(f"AU{unit:02}_r" for unit in _UNITS),
     *(f"AU{unit:02}_c" for unit in sorted((*_UNITS, 28))),
 )
 
-GRID = 6  # regions of the face a side
-ORIENTATIONS = 8  # of gradients, over half a turn
-QUALITY_SIZE = 128  # pixels, side of the square on which sharpness is measured
+GRID = 6  # face regions per side
+ORIENTATIONS = 8  # gradient orientations over 180 degrees
+QUALITY_SIZE = 128  # side in pixels of the square used to measure sharpness
 
 _APPEARANCE_SIZE = GRID**2 * (ORIENTATIONS + 1)
 _MOTION_SIZE = GRID**2 + 4
@@ -27,19 +27,19 @@ FACE_DESCRIPTOR_SIZE = 2 * (_APPEARANCE_SIZE + _MOTION_SIZE)
 
 
 def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Describe the appearance and the motion of a face, without any weights.
+    """Describe the appearance and motion of a face without learned weights.
 
-    Appearance is, for each region of a GRID x GRID face, a histogram of the orientations of its gradients and
-    its brightness, of a picture brought to one mean and contrast. Motion is how much each region moves by
-    itself and how the head moves, in face widths a step, between neighbouring frames of one shot.
+    Appearance is the gradient orientation histogram and the brightness of each region in a GRID x GRID face,
+    after normalising mean and contrast. Motion is the motion of each region relative to the head and the
+    motion of the head, in face widths per step, between neighbouring frames of a shot.
 
     Args:
-        frames: frames of one size, (height, width, 3) uint8 RGB.
+        frames: frames of equal size, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
 
     Returns:
-        (FACE_DESCRIPTOR_SIZE,) float32: means of appearance over time, means of motion, then the standard
-        deviations of both. Motion is 0 where no two neighbouring frames have the face.
+        (FACE_DESCRIPTOR_SIZE,) float32: the means over time of appearance and motion, then the standard
+        deviations of both. Motion is 0 if no two neighbouring frames show the face.
 
     Raises:
         ValueError: no frame has a face.
@@ -62,13 +62,13 @@ def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | N
 def face_crops(
     frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None], *, count: int, size: int
 ) -> np.ndarray:
-    """Cut faces out for an image backbone, evenly over the frames that have one.
+    """Crop faces for an image backbone, evenly spaced over the frames with a face.
 
     Args:
-        frames: frames of one size, (height, width, 3) uint8 RGB.
+        frames: frames of equal size, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
-        count: number of crops; faces are repeated where there are fewer.
-        size: pixels of a crop's side.
+        count: number of crops; faces are repeated if there are fewer.
+        size: side of a crop in pixels.
 
     Returns:
         (count, size, size, 3) uint8 RGB.
@@ -83,18 +83,18 @@ def face_crops(
 
 
 def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | None]) -> dict[str, float]:
-    """Measure how well the face can be seen.
+    """Measure how well the face is visible.
 
-    Sharpness and brightness are those of the face; of the whole frames where none has a face.
+    Sharpness and brightness are measured on the face, or on whole frames if no frame has a face.
 
     Args:
-        frames: frames of one size, (height, width, 3) uint8 RGB, at least one.
+        frames: at least one frame, all of equal size, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
 
     Returns:
-        By the names of `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median height of
-        the face over the frame's, 0 without a face; the median over time of log10 of 1 + the variance of the
-        Laplacian of grey levels 0 to 255, the picture scaled to QUALITY_SIZE; the mean luma, 0 to 1.
+        The measures in `QUALITY["visual"]`: the share of frames with a face, 0 to 1; the median ratio of
+        face height to frame height, 0 without a face; the median over time of log10(1 + variance of the
+        Laplacian of grey levels 0 to 255) at size QUALITY_SIZE; the mean luma, 0 to 1.
     """
     cv2 = opencv()
     faces = {index: box for index, box in enumerate(boxes) if box is not None}
@@ -111,23 +111,22 @@ def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | No
 def read_action_units(
     path: str | Path, *, start: float = 0.0, end: float | None = None
 ) -> tuple[np.ndarray, float]:
-    """Average the action units that OpenFace wrote for each frame of a recording.
+    """Average the per-frame action units that OpenFace wrote for a recording.
 
     Args:
-        path: OpenFace's CSV; its column names may have leading blanks.
-        start: seconds of the recording; what comes before is left out.
-        end: the same of what comes after, None for all.
+        path: OpenFace's CSV; its column names may have leading spaces.
+        start: seconds from the start of the recording; earlier frames are ignored.
+        end: seconds; frames from here on are ignored; None for no limit.
 
     Returns:
-        (35,) float32 in the order of ACTION_UNITS, averaged over the frames in which OpenFace succeeded, 0
-        where there are none, and the share of those frames, 0 to 1.
+        (35,) float32 in the order of ACTION_UNITS, averaged over the frames where OpenFace succeeded (0 if
+        there are none), and the share of those frames, 0 to 1.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there are no frames in the span, the file lacks a column, or holds something that is not
-            a finite number.
+        ValueError: the span has no frames, a column is missing, or a value is not a finite number.
     """
-    # Of single pictures there are no times, and no span to choose.
+    # OpenFace writes no times for single images, so there is no span to choose.
     names = (
         ("success", *ACTION_UNITS) if start == 0 and end is None else ("success", *ACTION_UNITS, "timestamp")
     )
@@ -135,13 +134,13 @@ def read_action_units(
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]
         if missing := [name for name in names if name not in header]:
-            raise ValueError(f"{path}: expected OpenFace's columns, {', '.join(missing)} not found")
+            raise ValueError(f"{path}: missing OpenFace columns: {', '.join(missing)}")
         columns = [header.index(name) for name in names]
-        rows = [_numbers(row, columns, f"{path}, line {reader.line_num}") for row in reader if row]
+        rows = [_numbers(row, columns, f"{path}: line {reader.line_num}") for row in reader if row]
     if names[-1] == "timestamp":
         rows = [row for row in rows if start <= row[-1] < (np.inf if end is None else end)]
     if not rows:
-        raise ValueError(f"{path}: expected a row for each frame from {start:g} s on, got none")
+        raise ValueError(f"{path}: expected at least one frame from {start:g} s onward, got none")
     table = np.array(rows)[:, : 1 + len(ACTION_UNITS)]
     succeeded = table[:, 0] == 1
     averages = table[succeeded, 1:].sum(axis=0) / max(succeeded.sum(), 1)
@@ -170,16 +169,16 @@ def _appearance(picture: np.ndarray) -> np.ndarray:
     orientation = (angle * (ORIENTATIONS / np.pi)).astype(int) % ORIENTATIONS
     kinds = strength[..., None] * (orientation[..., None] == np.arange(ORIENTATIONS))
     histograms = _by_region(kinds)
-    # Lengths of 1 make a region independent of its contrast; what has next to no gradient stays near 0.
+    # Unit length makes a region independent of its contrast; regions with almost no gradient stay near 0.
     histograms /= np.linalg.norm(histograms, axis=-1, keepdims=True) + 0.1
     return np.concatenate([histograms.ravel(), _by_region(levels).ravel()])
 
 
 def _motion(before: np.ndarray, after: np.ndarray, box: np.ndarray, next_box: np.ndarray) -> np.ndarray:
-    """Motion of each region and of the head between two frames, (GRID * GRID + 4,)."""
+    """Return the motion of each region and of the head between two frames, (GRID * GRID + 4,)."""
     head, own = facial_flow(before, after)
     middles = box[:2] + box[2:] / 2, next_box[:2] + next_box[2:] / 2
-    # The picture moves with its box, so that the head moves by the box and within it.
+    # The picture moves with its box, so head motion is the box's motion plus the motion within it.
     moved = (middles[1] - middles[0]) / max(box[2:])
     grown = np.log(max(next_box[2:]) / max(box[2:]))
     regions = _by_region(np.linalg.norm(own, axis=-1))

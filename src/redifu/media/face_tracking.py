@@ -1,7 +1,7 @@
-"""Faces in the frames of an utterance: finding them, following them, and choosing the one that speaks.
+"""Find and track the faces in an utterance's frames, and choose the speaking one.
 
-A frame is (height, width, 3) uint8 RGB, all frames of an utterance have one size; a box is (4,): x, y, width
-and height in pixels. A step is the time between two sampled frames, about a fifth of a second.
+A frame is (height, width, 3) uint8 RGB; all frames of an utterance have the same size. A box is (4,): x, y,
+width and height in pixels. A step is the time between two sampled frames, about 0.2 seconds.
 """
 
 from collections.abc import Sequence
@@ -12,46 +12,46 @@ import numpy as np
 
 from redifu.optional_packages import optional_package
 
-Track: TypeAlias = dict[int, np.ndarray]  # one face: its boxes by the number of the frame
+Track: TypeAlias = dict[int, np.ndarray]  # the boxes of one face by frame index
 
-SEARCHED_PIXELS = 180_000  # area to which a frame is shrunk before it is searched
-SMALLEST_FACE = 20  # pixels of the shrunk frame; the cascades were trained on windows of 20 and 24
-CONFIRMED_SIZE = 44  # pixels to which a face is scaled for the second cascade
-# Pixels to which a face is scaled where it is expected; the cascades go in steps of scale, and what falls
-# between them at the first, quicker size is seen at the second.
+SEARCHED_PIXELS = 180_000  # frames are shrunk to this area before the search
+SMALLEST_FACE = 20  # pixels in the shrunk frame; the cascades were trained on windows of 20 and 24 pixels
+CONFIRMED_SIZE = 44  # faces are scaled to this many pixels for the second cascade
+# A tracked face is scaled to these sizes in pixels. The cascades search in discrete scale steps; the second
+# size finds faces that the first, faster one misses between steps.
 FOLLOWED_SIZES = (44, 60)
-SECONDS_BETWEEN_SEARCHES = 1.0  # of a whole frame, as long as a face is followed
-SECONDS_OUT_OF_SIGHT = 0.65  # after which a face is taken for gone
-MOST_FACES = 5  # followed at a time, the largest first
-SAME_FACE = 0.3  # intersection over union from which two boxes are one face
-# A frame begins another shot if its squared difference to the one before is above this share of the sum of
-# their variances.
+SECONDS_BETWEEN_SEARCHES = 1.0  # between searches of the whole frame while a face is tracked
+SECONDS_OUT_OF_SIGHT = 0.65  # after which a face counts as lost
+MOST_FACES = 5  # tracked at the same time, largest first
+SAME_FACE = 0.3  # minimum intersection over union of two boxes of the same face
+# A frame starts a new shot if its squared difference from the previous frame exceeds this share of the sum
+# of their variances.
 ANOTHER_SHOT = 0.5
-NOISE = 25.0  # squared grey levels, a variance that even black frames may have
+NOISE = 25.0  # squared grey levels, variance that even black frames may have
 
-PICTURE_SIZE = 96  # pixels, side of the square picture of a face on which motion is measured
-STILL_MOUTH = 0.005  # face widths a step: what a silent mouth shows; among such, size decides
-ALSO_SPEAKING = 0.5  # share of the best face's rate from which a face of another moment is taken too
+PICTURE_SIZE = 96  # side in pixels of the square face picture used to measure motion
+STILL_MOUTH = 0.005  # motion of a silent mouth in face widths per step; among silent faces, size decides
+ALSO_SPEAKING = 0.5  # minimum share of the best face's rate for a face at other times to be used
 
 
 def opencv() -> Any:
     """Import cv2, which is optional.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: OpenCV is not installed.
     """
     return optional_package("cv2", extra="media")
 
 
 class FaceFinder:
-    """Finds faces with the cascades that OpenCV carries, or with a YuNet network.
+    """Finds faces with OpenCV's bundled cascades or a YuNet network.
 
-    The cascades see faces that look towards the camera. What one finds, a second one that was trained
-    differently has to see too: alone, each takes some textures for a face.
+    The cascades detect faces that look towards the camera. A second cascade, trained differently, must
+    confirm each detection, because each alone mistakes some textures for faces.
     """
 
     def __init__(self, weights: str | None = None):
-        """Name the detector, which is built at first use.
+        """Choose the detector, which is built on first use.
 
         Args:
             weights: a YuNet ONNX file; None for the cascades.
@@ -60,11 +60,11 @@ class FaceFinder:
         self._detectors: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the detectors out: they cannot be pickled."""
+        """Exclude the detectors, which cannot be pickled."""
         return self.__dict__ | {"_detectors": []}
 
     def find(self, frame: np.ndarray) -> np.ndarray:
-        """Find the faces of a frame, or of a part of one: (faces, 4) float boxes.
+        """Find the faces in a frame or part of one; return (faces, 4) float boxes.
 
         Raises:
             ImportError: OpenCV is not installed.
@@ -102,25 +102,25 @@ class FaceFinder:
         shrunk = _scaled(frame, scale)
         network.setInputSize(shrunk.shape[1::-1])
         _, found = network.detect(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))
-        return [] if found is None else [row[:4] / scale for row in found]  # then landmarks and a score
+        return [] if found is None else [row[:4] / scale for row in found]  # drops landmarks and score
 
 
 def choose_speaking_face(
     finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[float]
 ) -> list[np.ndarray | None]:
-    """Follow the faces of an utterance and choose the one that speaks.
+    """Track the faces of an utterance and choose the speaking one.
 
-    A face scores in each frame by its height times the motion of its mouth, so that a large face, one that
-    stays and one that speaks win. Where the best face is not seen, in another shot or after it was lost,
-    another one that scores about as well a frame stands in.
+    In each frame, a face scores its height times the motion of its mouth, which favours faces that are large,
+    visible for long and speaking. If the best face is not visible (other shot, or lost), another face with a
+    similar score per frame replaces it.
 
     Args:
-        finder: finds the faces of a frame.
-        frames: frames of one size, about five a second.
-        times: seconds of each frame, ascending.
+        finder: finds the faces in a frame.
+        frames: frames of equal size, about five per second.
+        times: time of each frame in seconds, ascending.
 
     Returns:
-        A box (4,) for each frame, None where no face is seen.
+        A box (4,) for each frame, or None without a visible face.
     """
     if len(frames) != len(times):
         raise ValueError(f"expected a time for each of {len(frames)} frames, got {len(times)}")
@@ -135,7 +135,7 @@ def choose_speaking_face(
 
 
 def same_shots(frames: Sequence[np.ndarray]) -> list[bool]:
-    """Tell for each frame but the first whether it shows the shot of the frame before: False at a cut."""
+    """Return for each frame after the first whether it is in the previous frame's shot (False at a cut)."""
     cv2 = opencv()
     small = [cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in frames]
     return [
@@ -145,7 +145,7 @@ def same_shots(frames: Sequence[np.ndarray]) -> list[bool]:
 
 
 def face_picture(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """Cut the face out as a square, (size, size, 3), with the frame's edge repeated beyond it."""
+    """Crop the face as a square, (size, size, 3); beyond the frame, its edge pixels are repeated."""
     cv2 = opencv()
     side = max(1, round(max(box[2:])))
     part = cv2.getRectSubPix(frame, (side, side), (box[:2] + (box[2:] - 1) / 2).tolist())
@@ -153,7 +153,7 @@ def face_picture(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def grey_pictures(frames: Sequence[np.ndarray], track: Track) -> dict[int, np.ndarray]:
-    """Cut the face out of each frame of a track, (PICTURE_SIZE, PICTURE_SIZE) uint8, in the order of time."""
+    """Crop the face from each frame of a track, (PICTURE_SIZE, PICTURE_SIZE) uint8, in time order."""
     cv2 = opencv()
     return {
         index: cv2.cvtColor(face_picture(frames[index], track[index], PICTURE_SIZE), cv2.COLOR_RGB2GRAY)
@@ -162,15 +162,15 @@ def grey_pictures(frames: Sequence[np.ndarray], track: Track) -> dict[int, np.nd
 
 
 def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split the motion between two pictures of a face into the head's and the face's own.
+    """Split the motion between two pictures of a face into head motion and facial motion.
 
     Args:
         before: (PICTURE_SIZE, PICTURE_SIZE) uint8 grey.
-        after: the same, a step later.
+        after: the same shape, one step later.
 
     Returns:
-        The head's motion (4,): to the right, downwards, towards the camera, clockwise, and what is left
-        (PICTURE_SIZE / 4, PICTURE_SIZE / 4, 2), both in face widths a step.
+        Head motion (4,), to the right, downwards, towards the camera and clockwise, and the remaining
+        motion (PICTURE_SIZE / 4, PICTURE_SIZE / 4, 2), both in face widths per step.
     """
     cv2 = opencv()
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -179,7 +179,7 @@ def facial_flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.n
     steps = np.linspace(-0.5, 0.5, flow.shape[0])
     x, y = np.meshgrid(steps, steps)
     zero, one = np.zeros_like(x), np.ones_like(x)
-    # Least squares of a shift, a growth and a turn about the middle, which are orthogonal on this grid.
+    # Least squares fit of shift, scaling and rotation about the centre, which are orthogonal on this grid.
     kinds = np.stack([np.stack(kind, axis=-1) for kind in ((one, zero), (zero, one), (x, y), (-y, x))])
     head = (kinds * flow).sum(axis=(1, 2, 3)) / (kinds**2).sum(axis=(1, 2, 3))
     return head, flow - np.tensordot(head, kinds, axes=1)
@@ -200,14 +200,14 @@ def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _around(frame: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut out a box with half its size on each side; with the corner (4,) that takes boxes back."""
+    """Crop a box plus half its size on each side; also return the offset (4,) of the crop."""
     left, top = np.maximum(box[:2] - box[2:] / 2, 0).astype(int)
     right, bottom = (box[:2] + 1.5 * box[2:]).astype(int)
     return frame[top : max(bottom, top + 1), left : max(right, left + 1)], np.array([left, top, 0, 0])
 
 
 def _tracks(finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[float]) -> list[Track]:
-    """Search a whole frame wherever no face is followed and once a second, and follow what is found."""
+    """Search the whole frame once per second or if no face is tracked, and track the faces found."""
     shots = np.cumsum([0, *(not same for same in same_shots(frames))])
     tracks: list[Track] = []
     searched = -np.inf
@@ -219,7 +219,7 @@ def _tracks(finder: FaceFinder, frames: Sequence[np.ndarray], times: Sequence[fl
             if sum(index in track for track in tracks) < MOST_FACES and not _known(tracks, index, box):
                 track = _follow(finder, frames, times, shots, start=index, box=box)
                 tracks.append({at: box for at, box in track.items() if not _known(tracks, at, box)})
-    # A face that was seen once among several frames is more often a texture than a face.
+    # A detection in only one of several frames is more often a texture than a face.
     return [_smooth(track) for track in tracks if len(track) > 1 or len(frames) < 3]
 
 
@@ -236,7 +236,7 @@ def _follow(
     start: int,
     box: np.ndarray,
 ) -> Track:
-    """Follow a face from frame `start` to the end of its shot or until it is gone, then back from `start`."""
+    """Track a face forwards, then backwards, from frame `start` until its shot ends or it is lost."""
     seen: Track = {start: box}
     for step in (1, -1):
         last, index = start, start + step
@@ -248,7 +248,7 @@ def _follow(
             index += step
     numbers = np.array(sorted(seen))
     boxes = np.stack([seen[number] for number in numbers])
-    # A face that was lost for a moment is between where it was lost and where it was found.
+    # Interpolate the position of a face that was lost briefly.
     whole = np.arange(numbers[0], numbers[-1] + 1)
     between = np.stack([np.interp(whole, numbers, column) for column in boxes.T], axis=1)
     return dict(zip(whole.tolist(), between, strict=True))
@@ -266,7 +266,7 @@ def _find_near(finder: FaceFinder, frame: np.ndarray, box: np.ndarray) -> np.nda
 
 
 def _smooth(track: Track) -> Track:
-    """Average each box with its neighbours: detections jump by some pixels where a face does not."""
+    """Average each box with its neighbours, because detections jitter by a few pixels."""
     return {
         index: np.mean([track[near] for near in (index - 1, index, index + 1) if near in track], axis=0)
         for index in track
@@ -274,14 +274,14 @@ def _smooth(track: Track) -> Track:
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     starts, ends = np.maximum(one[:2], other[:2]), np.minimum(one[:2] + one[2:], other[:2] + other[2:])
     shared = np.prod((ends - starts).clip(0))
     return float(shared / (np.prod(one[2:]) + np.prod(other[2:]) - shared))
 
 
 def _speaking_rate(frames: Sequence[np.ndarray], track: Track) -> float:
-    """Height of the face over that of the frame, times the motion of the mouth in face widths a step."""
+    """Return the height of the face relative to the frame, times mouth motion in face widths per step."""
     pictures = grey_pictures(frames, track)
     flows = [
         facial_flow(pictures[before], pictures[after])[1]

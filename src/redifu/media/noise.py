@@ -1,24 +1,24 @@
-"""Noise on waveforms, at a signal-to-noise ratio."""
+"""Add noise to waveforms at a given signal-to-noise ratio."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 BABBLE_VOICES = 8
-LOUDEST = 0.99  # of full scale 1
+LOUDEST = 0.99  # relative to a full scale of 1
 
 
 def white_noise(
     sounds: Sequence[np.ndarray], place: int, *, length: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw (length,) samples of white noise; `sounds` and `place` are as of `babble_noise`, and not read."""
+    """Draw (length,) samples of white noise; `sounds` and `place` are ignored (see `babble_noise`)."""
     return generator.standard_normal(length)
 
 
 def pink_noise(
     sounds: Sequence[np.ndarray], place: int, *, length: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw (length,) samples of pink noise, as much power in every octave; arguments as of `white_noise`."""
+    """Draw (length,) samples of pink noise (equal power per octave); takes `white_noise`'s arguments."""
     spectrum = np.fft.rfft(generator.standard_normal(length))
     return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), n=length)
 
@@ -26,19 +26,19 @@ def pink_noise(
 def babble_noise(
     sounds: Sequence[np.ndarray], place: int, *, length: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Mix other sounds, each as loud as the others, from anywhere on.
+    """Mix other sounds at equal loudness, starting at random positions.
 
     Args:
-        sounds: waveforms, (samples,) each, of the same sampling rate.
-        place: of the sound in `sounds` that is to be disturbed; it is not mixed in.
-        length: samples to make.
-        generator: chooses `BABBLE_VOICES` sounds, or all others where there are fewer.
+        sounds: waveforms, (samples,) each, with the same sampling rate.
+        place: index in `sounds` of the sound that gets the noise; it is not mixed in.
+        length: number of samples to generate.
+        generator: chooses `BABBLE_VOICES` sounds, or all others if there are fewer.
 
     Returns:
         (length,) samples.
 
     Raises:
-        ValueError: no other sound is more than silence.
+        ValueError: all other sounds are silent.
     """
     total, voices = np.zeros(length), 0
     for other in generator.permutation(len(sounds)):
@@ -51,7 +51,7 @@ def babble_noise(
         if voices == BABBLE_VOICES:
             break
     if not voices:
-        raise ValueError("babble needs another sound that is not silent, got none")
+        raise ValueError("babble noise requires another sound that is not silent, got none")
     return total
 
 
@@ -60,8 +60,8 @@ def add_noise(sound: np.ndarray, noise: np.ndarray, *, level: float) -> np.ndarr
 
     Args:
         sound: (samples,).
-        noise: (samples,) of any loudness.
-        level: signal-to-noise ratio in dB, of the powers over the whole length.
+        noise: (samples,) at any loudness.
+        level: signal-to-noise ratio in dB, from the mean power over the whole length.
 
     Returns:
         (samples,) float32.
@@ -71,9 +71,9 @@ def add_noise(sound: np.ndarray, noise: np.ndarray, *, level: float) -> np.ndarr
 
 
 def record_in_noise(sound: np.ndarray, noise: np.ndarray, *, level: float) -> np.ndarray:
-    """Add noise as `add_noise` does, and turn down what is then louder than full scale, as a recorder would.
+    """Add noise as `add_noise` does and, like a recorder, reduce the volume if it exceeds full scale.
 
-    Else it would count as clipped.
+    Otherwise, the result would count as clipped.
     """
     mixed = add_noise(sound, noise, level=level)
     return mixed / max(1.0, np.abs(mixed).max() / LOUDEST)

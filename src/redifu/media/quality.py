@@ -1,4 +1,4 @@
-"""How good an utterance's sound and picture are, and below which limits a stream counts as missing."""
+"""Measure audio and video quality, with the limits beyond which a stream counts as missing."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ QUALITY = {
     "audio": ("snr", "clipping", "silence", "duration"),
     "visual": ("face_share", "face_size", "sharpness", "brightness"),
 }
-# (least, most) that a stream must keep to be used, None where there is no limit.
+# (minimum, maximum) for a usable stream; None for no limit.
 LIMITS: dict[str, tuple[float | None, float | None]] = {
     "duration": (0.1, None),
     "silence": (None, 0.99),
@@ -18,23 +18,23 @@ LIMITS: dict[str, tuple[float | None, float | None]] = {
     "brightness": (0.02, None),
 }
 _FRAME_SECONDS = 0.02
-_QUIET = 1e-4  # root mean square of a frame, 80 dB below full scale, that counts as silence
+_QUIET = 1e-4  # root mean square below which a frame is silent, 80 dB below full scale
 _FULL_SCALE = 0.999
-_NOISE_SHARE, _SPEECH_SHARE = 10, 95  # percentiles of the frames' power, taken for noise and for speech
+_NOISE_SHARE, _SPEECH_SHARE = 10, 95  # percentiles of frame power used for noise and speech
 _SNR_RANGE = (-10.0, 60.0)
 
 
 def audio_quality(waveform: np.ndarray, sampling_rate: int) -> dict[str, float]:
-    """Measure a waveform.
+    """Measure the quality of a waveform.
 
     Args:
         waveform: (samples,) float, full scale 1.
-        sampling_rate: samples a second.
+        sampling_rate: samples per second.
 
     Returns:
-        snr, an estimate of the signal-to-noise ratio in dB from -10 to 60, the power of the loud frames above
-        that of the quiet ones; clipping, the share of samples at full scale; silence, the share of frames
-        below -80 dB of full scale; duration in seconds.
+        snr, the signal-to-noise ratio in dB, from -10 to 60, estimated from loud and quiet frames; clipping,
+        the share of samples at full scale; silence, the share of frames more than 80 dB below full scale;
+        duration in seconds.
     """
     duration = len(waveform) / sampling_rate
     size = max(round(_FRAME_SECONDS * sampling_rate), 1)
@@ -54,7 +54,7 @@ def audio_quality(waveform: np.ndarray, sampling_rate: int) -> dict[str, float]:
 
 
 def reason_to_drop(quality: Mapping[str, float]) -> str | None:
-    """Say which limit a stream breaks, None if it keeps all of them."""
+    """Return which limit a stream violates, or None."""
     for name, (least, most) in LIMITS.items():
         if (value := quality.get(name)) is None:
             continue

@@ -1,4 +1,4 @@
-"""Spans of one medium to arrays: a waveform, or what the face that speaks shows, with quality or a reason."""
+"""Convert spans of one medium to waveforms or face arrays, with quality or the reason for failure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,14 +28,14 @@ FRAMES_PER_SECOND = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a span of a medium gave.
+    """The result of reading a span of a medium.
 
     Attributes:
         values: a waveform (samples,) float32, features (size,) float32 or face crops (count, size, size, 3)
-            uint8; None where the stream counts as missing.
-        quality: the measures of `quality.QUALITY` that could be taken.
+            uint8; None if the stream counts as missing.
+        quality: the available measures of `quality.QUALITY`.
         missing: why there are no values.
-        failed: whether that is because the file cannot be read.
+        failed: whether the file could not be read.
     """
 
     values: np.ndarray | None = None
@@ -47,20 +47,20 @@ class Reading:
 def read_waveforms(
     medium: Any, spans: Sequence[Span], *, sampling_rate: int
 ) -> Iterator[tuple[int, Reading]]:
-    """Read the sound of spans of one medium.
+    """Read the audio of spans of one medium.
 
     Args:
         medium: a path, the bytes of a file, a waveform (samples,) or (channels, samples) as {"array",
             "sampling_rate"}, or a value of a datasets Audio column.
         spans: in any order; they may overlap.
-        sampling_rate: samples a second of what is returned.
+        sampling_rate: output samples per second.
 
     Yields:
-        The number of each span and its reading, a waveform (samples,), as they come.
+        The index of each span and its reading, a waveform (samples,), in order of completion.
 
     Raises:
-        ImportError: PyAV, or scipy for an array of another rate, is not installed.
-        ValueError: the medium is of no known kind.
+        ImportError: PyAV (or scipy, to resample an array) is not installed.
+        ValueError: the medium has an unsupported type.
     """
     for number, waveform in _sounds(medium, spans, sampling_rate):
         if isinstance(waveform, MediaError):
@@ -72,43 +72,43 @@ def read_waveforms(
 def read_face_descriptors(
     medium: Any, spans: Sequence[Span], *, face_detector: str | None = None
 ) -> Iterator[tuple[int, Reading]]:
-    """Describe the face that speaks in spans of one medium; see `face_descriptor` and `read_face_crops`."""
+    """Describe the speaking face in spans of one medium; see `face_descriptor` and `read_face_crops`."""
     yield from _read_faces(medium, spans, face_detector, face_descriptor)
 
 
 def read_face_crops(
     medium: Any, spans: Sequence[Span], *, count: int, size: int, face_detector: str | None = None
 ) -> Iterator[tuple[int, Reading]]:
-    """Cut out the face that speaks in spans of one medium.
+    """Crop the speaking face in spans of one medium.
 
     Args:
         medium: a path, the bytes of a file, frames (frames, height, width, 3) uint8 RGB as {"frames",
             "frames_per_second"}, or a value of a datasets Video column.
         spans: in any order; they may overlap.
-        count: crops of a span.
-        size: pixels of a crop's side.
-        face_detector: a YuNet ONNX file that finds faces; None for OpenCV's cascades.
+        count: crops per span.
+        size: side of a crop in pixels.
+        face_detector: a YuNet ONNX file; None for OpenCV's cascades.
 
     Yields:
-        The number of each span and its reading, crops (count, size, size, 3), as they come.
+        The index of each span and its reading, crops (count, size, size, 3), in order of completion.
 
     Raises:
         ImportError: PyAV or OpenCV is not installed.
-        ValueError: the medium is of no known kind.
+        ValueError: the medium has an unsupported type.
     """
     yield from _read_faces(medium, spans, face_detector, partial(face_crops, count=count, size=size))
 
 
 def action_units_file(medium: str | Path) -> Path:
-    """Return where the action units of a video lie: beside it, as OpenFace writes them."""
+    """Return the path of a video's action units, the CSV next to it, where OpenFace writes them."""
     return Path(medium).with_suffix(".csv")
 
 
 def read_spans_of_action_units(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Reading]]:
-    """Average action units over spans of OpenFace's CSV, or of the video beside which it lies.
+    """Average action units over spans of OpenFace's CSV, or of the video next to it.
 
     Yields:
-        The number of each span and its reading, features (35,), as they come.
+        The index of each span and its reading, features (35,), in order.
     """
     for number, span in enumerate(spans):
         try:
@@ -157,11 +157,11 @@ def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int
     waveform = np.asarray(waveform, dtype=np.float32)
     waveform = waveform.mean(axis=0) if waveform.ndim == 2 else waveform
     if waveform.ndim != 1 or not np.isfinite(waveform).all():
-        raise ValueError(f"a waveform is (samples,) of finite numbers, got shape {waveform.shape}")
+        raise ValueError(f"expected a (samples,) waveform of finite numbers, got shape {waveform.shape}")
     for number, span in enumerate(spans):
         part = waveform[round(span.start * given_rate) : round(span.stop * given_rate)]
         if not len(part):
-            yield number, MediaError(f"the waveform holds nothing from {span.start:g} s on")
+            yield number, MediaError(f"the waveform has no samples from {span.start:g} s onward")
             continue
         yield number, _resampled(part, int(given_rate), rate)
 
@@ -185,20 +185,20 @@ def _pictures(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Frames 
     frames, rate = _parts(medium, "frames", "frames_per_second")
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
-        raise ValueError(f"frames are (frames, height, width, 3) uint8, got {frames.shape} {frames.dtype}")
+        raise ValueError(f"expected (frames, height, width, 3) uint8, got {frames.shape} {frames.dtype}")
     for number, span in enumerate(spans):
         end = min(span.stop, len(frames) / rate)
         step = max(1 / FRAMES_PER_SECOND, 1 / rate, (end - span.start) / MOST_PICTURES)
         times = np.arange(span.start, end - 1e-6, step)
         if not len(times):
-            yield number, MediaError(f"the frames hold nothing from {span.start:g} s on")
+            yield number, MediaError(f"there are no frames from {span.start:g} s onward")
             continue
         pictures = [frames[int(time * rate + 1e-6)] for time in times]
         yield number, Frames(pictures=pictures, times=times.tolist())
 
 
 def _file_of(medium: Any) -> Any:
-    """The file of a datasets value that is not decoded: its bytes where it holds them, else its path."""
+    """Return the bytes or else the path of an undecoded datasets value; return other media unchanged."""
     if isinstance(medium, Mapping) and ("bytes" in medium or "path" in medium) and "array" not in medium:
         held = medium.get("bytes")
         return medium.get("path") if held is None else held

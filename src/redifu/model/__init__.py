@@ -1,4 +1,4 @@
-"""All that travels with a checkpoint: configuration, model, processor."""
+"""Everything that ships with a checkpoint: configuration, model and processor."""
 
 from .configuration_redifu import MODALITIES, ReDiFuConfig
 from .feature_extraction_redifu import ReDiFuFeatureExtractor

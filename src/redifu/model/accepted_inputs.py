@@ -1,4 +1,4 @@
-"""What may be given as one conversation: itself, the list of its utterances, one utterance, or one text."""
+"""Accepted forms of one conversation: a conversation, a list of utterances, one utterance, or one text."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 from .configuration_redifu import MODALITIES
 
-# All that an utterance may carry to be read.
+# The keys under which an utterance may hold content for a stream.
 STREAM_KEYS = ("text", "audio", "video", *(f"{name}_features" for name in MODALITIES))
 _CONTENT = (*STREAM_KEYS, "audio_values", "pixel_values")
-# A text or an utterance that stands alone needs no name.
+# The speaker of a single text, or of a single utterance without a speaker.
 UNNAMED_SPEAKER = "Speaker"
 _OTHER_KEYS = {"id", "speaker", "start", "end", "label"}
 _FILES = {
@@ -28,20 +28,20 @@ _FILES = {
 }
 _EXPECTED = (
     'expected a conversation {"utterances": [{"speaker": ..., "text": ...}, ...]}, a list of utterances, '
-    "one utterance or one text"
+    "one utterance or one string of text"
 )
 
 
 def is_one_input(given: Any) -> bool:
-    """Say whether something is one conversation, utterance or text, and not several of them."""
+    """Return whether the input is one conversation, utterance or text, rather than several."""
     return isinstance(given, Mapping | str) or _are_utterances(given)
 
 
 def as_conversation(given: Any) -> tuple[Mapping[str, Any], bool]:
-    """Return what was given as a conversation, and whether it was one utterance or text alone.
+    """Convert the input to a conversation; also return whether it was a single utterance or text.
 
     Raises:
-        ValueError: it is none of these, has no utterances, or names a file; says what was expected.
+        ValueError: the input has another form, has no utterances, or is a file name.
     """
     if isinstance(given, str):
         return _of_one_utterance({"text": _text(given)}), True
@@ -53,32 +53,33 @@ def as_conversation(given: Any) -> tuple[Mapping[str, Any], bool]:
     utterances = conversation["utterances"]
     if not isinstance(utterances, Sequence) or isinstance(utterances, str) or not len(utterances):
         raise ValueError(
-            f"dialogue {conversation.get('id')} has no utterances: expected a list, got {utterances!r:.80}"
+            f"dialogue {conversation.get('id')} has no utterances: expected a non-empty list, "
+            f"got {utterances!r:.80}"
         )
     return conversation, False
 
 
 def check_keys(utterance: Mapping[str, Any]) -> None:
-    """Reject an utterance whose content stands under unknown keys only.
+    """Reject an utterance that has unknown keys and no content under a known one.
 
     Raises:
-        ValueError: naming these keys and those that are read.
+        ValueError: the message lists the unknown keys and the accepted ones.
     """
     unknown = sorted(set(map(str, utterance)) - _OTHER_KEYS)
     if unknown and not any(key in utterance for key in _CONTENT):
         raise ValueError(
-            f"expected one of the keys {', '.join(STREAM_KEYS)} in an utterance, got {', '.join(unknown):.80}"
+            f"an utterance needs one of the keys {', '.join(STREAM_KEYS)}, got {', '.join(unknown):.80}"
         )
 
 
 def has_content(utterance: Mapping[str, Any], key: str) -> bool:
-    """Say whether an utterance of a conversation file has something under a key; a blank text is nothing."""
+    """Return whether an utterance has a value under a key; a blank string does not count."""
     value = utterance.get(key)
     return bool(value.strip()) if isinstance(value, str) else value is not None
 
 
 def _are_utterances(given: Any) -> bool:
-    """Say whether a list holds the utterances of one conversation."""
+    """Return whether the input is a list of the utterances of one conversation."""
     first = given[0] if isinstance(given, Sequence) and len(given) else None
     return isinstance(first, Mapping) and "utterances" not in first
 
@@ -91,12 +92,12 @@ def _of_one_utterance(utterance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(given: str) -> str:
-    """Return a text that is not blank and names no file."""
+    """Return the text, which must not be blank or a file name."""
     if not given.strip():
-        raise ValueError(f"{_EXPECTED}, got the blank text {given!r:.80}")
+        raise ValueError(f"{_EXPECTED}, got the blank string {given!r:.80}")
     path = Path(given)
     if path.suffix.lower() in _FILES and (len(given.split()) == 1 or path.is_file()):
         raise ValueError(
-            f"{given} names a file, and a string is read as a text: use redifu.load(MODEL)({given!r}) instead"
+            f"{given} is a file name, but a string is read as text: use redifu.load(MODEL)({given!r}) instead"
         )
     return given

@@ -1,4 +1,4 @@
-"""Masked multi-head attention, written once for every part of the model."""
+"""Masked multi-head attention, shared by all parts of the model."""
 
 from functools import partial
 
@@ -10,24 +10,24 @@ from .configuration_redifu import ReDiFuConfig
 from .dropout import dropout
 from .recorder import NOTHING, Recorder
 
-# Utterances that a windowed attention takes at once.
+# Number of utterances that windowed attention processes at a time.
 BLOCK = 64
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
-    """Turn (batch, utterances, hidden) into (batch, heads, utterances, hidden / heads)."""
+    """Reshape (batch, utterances, hidden) to (batch, heads, utterances, hidden / heads)."""
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def visible_keys(present: Tensor, *, causal: bool) -> Tensor:
-    """Find which utterances may be attended by which.
+    """Return which utterances each utterance may attend to.
 
     Args:
         present: (batch, utterances) bool, the utterances that have the attended stream.
-        causal: whether only the utterance itself and earlier ones are seen.
+        causal: whether an utterance may attend only to itself and earlier ones.
 
     Returns:
-        (batch, utterances or 1, utterances) bool, receivers by keys; 1 stands for all receivers alike.
+        (batch, utterances or 1, utterances) bool, receivers by keys; with 1, all receivers share the row.
     """
     keys = present[:, None, :]
     length = present.shape[-1]
@@ -44,26 +44,26 @@ def masked_attention(
     dropout_probability: float = 0.0,
     implementation: str = "sdpa",
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend from every utterance to those that are visible to it.
+    """Attend from every utterance to the ones it can see.
 
     Args:
         query: (batch, heads, utterances, head size).
         key: (batch, heads, utterances, head size).
-        value: (batch, heads, utterances, head size), finite also where nobody sees it.
+        value: (batch, heads, utterances, head size), finite even where not visible.
         visible: (batch, utterances or 1, utterances) bool, see `visible_keys`.
-        scale: factor on the products of queries and keys.
+        scale: factor on the query-key products.
         dropout_probability: probability of dropping an attention weight.
         implementation: "eager" or "sdpa".
 
     Returns:
         The attended values (batch, utterances, heads * head size), zero where no key is visible, and the
-        attention weights (batch, heads, utterances, utterances) of "eager", None of "sdpa".
+        attention weights (batch, heads, utterances, utterances) for "eager", None for "sdpa".
     """
     has_key = visible.any(dim=-1, keepdim=True)
-    # A row without any key would be 0 / 0, in the gradient too: it looks everywhere and becomes zero below.
+    # A row without keys would give 0 / 0, also in the gradient: it attends everywhere and is zeroed below.
     looked_at = (visible | ~has_key)[:, None]
     weights = None
-    # With dropout, sdpa has no fused kernel on a CPU and would draw a slow mask.
+    # With dropout, sdpa has no fused CPU kernel, and its dropout mask is slow to draw.
     if implementation == "sdpa" and not (dropout_probability > 0 and query.device.type == "cpu"):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=looked_at, dropout_p=dropout_probability, scale=scale
@@ -92,23 +92,23 @@ def attend(
     record: Recorder = NOTHING,
     name: str = "",
 ) -> tuple[Tensor, Tensor]:
-    """Attend between the utterances of dialogues, as far as `config.causal` and `attention_window` allow.
+    """Attend between the utterances of each dialogue, within `config.causal` and `config.attention_window`.
 
-    With a window, utterances are taken block by block, so time and memory are linear in the dialogue.
+    With a window, utterances are processed in blocks, so time and memory grow linearly with the dialogue.
 
     Args:
         query: (batch, utterances, hidden).
         key: (batch, utterances, hidden).
-        value: (batch, utterances, hidden), finite also where not present.
-        present: (batch, utterances) bool, the utterances that may be attended.
-        positions: (batch, utterances) int, places within the dialogue; those of padding come last.
-        config: says what is visible, and how it is computed.
-        num_heads: heads that `hidden` is split into.
-        scale: factor on the products of queries and keys.
+        value: (batch, utterances, hidden), finite even where not present.
+        present: (batch, utterances) bool, the utterances that may be attended to.
+        positions: (batch, utterances) int, positions in the dialogue; padding comes last.
+        config: sets visibility and the attention implementation.
+        num_heads: number of heads that `hidden` is split into.
+        scale: factor on the query-key products.
         dropout_probability: probability of dropping an attention weight.
-        record: keeps the weights, (batch, heads, utterances, utterances), which are then computed eagerly;
-            with a window there are none.
-        name: of the weights in the record.
+        record: stores the weights, (batch, heads, utterances, utterances), which are then computed eagerly;
+            with a window, none are stored.
+        name: name of the weights in the record.
 
     Returns:
         The attended values (batch, utterances, hidden), zero where no key is visible, and whether any key is
@@ -128,13 +128,13 @@ def attend(
         attended, weights = attend_visible(*heads, visible=visible)
         record.attention(name, weights)
         return attended, visible.any(dim=-1, keepdim=True)
-    # In the order of their positions, padding at the end, near utterances stand near each other.
+    # Sorting by position, padding last, puts nearby utterances next to each other.
     length, place = present.shape[1], torch.arange(present.shape[1], device=present.device)
-    # Padding shares one position; with its place no two are equal, and ONNX has no stable sort.
+    # All padding has one position. Adding the index makes the keys unique: ONNX has no stable sort.
     order = (positions * length + place).argsort(dim=-1)
     heads = [split_heads(take_utterances(states, order), num_heads) for states in (query, key, value)]
     here = present.gather(1, order)
-    # An exported graph holds no loop whose end depends on the length: there, all are one block.
+    # An exported graph cannot contain a loop whose length varies, so it uses a single block.
     whole = torch.compiler.is_exporting()
     starts, size = ([0], length) if whole else (range(0, length, BLOCK), BLOCK)
     blocks, reached = [], []
@@ -155,21 +155,21 @@ def attend(
 
 
 def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find, for each utterance, the nearest earlier and later utterance that is present.
+    """Find the nearest present utterance before and after each utterance.
 
     Args:
         present: (batch, utterances) bool.
 
     Returns:
-        `previous` and `following`, (batch, utterances) int64 indices that wrap around inside the dialogue
-        (before the first comes the last), and `inner`, (batch, utterances, 2) bool, False where they wrapped.
+        `previous` and `following`, (batch, utterances) int64 indices that wrap around within the dialogue
+        (the last precedes the first), and `inner`, (batch, utterances, 2) bool, False where they wrapped.
     """
     batch, length = present.shape
     index = torch.arange(length, device=present.device).expand_as(present)
     rank = present.long().cumsum(dim=-1)
     count = rank[:, -1:]
-    # Where the first, second, ... that is present stands, from slot 1; those that are not share the last
-    # slot, which nobody reads. Running maxima would say it, too, but ONNX has none.
+    # Slots 1, 2, ... hold the indices of the present utterances; absent ones share the last slot, which is
+    # never read. Running maxima would do the same, but ONNX has none.
     places = index.new_full((batch, length + 2), -1)
     places = places.scatter(1, rank.where(present, length + 1), index)
     previous, following = places.gather(1, rank - present.long()), places.gather(1, rank + 1)
@@ -179,7 +179,7 @@ def neighbour_indices(present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def take_utterances(states: Tensor, index: Tensor) -> Tensor:
-    """Pick utterance `index[b, i]` of dialogue b for place (b, i): (batch, utterances, hidden) in and out."""
+    """Gather utterance `index[b, i]` of dialogue b at (b, i): (batch, utterances, hidden) in and out."""
     batch, length = index.shape
     offset = torch.arange(batch, device=index.device)[:, None] * length
     return states.flatten(0, 1).index_select(0, (index + offset).flatten()).unflatten(0, (batch, length))

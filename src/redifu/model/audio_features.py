@@ -1,4 +1,4 @@
-"""What an utterance's voice sounds like, in numbers: statistics of spectrum, loudness, pitch and voicing."""
+"""Acoustic features of an utterance: statistics of spectrum, loudness, pitch and voicing."""
 
 import warnings
 from functools import lru_cache
@@ -10,15 +10,15 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 SAMPLING_RATE = 16000
 _HOP = 160  # samples between frames: 10 ms
-_FRAME = 400  # 25 ms, of the spectrum and of loudness
+_FRAME = 400  # 25 ms, for the spectrum and loudness
 _PITCH_FRAME = 1024
-_PADDED = 1296  # a product of small primes that holds a frame and its longest lag
-_BLOCK = 256  # frames whose pitch is found at once
-_PITCH_RANGE = (60.0, 500.0)  # Hz, of speaking voices
-_PERIODIC = 0.1  # the normalised difference below which YIN takes a lag for a period
+_PADDED = 1296  # FFT size: a product of small primes that fits a frame and its longest lag
+_BLOCK = 256  # frames per batch of the pitch tracker
+_PITCH_RANGE = (60.0, 500.0)  # Hz, for speaking voices
+_PERIODIC = 0.1  # YIN accepts a lag as the period below this normalised difference
 _BANDS = 40
 _CEPSTRA = 14
-# Frames are speech, and voiced, by their loudness below the loud ones (dB) and by how periodic they are.
+# Thresholds for speech and voiced frames: dB below the loud frames, and harmonicity.
 _SPEECH_DEPTH, _VOICED_DEPTH, _VOICED_HARMONICITY = 35.0, 30.0, 0.6
 _STATISTICS = 5
 
@@ -26,13 +26,13 @@ LOG_MEL_SIZE = _STATISTICS * (_BANDS + _CEPSTRA + 3) + 6
 
 
 def log_mel_features(waveform: np.ndarray) -> np.ndarray:
-    """Describe the sound of an utterance.
+    """Compute acoustic features of an utterance.
 
-    Mean, deviation, 10th and 90th percentile, and deviation of the differences, of 40 log-mel bands and their
-    first 14 cepstral coefficients, of loudness (dB), harmonicity (-1 to 1) and of the pitch where there is a
-    voice (semitones above 100 Hz); then the share of voiced frames, voiced stretches a second, their mean and
-    longest length (seconds), the share of speech, and the slope of the pitch (semitones a second). Spectrum,
-    loudness and harmonicity are taken of frames with speech only.
+    The features are the mean, standard deviation, 10th and 90th percentile, and standard deviation of the
+    frame-to-frame differences of 40 log-mel bands, their first 14 cepstral coefficients, loudness (dB),
+    harmonicity (-1 to 1) and the pitch of voiced frames (semitones above 100 Hz); then the share of voiced
+    frames, voiced segments per second, their mean and maximum length (seconds), the share of speech, and the
+    pitch slope (semitones per second). Spectrum, loudness and harmonicity use only frames with speech.
 
     Args:
         waveform: (samples,) float at 16 kHz.
@@ -56,22 +56,22 @@ def log_mel_features(waveform: np.ndarray) -> np.ndarray:
 
 
 def opensmile_features(waveform: np.ndarray, name: str) -> np.ndarray:
-    """Functionals of the openSMILE toolkit, whose licence forbids commercial use.
+    """Compute functionals with the openSMILE toolkit, whose licence forbids commercial use.
 
     Args:
         waveform: (samples,) float at 16 kHz.
-        name: "eGeMAPSv02" (88 features) or "IS10" (1582, as published recipes for IEMOCAP use).
+        name: "eGeMAPSv02" (88 features) or "IS10" (1582 features, used by published IEMOCAP recipes).
 
     Returns:
         (features,) float32.
 
     Raises:
-        ImportError: the package opensmile is not installed.
+        ImportError: opensmile is not installed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a sound that is too short, which is then filled with NaN
+        warnings.simplefilter("ignore")  # it warns about clips that are too short, and fills in NaN
         values = _opensmile(name).process_signal(waveform, SAMPLING_RATE).to_numpy()[0]
-    # A functional of no voiced frame is not a number: there is nothing to say, as in silence.
+    # Functionals over voiced frames are NaN if there are none; 0 is also what silence gives.
     return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -86,7 +86,7 @@ def _opensmile(name: str) -> Any:
 
 
 def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per frame of 10 ms: log-mel bands, loudness in dB, pitch in semitones over 100 Hz, harmonicity."""
+    """Return log-mel bands, loudness (dB), pitch (semitones above 100 Hz) and harmonicity per 10 ms frame."""
     sound = waveform.astype(np.float32) - waveform.mean(dtype=np.float64).astype(np.float32)
     sound = np.pad(sound, (0, max(0, _PITCH_FRAME - len(sound))))
     mel = spectrogram(
@@ -104,7 +104,7 @@ def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     frames = np.lib.stride_tricks.sliding_window_view(padded, _PITCH_FRAME)[::_HOP]
     count = min(len(mel), len(frames))
     mel, frames = mel[:count], frames[:count]
-    # In blocks that fit the processor's cache.
+    # Blocks fit in the processor's cache.
     blocks = [frames[start : start + _BLOCK] for start in range(0, count, _BLOCK)]
     frequency = np.concatenate([_fundamental_frequency(block) for block in blocks])
     middle = slice((_PITCH_FRAME - _FRAME) // 2, (_PITCH_FRAME + _FRAME) // 2)
@@ -113,20 +113,20 @@ def _tracks(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _fundamental_frequency(frames: np.ndarray) -> np.ndarray:
-    """YIN (de Cheveigne and Kawahara, 2002): (frames, samples) to (frames,) Hz."""
+    """Estimate pitch by YIN (de Cheveigne and Kawahara, 2002): (frames, samples) to (frames,) Hz."""
     low, high = _PITCH_RANGE
     shortest, longest = int(SAMPLING_RATE // high), int(-(-SAMPLING_RATE // low))
-    frames = frames.astype(np.float64)  # differences of large numbers
-    # Equation 7, by autocorrelation: squared differences of a frame and itself a lag later.
+    frames = frames.astype(np.float64)  # the differences of large numbers below need the precision
+    # Equation 7, by autocorrelation: squared differences between a frame and its lagged copy.
     spectrum = np.fft.rfft(frames, _PADDED)
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, _PADDED)[:, : longest + 1]
     lost = np.cumsum(frames[:, :longest] ** 2, axis=1)
-    lost[:, 0] = 0  # as in librosa, by which the checkpoints were trained
+    lost[:, 0] = 0  # as in librosa, whose pitch the checkpoints were trained on
     difference = 2 * (correlation[:, :1] - correlation[:, 1:]) - lost
-    # Equation 8: divided by its mean over all shorter lags.
+    # Equation 8: divide by the mean over all shorter lags.
     mean = np.cumsum(difference, axis=1) / np.arange(1, longest + 1)
     normalised = (difference / (mean + np.finfo(mean.dtype).tiny))[:, shortest - 1 :]
-    # The first trough below the threshold, else the lowest place.
+    # The first trough below the threshold, or else the global minimum.
     trough = np.zeros(normalised.shape, dtype=bool)
     trough[:, 1:] = normalised[:, 1:] < normalised[:, :-1]
     trough[:, :-1] &= normalised[:, :-1] <= normalised[:, 1:]
@@ -137,7 +137,7 @@ def _fundamental_frequency(frames: np.ndarray) -> np.ndarray:
 
 
 def _parabolic_shift(values: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """How far from `place` the parabola through it and its neighbours is lowest; 0 at the edges."""
+    """Return the offset from `place` to the minimum of the parabola through its neighbours; 0 at edges."""
     rows, inner = np.arange(len(values)), place.clip(1, values.shape[1] - 2)
     before, here, after = (values[rows, inner + step] for step in (-1, 0, 1))
     curvature, slope = before + after - 2 * here, (after - before) / 2
@@ -146,7 +146,7 @@ def _parabolic_shift(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _harmonicity(frames: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """Correlation of a frame's first half with itself one period later, (frames,) from -1 to 1."""
+    """Correlate a frame's first half with the samples one period later: (frames,) in -1 to 1."""
     half = _PITCH_FRAME // 2
     lag = np.minimum(np.round(SAMPLING_RATE / frequency).astype(int), half)
     left = frames[:, :half]
@@ -156,14 +156,14 @@ def _harmonicity(frames: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def _cepstra(mel: np.ndarray) -> np.ndarray:
-    """The first coefficients of the orthonormal cosine transform (DCT-II) of the bands."""
+    """Return the first coefficients of the orthonormal DCT-II of the bands."""
     angles = np.pi / _BANDS * np.outer(np.arange(_BANDS) + 0.5, np.arange(_CEPSTRA))
     scale = np.sqrt(np.where(np.arange(_CEPSTRA) == 0, 1, 2) / _BANDS)
     return mel @ (np.cos(angles) * scale).astype(mel.dtype)
 
 
 def _statistics(track: np.ndarray) -> np.ndarray:
-    """(frames, values) to (5 * values,); zeros where there is no frame."""
+    """Summarise (frames, values) as (5 * values,); zeros if there are no frames."""
     if not len(track):
         return np.zeros(_STATISTICS * track.shape[1])
     changes = np.diff(track, axis=0) if len(track) > 1 else np.zeros_like(track)

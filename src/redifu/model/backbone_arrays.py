@@ -1,4 +1,4 @@
-"""Waveforms and face crops as the backbones of a model read them: normalised, padded, row by row."""
+"""Waveforms and face crops as backbone inputs: normalised and padded, one row per utterance."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def pad_waveforms(waveforms: Sequence[np.ndarray], *, normalize: bool) -> dict[str, np.ndarray]:
-    """Pad waveforms with zeros at their ends.
+    """Pad waveforms with zeros at the end.
 
     Args:
-        waveforms: (samples,) float each, at least one.
-        normalize: whether each is brought to mean 0 and variance 1 first.
+        waveforms: at least one array (samples,) of floats.
+        normalize: whether to normalise each waveform to mean 0 and variance 1 first.
 
     Returns:
         audio_values (audios, samples) float32 and audio_values_mask (audios, samples) bool.
@@ -21,7 +21,7 @@ def pad_waveforms(waveforms: Sequence[np.ndarray], *, normalize: bool) -> dict[s
     for row, waveform in zip(values, waveforms, strict=True):
         samples = np.asarray(waveform, dtype=np.float32)
         if normalize:
-            # As the backbones were trained: silence stays near 0, without a division by 0.
+            # As in the backbones' training; the epsilon keeps silence near 0 and avoids a division by 0.
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
         row[: len(samples)] = samples
     return {"audio_values": values, "audio_values_mask": mask}
@@ -30,12 +30,12 @@ def pad_waveforms(waveforms: Sequence[np.ndarray], *, normalize: bool) -> dict[s
 def stack_pictures(
     pictures: Sequence[np.ndarray], *, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Scale pictures to 0 to 1 and normalise their channels.
+    """Scale pictures to the range 0 to 1 and normalise their channels.
 
     Args:
-        pictures: (pictures, height, width, 3) uint8 RGB of each utterance, at least one utterance.
-        mean: of each channel.
-        std: the standard deviation of each channel.
+        pictures: for each of at least one utterance, (pictures, height, width, 3) uint8 RGB.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
 
     Returns:
         pixel_values (utterances, pictures, 3, height, width) float32.

@@ -1,4 +1,4 @@
-"""Utterance embeddings from texts, waveforms and pictures, by pretrained backbones inside the model."""
+"""Pretrained backbones inside the model, which embed texts, waveforms and pictures."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,21 +11,21 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from .configuration_redifu import BACKBONE_CONFIGS
 from .whisper_encoder import WhisperBackbone, encode_pieces
 
-# These bound the memory of a backbone; 1,024 tokens at once were faster on a CPU than 4,096 or 8,192.
+# These limits bound a backbone's memory; on a CPU, 1,024 tokens were faster than 4,096 or 8,192.
 TEXT_CHUNK_TOKENS = 1024
 AUDIO_CHUNK_SAMPLES = 480_000  # 30 s
 VISUAL_CHUNK_PICTURES = 32
 
-# Of these, if each frame is normed by itself, masked padding is zero where convolutions reach it, and changes
-# nothing; of other families that is not so, or not known.
+# In these families, if each frame is normalised separately, masked padding is zero wherever convolutions
+# reach it and changes nothing. For other families this is false or unknown.
 _PADDED_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
 def build_backbone(config: PreTrainedConfig) -> nn.Module:
-    """Build an untrained backbone without the parts that nothing here would train.
+    """Build an untrained backbone without the parts that the model does not use.
 
-    Those are the pooler, as mean pooling reads the states, SpecAugment, which fails on clips shorter than its
-    masks, and the decoder of a Whisper.
+    These are the pooler (mean pooling reads the hidden states), SpecAugment (it fails on clips shorter than
+    its masks) and the decoder of Whisper.
     """
     if config.model_type == "whisper":
         return WhisperBackbone(config)
@@ -33,7 +33,7 @@ def build_backbone(config: PreTrainedConfig) -> nn.Module:
         if hasattr(config, field):
             setattr(config, field, 0.0)
     if not getattr(MODEL_MAPPING.get(type(config), None), "_supports_sdpa", True):
-        config._attn_implementation = "eager"  # the only one of WavLM, for instance, whatever the fusion has
+        config._attn_implementation = "eager"  # the only one that WavLM, for example, supports
     backbone = AutoModel.from_config(config, dtype=torch.get_default_dtype())
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
@@ -43,41 +43,41 @@ def build_backbone(config: PreTrainedConfig) -> nn.Module:
 def read_backbone_configs(
     places: Mapping[str, str | None], changes: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, PreTrainedConfig]:
-    """Read the configurations of pretrained backbones, with some fields set otherwise.
+    """Read the configurations of pretrained backbones and override some of their fields.
 
     Args:
-        places: by stream a folder or Hub id that AutoConfig loads, or None.
-        changes: by stream the fields to set otherwise, or None.
+        places: by stream, a folder or Hub id for AutoConfig, or None.
+        changes: by stream, the fields to override, or None.
 
     Returns:
-        By their fields of `ReDiFuConfig`.
+        The configurations, by the names of their `ReDiFuConfig` fields.
 
     Raises:
-        ValueError: a field is unknown to this kind of backbone, or there is no backbone to change.
+        ValueError: the backbone has no such field, or fields are given for a stream without a backbone.
     """
     configs = {}
     for name, place in places.items():
         field, fields = BACKBONE_CONFIGS[name], changes[name] or {}
         if place is None and fields:
-            raise ValueError(f"{field} changes a backbone of {name}, and there is none")
+            raise ValueError(f"{field} requires a pretrained {name} backbone")
         if place is not None:
             config, unknown = AutoConfig.from_pretrained(place, return_unused_kwargs=True, **fields)
             if unknown:
-                raise ValueError(f"{field}: {', '.join(unknown)} is unknown to {config.model_type}")
-            config.name_or_path = ""  # a place on this machine is no part of the new checkpoint
+                raise ValueError(f"{field}: {config.model_type} has no field {', '.join(unknown)}")
+            config.name_or_path = ""  # keep local paths out of the new checkpoint
             configs[field] = config
     return configs
 
 
 def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
-    """Load the weights of pretrained backbones into those of a model, built of their configurations.
+    """Load pretrained weights into the backbones of a model built from their configurations.
 
     Args:
         model: a ReDiFuModel.
-        places: by stream a folder or Hub id that AutoModel loads, or None.
+        places: by stream, a folder or Hub id for AutoModel, or None.
 
     Raises:
-        ValueError: weights are missing, or of other shapes.
+        ValueError: weights are missing or have the wrong shape.
     """
     for name, place in places.items():
         if place is None:
@@ -91,11 +91,11 @@ def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
             found = backbone.load_state_dict(pretrained.state_dict(), strict=False)
         except RuntimeError as error:
             field = BACKBONE_CONFIGS[name]
-            raise ValueError(f"{field} does not fit the weights of {place}: {error}") from None
-        # What the file lacks was drawn at random, which is no loss for a pooler that is not used here.
+            raise ValueError(f"{field} does not match the weights of {place}: {error}") from None
+        # Weights missing from the file were initialised at random. For the unused pooler, that is harmless.
         drawn = set(report["missing_keys"]) & set(backbone.state_dict())
         if missing := sorted({*found.missing_keys, *drawn}):
-            raise ValueError(f"{place} lacks weights: {', '.join(missing)}")
+            raise ValueError(f"{place} has no weights for {', '.join(missing)}")
 
 
 def text_backbone_of(model: nn.Module) -> Any:
@@ -110,7 +110,7 @@ def text_backbone_of(model: nn.Module) -> Any:
 
 
 def mean_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real states: (rows, states, hidden) and (rows, states) bool to (rows, hidden)."""
+    """Average the unmasked states: (rows, states, hidden) and (rows, states) bool to (rows, hidden)."""
     weights = mask[..., None].to(states.dtype)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
@@ -144,13 +144,13 @@ def embed_by_length(
     *,
     chunk_tokens: int = TEXT_CHUNK_TOKENS,
 ) -> Tensor:
-    """Embed texts of similar length together, so that little padding is computed and memory stays bounded.
+    """Embed texts of similar length together, to reduce padding and bound memory.
 
     Args:
-        embed: turns input_ids and mask of some texts into their embeddings, (texts, hidden).
+        embed: maps input_ids and mask of some texts to their embeddings, (texts, hidden).
         input_ids: (texts, tokens) int.
         mask: (texts, tokens) bool, True for real tokens.
-        chunk_tokens: at most so many tokens, padding included, are encoded at once (a longer text alone).
+        chunk_tokens: maximum tokens per forward pass, padding included (a longer text runs alone).
 
     Returns:
         (texts, hidden).
@@ -159,7 +159,7 @@ def embed_by_length(
     def encode(rows: Tensor, width: int) -> Tensor:
         return embed(input_ids[rows, :width], mask[rows, :width])
 
-    # The width of a text is the place of its last real token: only trailing padding is cut.
+    # A text's width ends at its last real token, so only trailing padding is cut.
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return _by_width((mask * places).amax(dim=1).clamp_min(1), chunk_tokens, encode)
 
@@ -167,29 +167,29 @@ def embed_by_length(
 def encode_waveforms(
     backbone: Any, audio_values: Tensor, mask: Tensor, *, chunk_samples: int = AUDIO_CHUNK_SAMPLES
 ) -> Tensor:
-    """Embed waveforms by mean pooling of the backbone's frames, padded ones left out.
+    """Embed waveforms by mean pooling of the backbone's frames, excluding padding.
 
-    A waveform gives the same alone and beside longer ones. So only backbones of which that is known are given
-    waveforms of different lengths together; others, as all whose first norm runs over time
-    (feat_extract_norm "group"), take those of one length together. Whisper takes pieces of 30 s; see
-    `encode_pieces`.
+    The embedding of a waveform does not depend on the others in the batch. So waveforms of different lengths
+    share a batch only in backbones that are known to ignore padding; other backbones, such as those whose
+    first norm runs over time (feat_extract_norm "group"), get batches of equal length. Whisper gets segments
+    of 30 s; see `encode_pieces`.
 
     Args:
         backbone: a model that takes input_values and returns last_hidden_state, or a `WhisperBackbone`.
-        audio_values: (audios, samples) float, whatever stands in the padding.
+        audio_values: (audios, samples) float; the padding may hold any values.
         mask: (audios, samples) bool, True for real samples, padding at the end.
-        chunk_samples: at most so many samples, padding included, are encoded at once (a longer one alone).
+        chunk_samples: maximum samples per forward pass, padding included (a longer waveform runs alone).
 
     Returns:
         (audios, hidden).
 
     Raises:
-        ValueError: a waveform is too short for a single frame.
+        ValueError: a waveform is shorter than one frame.
     """
     config = backbone.config
     widths, least = mask.sum(dim=1), shortest_waveform(config)
     if (widths < least).any():
-        raise ValueError(f"audio_values must hold at least {least} samples each, got {int(widths.min())}")
+        raise ValueError(f"each waveform must have at least {least} samples, got {int(widths.min())}")
     if isinstance(backbone, WhisperBackbone):
         return encode_pieces(backbone, audio_values, mask, chunk_samples=chunk_samples)
     padded = takes_padding(config)
@@ -210,12 +210,12 @@ def encode_waveforms(
 def encode_pictures(
     backbone: Any, pixel_values: Tensor, *, chunk_pictures: int = VISUAL_CHUNK_PICTURES
 ) -> Tensor:
-    """Embed the pictures of utterances by the mean of the backbone's states, then of the pictures.
+    """Embed utterances by averaging the backbone's states over each picture, then over the pictures.
 
     Args:
         backbone: a model that takes pixel_values and returns last_hidden_state (pictures, states, hidden).
         pixel_values: (utterances, pictures, channels, height, width) float.
-        chunk_pictures: at most so many pictures are encoded at once.
+        chunk_pictures: maximum pictures per forward pass.
 
     Returns:
         (utterances, hidden).
@@ -226,7 +226,7 @@ def encode_pictures(
 
 
 def shortest_waveform(config: Any) -> int:
-    """Return the samples of one frame of a backbone on waveforms; Whisper pads to whole ones itself."""
+    """Return the number of samples in one frame of a waveform backbone; 1 for Whisper, which pads."""
     if config.model_type == "whisper":
         return 1
     samples = 1
@@ -236,19 +236,19 @@ def shortest_waveform(config: Any) -> int:
 
 
 def takes_padding(config: Any) -> bool:
-    """Say whether a backbone on waveforms gives the same for a waveform with and without masked padding."""
+    """Return whether masked padding leaves the output of a waveform backbone unchanged."""
     per_frame = getattr(config, "feat_extract_norm", None) == "layer"
     return (
         config.model_type in _PADDED_FAMILIES and per_frame and not getattr(config, "conv_pos_batch_norm", 0)
     )
 
 
-# Compiled, it would be compiled anew for each number and length of rows; `encode` is still compiled.
+# Compiling this would recompile for each number and length of rows; `encode` is still compiled.
 @torch.compiler.disable(recursive=False)
 def _by_width(
     widths: Tensor, most: int, encode: Callable[[Tensor, int], Tensor], *, same_width: bool = False
 ) -> Tensor:
-    """Encode rows of similar width together, (rows, hidden); `encode` takes their places and the widest."""
+    """Encode rows of similar width together, (rows, hidden); `encode` takes row indices and the width."""
     order = widths.argsort(stable=True)
     ascending = widths[order].tolist()
     chunks = _chunks(ascending, most, same_width=same_width)
@@ -256,7 +256,7 @@ def _by_width(
 
 
 def _chunks(ascending_widths: list[int], most: int, *, same_width: bool) -> list[slice]:
-    """Cut ascending widths into slices whose padded size stays within `most`, perhaps of one width each."""
+    """Split ascending widths into slices whose padded size is at most `most`, optionally of equal widths."""
     slices, start = [], 0
     for index, width in enumerate(ascending_widths):
         too_large = (index + 1 - start) * width > most

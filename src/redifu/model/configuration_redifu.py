@@ -12,10 +12,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 MODALITIES = ("text", "audio", "visual")
-# The field of the configuration that holds the backbone of a stream.
+# The configuration field of each stream's backbone.
 BACKBONE_CONFIGS = {"text": "text_config", "audio": "audio_config", "visual": "vision_config"}
 
-# What transformers itself passes to, or stores in, a configuration beside its dataclass fields.
+# Keys that transformers passes to or stores in a configuration, in addition to its dataclass fields.
 _INHERITED_KEYS = {
     "_commit_hash", "_name_or_path", "attn_implementation", "auto_map", "experts_implementation",
     "model_type", "name_or_path", "num_labels", "output_attentions", "torch_dtype", "use_cache",
@@ -49,54 +49,54 @@ _CHOICES = {
     "differential_attention": ("shifted_keys", "dual_maps", "none"),
     "fusion": ("mutual_attention", "concat", "text_diffusion"),
 }
-# Options of earlier versions: configurations may still name them, but only at these values.
+# Options of earlier versions; configurations may still contain them, but only with these values.
 _DELETED = {"graph_implementation": "auto", "learned_modality_weights": False, "quality_size": None}
 
 
 @strict
 class ReDiFuConfig(PreTrainedConfig):
-    """Everything that shapes a ReDiFu model; the defaults, except the labels, are the released MELD recipe.
+    """Configuration of a ReDiFu model; except for the labels, the defaults are the released MELD recipe.
 
     Args:
-        text_size: features of an utterance's text, None for a model without text; `text_config` sets it.
-        audio_size: the same of its sound, None for a model without audio; `audio_config` sets it.
-        visual_size: the same of its picture, None for a model without visual; `vision_config` sets it.
-        text_config: configuration of a text backbone (any AutoModel), or None for ready text features.
-        audio_config: the same of a backbone on waveforms: wav2vec2, hubert, wavlm and their kin, or the
-            encoder of whisper.
-        vision_config: the same of a backbone on pictures: vit and its kin.
+        text_size: number of text features; None for a model without text. `text_config` sets it.
+        audio_size: number of audio features; None for a model without audio. `audio_config` sets it.
+        visual_size: number of visual features; None for a model without video. `vision_config` sets it.
+        text_config: configuration of a text backbone (any AutoModel); None reads precomputed text features.
+        audio_config: configuration of a waveform backbone: wav2vec2, hubert, wavlm and similar models, or
+            whisper, of which only the encoder is used.
+        vision_config: configuration of an image backbone: vit and similar models.
         hidden_size: size of every stream inside the model.
         num_attention_heads: heads of the differential encoders.
-        fusion_num_attention_heads: heads of the fusion; None for as many as `num_attention_heads`.
-        dropout: dropout everywhere but in the relation subgraphs.
-        num_speakers: speakers with an embedding of their own; any further ones of a dialogue share one row.
-        causal: whether no utterance sees a later one.
-        attention_window: greatest distance, in utterances, that the attentions of encoders and fusion reach;
-            None for the whole dialogue (released).
-        differential_attention: "shifted_keys" (released), "dual_maps" (two maps of queries and keys of their
-            own) or "none" (ordinary attention).
+        fusion_num_attention_heads: heads of the fusion; None uses `num_attention_heads`.
+        dropout: dropout everywhere except in the relation subgraphs.
+        num_speakers: number of speakers with their own embedding; further speakers share one embedding.
+        causal: whether utterances see only earlier ones and themselves.
+        attention_window: maximum attention distance, in utterances, in the encoders and the fusion; None
+            for the whole dialogue (released).
+        differential_attention: "shifted_keys" (released), "dual_maps" (two maps with separate queries and
+            keys) or "none" (ordinary attention).
         position_encoding: "sinusoidal" (released MELD) or "rotary" (released IEMOCAP).
-        feed_forward_gelu_scale: c of c x (1 + tanh(...)) in the encoders: 0.5 is the GELU itself.
-        encoder_residual_scale: factor of the encoded states when added to the positioned ones.
-        relation_modalities: the streams with relation subgraphs of their own (released: text).
-        cross_modal_relations: whether a subgraph also joins different streams of related utterances.
-        relation_window: greatest distance, in utterances, of related utterances.
-        relation_embedding_size: size of the embedding of a relation.
+        feed_forward_gelu_scale: c in c x (1 + tanh(...)) in the encoders; 0.5 is the standard GELU.
+        encoder_residual_scale: factor on the encoded states when they are added to the positioned ones.
+        relation_modalities: the streams that have relation subgraphs (released: text).
+        cross_modal_relations: whether a subgraph also connects different streams of related utterances.
+        relation_window: maximum distance between related utterances, in utterances.
+        relation_embedding_size: size of a relation embedding.
         relation_dropout: dropout inside the relation subgraphs.
         fusion: "mutual_attention" (released), "text_diffusion" (audio and visual flow into the text) or
-            "concat" (one head on the streams side by side).
+            "concat" (one head on the concatenated streams).
         diffusion_steps: steps of "text_diffusion".
-        consistency_size: size of the vectors by which an utterance's sound and picture are compared with the
-            same speaker's other ones; a stream that does not match counts as missing. None compares nothing.
+        consistency_size: size of the vectors that compare an utterance's sound and picture with the same
+            speaker's other utterances; a stream that does not match counts as missing. None disables this.
         head_activation: "relu" or "leaky_relu" before the heads.
-        head_residual: whether the heads also read the streams as they were before the fusion.
-        modality_weights: factors of the text, audio and visual logits in their sum.
-        stream_loss_weight: factor of the squared cross-entropy of each stream's own head.
-        temperature: what the model divides its logits by, so that their softmax is calibrated; the loss is of
-            the undivided ones. Training fits it on dev.
+        head_residual: whether the heads also read the streams from before the fusion.
+        modality_weights: weights of the text, audio and visual logits in their sum.
+        stream_loss_weight: weight of the squared cross-entropy of each stream's own head.
+        temperature: divides the logits, so that their softmax is calibrated; the loss uses the undivided
+            logits. Training fits it on dev.
 
     Raises:
-        ValueError: for an unknown key, a deleted option, or values that do not fit each other.
+        ValueError: an unknown key, a deleted option, or incompatible values.
     """
 
     model_type = "redifu"
@@ -110,7 +110,7 @@ class ReDiFuConfig(PreTrainedConfig):
         for field, family in (("text_config", "bert"), ("audio_config", "wav2vec2"), ("vision_config", "vit"))
     }
 
-    # Streams: sizes of ready features, or the backbones that make them.
+    # Streams: sizes of precomputed features, or the backbones that compute them.
     text_size: int | None = 1024
     audio_size: int | None = 300
     visual_size: int | None = 342
@@ -148,14 +148,14 @@ class ReDiFuConfig(PreTrainedConfig):
     temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in what follows from other fields, and check all of them."""
+        """Derive dependent fields and check all of them."""
         self._refuse_unknown(kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in _DELETED}
         if self.id2label is not None and self.label2id is None:
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         count = kwargs.get("num_labels")
         if self.id2label is not None and count not in (None, len(self.id2label)):
-            raise ValueError(f"num_labels {count} does not fit id2label {self.id2label}")
+            raise ValueError(f"num_labels must match id2label, got {count} and {self.id2label}")
         super().__post_init__(**kwargs)
         self.relation_modalities = list(self.relation_modalities)
         self.modality_weights = list(self.modality_weights)
@@ -172,7 +172,7 @@ class ReDiFuConfig(PreTrainedConfig):
             if key in _DELETED and value != _DELETED[key]:
                 expected = json.dumps(_DELETED[key])
                 raise ValueError(
-                    f"{key} is no longer an option: expected {expected} or nothing, got {value!r}"
+                    f"{key} is no longer supported: remove it or set it to {expected}, got {value!r}"
                 )
             if key not in known | _INHERITED_KEYS | _DELETED.keys():
                 nearest = difflib.get_close_matches(key, known, n=1)
@@ -180,7 +180,7 @@ class ReDiFuConfig(PreTrainedConfig):
                 raise ValueError(f"unknown configuration key {key!r}{hint}")
 
     def _check(self) -> None:
-        # Not as validators of @strict: those raise an error that is no ValueError.
+        # Not as @strict validators, because these do not raise ValueError.
         self._check_choices()
         self._check_sizes()
         self._check_numbers()
@@ -191,13 +191,13 @@ class ReDiFuConfig(PreTrainedConfig):
 
         Args:
             recipe: "iemocap" or "meld".
-            overrides: fields to set otherwise.
+            overrides: fields to override.
 
         Raises:
-            ValueError: for a recipe that was not released.
+            ValueError: there is no such recipe, or an override is invalid.
         """
         if recipe not in _RELEASED:
-            raise ValueError(f"released recipes are {sorted(_RELEASED)}, got {recipe!r}")
+            raise ValueError(f"recipe must be one of {sorted(_RELEASED)}, got {recipe!r}")
         values = {**_RELEASED[recipe], **overrides}
         if not {"num_labels", "id2label"} & set(overrides):
             values["id2label"] = dict(enumerate(_RELEASED_LABELS[recipe]))
@@ -208,9 +208,9 @@ class ReDiFuConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build from a dict and overrides; checks the overrides, which transformers sets unchecked.
+        """Build from a dict and overrides, and check the overrides, which transformers does not.
 
-        `id2label` or another `num_labels` among the overrides replaces all labels.
+        An override of `id2label`, or of `num_labels` with a different number, replaces all labels.
         """
         if not kwargs.get("return_unused_kwargs"):
             cls._refuse_unknown({key: kwargs[key] for key in kwargs.keys() - {"return_unused_kwargs"}})
@@ -224,23 +224,23 @@ class ReDiFuConfig(PreTrainedConfig):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The streams the model has, in the order text, audio, visual."""
+        """The model's streams, in the order text, audio, visual."""
         return tuple(name for name in MODALITIES if getattr(self, f"{name}_size") is not None)
 
     @property
     def labels(self) -> list[str]:
-        """The names of the labels in the order of the logits."""
+        """The label names, in the order of the logits."""
         names: dict[Any, str] = self.id2label or {}
         return [names[index] for index in range(len(names))]
 
     def _check_choices(self) -> None:
-        """Check the options that are names."""
+        """Check options whose values are names."""
         for field, choices in _CHOICES.items():
             if (value := getattr(self, field)) not in choices:
                 raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
         given = self.relation_modalities
         if not set(given) <= set(MODALITIES) or len(set(given)) < len(given):
-            raise ValueError(f"relation_modalities must be some of {', '.join(MODALITIES)}, got {given}")
+            raise ValueError(f"relation_modalities must be a subset of {', '.join(MODALITIES)}, got {given}")
         self._check_fusion()
 
     @staticmethod
@@ -248,31 +248,29 @@ class ReDiFuConfig(PreTrainedConfig):
         """Check that the model can run a backbone."""
         family = config.model_type
         if field == "audio_config" and family == "whisper":
-            return  # of which only the encoder is built
+            return  # only its encoder is built
         if field == "audio_config" and not hasattr(config, "conv_stride"):
             raise ValueError(
-                "audio_config must be of a backbone on waveforms, wav2vec2 or whisper for instance, "
-                f"got {family}, which does not read samples"
+                "audio_config must configure a waveform encoder such as wav2vec2 or whisper, "
+                f"got {family}, which does not read waveforms"
             )
         if field == "audio_config" and getattr(config, "add_adapter", False):
-            raise ValueError("audio_config must be without an adapter, got add_adapter=True")
+            raise ValueError("audio_config must not use an adapter, got add_adapter=True")
         if field == "vision_config" and not (
             hasattr(config, "image_size") and hasattr(config, "hidden_size")
         ):
-            raise ValueError(
-                f"vision_config must be of a transformer on pictures, vit for instance, got {family}"
-            )
+            raise ValueError(f"vision_config must configure an image transformer such as vit, got {family}")
         if config.is_encoder_decoder:
-            raise ValueError(f"{field} must be an encoder's or a decoder's, got {family}, which is both")
+            raise ValueError(f"{field} must configure an encoder or a decoder, got {family}, which has both")
 
     def _check_fusion(self) -> None:
-        """Check that options have the streams they need."""
+        """Check that options have the streams they require."""
         if self.cross_modal_relations and len(self.modalities) < 2:
-            raise ValueError("cross_modal_relations need two streams to join, got only " + self.modalities[0])
+            raise ValueError("cross_modal_relations requires two or more streams, got " + self.modalities[0])
         if self.fusion == "text_diffusion" and self.text_size is None:
-            raise ValueError("fusion text_diffusion needs a text stream, but text_size is None")
+            raise ValueError("fusion text_diffusion requires a text stream, but text_size is None")
         if self.consistency_size is not None and self.modalities == ("text",):
-            raise ValueError("consistency_size needs an audio or visual stream, and this model has only text")
+            raise ValueError("consistency_size requires an audio or visual stream; this model has only text")
 
     def _check_sizes(self) -> None:
         """Check that sizes are in range and divide each other."""
@@ -292,10 +290,10 @@ class ReDiFuConfig(PreTrainedConfig):
                     f"{field} must divide hidden_size {self.hidden_size}, got {getattr(self, field)}"
                 )
         if self.position_encoding == "rotary" and self.hidden_size % 2:
-            raise ValueError(f"rotary positions need an even hidden_size, got {self.hidden_size}")
+            raise ValueError(f"rotary positions require an even hidden_size, got {self.hidden_size}")
         if not self.modalities:
             raise ValueError(
-                "text_size, audio_size and visual_size are all None: the model would read nothing"
+                "at least one of text_size, audio_size and visual_size must be set; all are None"
             )
 
     def _check_numbers(self) -> None:
@@ -311,29 +309,29 @@ class ReDiFuConfig(PreTrainedConfig):
         weights = self.modality_weights
         if len(weights) != len(MODALITIES) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(
-                f"modality_weights must be three numbers of at least 0, got {self.modality_weights}"
+                f"modality_weights must be three finite, non-negative numbers, got {self.modality_weights}"
             )
         names = self.id2label or {}
         if not names or sorted(names) != list(range(len(names))) or len(set(names.values())) < len(names):
-            raise ValueError(f"id2label must name each of 0, 1, ... once, got {names}")
+            raise ValueError(f"id2label must map 0, 1, ... to distinct labels, got {names}")
 
 
 def changed_labels(
     old: Mapping[Any, str], id2label: Mapping[Any, str] | None, num_labels: int | None
 ) -> list[str]:
-    """Return the names of labels after a change as transformers' from_pretrained makes it.
+    """Return the label names after the changes that transformers' from_pretrained would make.
 
     Args:
         old: names by id, as in config.json.
-        id2label: the new ones, or None.
-        num_labels: how many there will be, or None; another number than before gives them new names.
+        id2label: the new names by id, or None.
+        num_labels: the new number of labels, or None; if it differs, labels are renamed LABEL_0, LABEL_1, ...
 
     Raises:
-        ValueError: `id2label` leaves an id out, or does not fit `num_labels`.
+        ValueError: `id2label` skips an id or does not match `num_labels`.
     """
     names = {int(key): name for key, name in (old if id2label is None else id2label).items()}
     if id2label is None and num_labels not in (None, len(names)):
         names = {index: f"LABEL_{index}" for index in range(num_labels or 0)}
     if sorted(names) != list(range(len(names) if num_labels is None else num_labels)):
-        raise ValueError(f"id2label must name each of 0, 1, ... once, num_labels of them, got {id2label}")
+        raise ValueError(f"id2label must map exactly 0, 1, ..., num_labels - 1, got {id2label}")
     return [names[index] for index in range(len(names))]

@@ -1,4 +1,4 @@
-"""The relation subgraphs of a conversation, to look at or to draw."""
+"""The relation subgraphs of a conversation, for inspection and plots."""
 
 from collections.abc import Mapping
 from itertools import permutations
@@ -14,24 +14,24 @@ from .relation_subgraphs import cross_modal_edges, speaker_edges
 
 
 def conversation_graph(conversation: Mapping[str, Any], config: ReDiFuConfig) -> Any:
-    """Return the relation subgraphs of a conversation, as a model of this configuration sees them.
+    """Return the relation subgraphs that a model with this configuration builds for a conversation.
 
     Args:
         conversation: a dict with "utterances", as in a conversation file.
-        config: names the subgraphs and how far they reach.
+        config: determines the subgraphs and their windows.
 
     Returns:
-        A torch_geometric HeteroData: for each stream nodes with their `turn`, the utterance's place; for each
-        subgraph edges from neighbour to receiver, "intra_speaker", "inter_speaker" or "cross_modal", with
-        their relation ids as `edge_attr`.
+        A torch_geometric HeteroData. Each stream has nodes whose `turn` is the utterance's index; each
+        subgraph ("intra_speaker", "inter_speaker" or "cross_modal") has edges from neighbour to receiver,
+        with their relation ids as `edge_attr`.
 
     Raises:
         ImportError: torch-geometric is not installed.
     """
-    try:  # only here: it takes a second to import, and remote code must load without it
+    try:  # imported late: it takes a second, and remote code must load without it
         from torch_geometric.data import HeteroData
     except ImportError:
-        raise ImportError("relation_graph needs torch-geometric: pip install torch-geometric") from None
+        raise ImportError("relation_graph requires torch-geometric: pip install torch-geometric") from None
     utterances = conversation["utterances"]
     names = list(dict.fromkeys(utterance["speaker"] for utterance in utterances))
     speakers = torch.tensor([[names.index(utterance["speaker"]) for utterance in utterances]])

@@ -1,7 +1,7 @@
-"""Denoising of the audio and visual streams: a differential Transformer over the utterances that have it.
+"""Denoising of the audio and visual streams: a differential Transformer over the utterances that have them.
 
 Source: arXiv 2603.25752, the differential Transformer; the equations are those of the released model.
-Everywhere here "previous" and "next" mean the nearest utterance of the dialogue that has the stream.
+In this module, "previous" and "next" mean the nearest utterance of the dialogue that has the stream.
 """
 
 import math
@@ -19,7 +19,7 @@ from .recorder import NOTHING, Recorder
 
 
 def sinusoidal_positions(positions: Tensor, size: int) -> Tensor:
-    """Sines (even places) and cosines (odd) of (batch, utterances) positions: (batch, utterances, size)."""
+    """Encode (batch, utterances) positions as (batch, utterances, size): even sines, odd cosines."""
     steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * torch.exp(steps * (-math.log(10000.0) / size))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :size]
@@ -36,7 +36,7 @@ def rotate_positions(states: Tensor, positions: Tensor) -> Tensor:
 
 
 class DeltaNet(nn.Module):
-    """Adds what changes around an utterance: x + alpha * sigmoid(W x) * LN(depthwise convolution of x)."""
+    """Adds local changes: x + alpha * sigmoid(W x) * LN(depthwise convolution of x)."""
 
     def __init__(self, hidden_size: int):
         """Build for states of `hidden_size`."""
@@ -47,7 +47,7 @@ class DeltaNet(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1))
 
     def reset_parameters(self) -> None:
-        """Start with the whole change added."""
+        """Initialise alpha to 1."""
         nn.init.ones_(self.alpha)
 
     def forward(self, states: Tensor, taps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -55,7 +55,7 @@ class DeltaNet(nn.Module):
 
         Args:
             states: (batch, utterances, hidden).
-            taps: what the kernel's three places read, each as `states`, zero beyond the ends.
+            taps: the inputs of the three kernel positions, each shaped like `states`, zero beyond the ends.
         """
         weights = self.convolution.weight[:, 0].unbind(-1)
         convolved = sum(tap * weight for tap, weight in zip(taps, weights, strict=True))
@@ -64,7 +64,7 @@ class DeltaNet(nn.Module):
 
 
 class ContextGate(nn.Module):
-    """Mixes positioned states p and delta by one learned number an utterance."""
+    """Mixes positioned states and delta with a learned gate g, one number per utterance."""
 
     def __init__(self, hidden_size: int):
         """Build for states of `hidden_size`."""
@@ -81,17 +81,17 @@ class ContextGate(nn.Module):
 
 
 class StreamAttention(nn.Module):
-    """What both kinds of attention inside a stream have in common."""
+    """Base class of both kinds of attention within a stream."""
 
     scale: float
 
     def __init__(self, config: ReDiFuConfig):
-        """Remember the configuration."""
+        """Store the configuration."""
         super().__init__()
         self.config = config
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **where: Any) -> Tensor:
-        """Return (batch, utterances, hidden), attended inside the stream; see `attention.attend`."""
+        """Attend within the stream, returning (batch, utterances, hidden); see `attention.attend`."""
         attended, _ = attend(
             query,
             key,
@@ -99,8 +99,8 @@ class StreamAttention(nn.Module):
             config=self.config,
             num_heads=self.config.num_attention_heads,
             scale=self.scale,
-            # Dropout acts on A1, where the released code drops from A1 - A2: both keep the expected value,
-            # and neither acts in evaluation (tests: golden).
+            # Dropout acts on A1; in the released code, on A1 - A2. Both keep the expected value, and neither
+            # acts in evaluation (tests: golden).
             dropout_probability=self.config.dropout if self.training else 0.0,
             name="encoded",
             **where,
@@ -109,19 +109,19 @@ class StreamAttention(nn.Module):
 
 
 class DifferentialAttention(StreamAttention):
-    """Subtracts from an attention map another one: keeps what lasts in time.
+    """Attention minus a second attention map, with a learned strength; or ordinary attention.
 
-    "shifted_keys": the other map is over keys an utterance earlier, times a learned strength. With A1 =
-    softmax(q k^T) and A2 the same over keys rolled by one utterance, A2's columns are A1's rolled, hence
-    (A1 - A2) v = A1 (v - next v): one ordinary attention over first differences of the values.
-    A causal or windowed map has no such columns, and no first utterance to wrap to: there are two maps then,
-    and the first key stands for its own predecessor. "none": ordinary attention, nothing is subtracted.
+    "shifted_keys": the second map uses the keys of the previous utterance. With A1 = softmax(q k^T) and A2
+    the same over keys rolled by one utterance, A2's columns are A1's columns rolled, so
+    (A1 - A2) v = A1 (v - next v): a single attention over first differences of the values. With a causal or
+    windowed map this identity fails and keys cannot wrap around, so both maps are computed, and the first
+    key is its own predecessor. "none": ordinary attention, with nothing subtracted.
     """
 
     def __init__(self, config: ReDiFuConfig):
-        """Build one layer of the kind `config.differential_attention`."""
+        """Build one layer, of the kind set by `config.differential_attention`."""
         super().__init__(config)
-        # The released scale is that of the model size, not of the head size.
+        # The released model scales by the model size, not the head size.
         self.scale = config.hidden_size**-0.5
         self.differential = config.differential_attention == "shifted_keys"
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
@@ -131,7 +131,7 @@ class DifferentialAttention(StreamAttention):
             self.strength = nn.Parameter(torch.tensor(0.5))
 
     def reset_parameters(self) -> None:
-        """Start with the difference at half strength."""
+        """Initialise the strength to 0.5."""
         if self.differential:
             nn.init.constant_(self.strength, 0.5)
 
@@ -143,9 +143,9 @@ class DifferentialAttention(StreamAttention):
         Args:
             states: (batch, utterances, hidden).
             present: (batch, utterances) bool, the utterances that have the stream.
-            previous: (batch, utterances) index of the utterance before that has it, its own for the first.
-            following: (batch, utterances) index of the next such utterance, the first after the last.
-            where: `positions` and `record`, which keeps A1, of `attention.attend`.
+            previous: (batch, utterances) index of the previous utterance; the first has its own index.
+            following: (batch, utterances) index of the next utterance; the last wraps to the first.
+            where: `positions` and `record` for `attention.attend`; the record stores A1.
         """
         query, key, value = self.qkv(states).chunk(3, dim=-1)
         if self.differential and not self.two_maps:
@@ -161,10 +161,10 @@ class DifferentialAttention(StreamAttention):
 
 
 class DualMapAttention(StreamAttention):
-    """Two attention maps, each of queries and keys of its own: (A1 - lambda A2) v, normed head by head.
+    """Two attention maps with separate queries and keys: (A1 - lambda A2) v, normalised per head.
 
-    Source: the differential Transformer of Ye et al. (arXiv 2410.05258, section 2.1), as its first layer:
-    lambda = exp(lq1·lk1) - exp(lq2·lk2) + lambda_init, and what is normed is scaled by 1 - lambda_init.
+    Source: the first layer of the differential Transformer of Ye et al. (arXiv 2410.05258, section 2.1):
+    lambda = exp(lq1·lk1) - exp(lq2·lk2) + lambda_init; the normalised result is scaled by 1 - lambda_init.
     """
 
     LAMBDA_INIT = 0.8 - 0.6 * math.exp(-0.3 * 0)
@@ -184,7 +184,7 @@ class DualMapAttention(StreamAttention):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start near lambda_init, as Ye et al."""
+        """Start near lambda_init, as in Ye et al."""
         nn.init.normal_(self.lambda_vectors, std=0.1)
 
     def forward(
@@ -204,7 +204,7 @@ class DualMapAttention(StreamAttention):
 
 
 class PositionwiseFeedForward(nn.Module):
-    """F(h) = W2 gelu(W1 LN(h)) + h, with the recipe's factor in the GELU and the released second residual."""
+    """F(h) = W2 gelu(W1 LN(h)) + h, with a configurable GELU scale and the released second residual."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build with inner size `config.hidden_size`."""
@@ -221,7 +221,7 @@ class PositionwiseFeedForward(nn.Module):
 
 
 class DifferentialEncoder(GradientCheckpointingLayer):
-    """Encodes a stream: position and speaker, change in time, a differential layer, residual, filter gate."""
+    """Encodes a stream: position and speaker, local changes, differential layer, residual, filter gate."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build the encoder of one stream."""
@@ -251,10 +251,10 @@ class DifferentialEncoder(GradientCheckpointingLayer):
 
         Args:
             states: (batch, utterances, hidden), zero where the stream is missing.
-            speakers: (batch, utterances, hidden) embeddings of the speakers.
-            positions: (batch, utterances) places within the dialogue, from 0.
-            present: (batch, utterances) bool.
-            record: keeps the stream before and after the gate, and the attention weights.
+            speakers: (batch, utterances, hidden) speaker embeddings.
+            positions: (batch, utterances) positions in the dialogue, from 0.
+            present: (batch, utterances) bool, the utterances that have the stream.
+            record: stores the stream before and after the gate, and the attention weights.
 
         Returns:
             (batch, utterances, hidden), zero where the stream is missing.

@@ -1,4 +1,4 @@
-"""Dropout whose mask is cheap to draw on a CPU."""
+"""Dropout with a mask that is cheap to draw on a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def dropout(states: Tensor, probability: float, training: bool) -> Tensor:
-    """Zero elements with `probability` in training and scale the others up, so that the mean stays.
+    """Zero elements with `probability` in training and scale up the others to keep the mean.
 
-    torch's own mask took an eighth of a training step of the released IEMOCAP model on a CPU. Here an element
-    takes one byte of a random word, so on a CPU the probability is the nearest multiple of 1/256.
+    On a CPU, torch's mask took an eighth of a training step of the released IEMOCAP model. This mask uses one
+    random byte per element, so on a CPU the probability is rounded to a multiple of 1/256.
 
     Args:
-        states: of any shape.
+        states: tensor of any shape.
         probability: at least 0 and below 1.
-        training: False returns the states as they are.
+        training: if False, the states are returned unchanged.
     """
     if not training or probability == 0:
         return states

@@ -1,4 +1,4 @@
-"""From fused streams to logits."""
+"""Classification heads: fused streams to logits."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from .dropout import dropout
 
 
 class StreamHeads(nn.Module):
-    """One linear head per stream; the fused logits are their weighted sum over the streams present."""
+    """One linear head per stream; the fused logits are a weighted sum over the streams present."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build a head for each stream."""
@@ -21,7 +21,7 @@ class StreamHeads(nn.Module):
         )
 
     def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return fused logits and logits by stream from (batch, utterances, streams * hidden) states."""
+        """Return the fused logits and the logits by stream for (batch, utterances, streams * hidden)."""
         activation = F.relu if self.config.head_activation == "relu" else F.leaky_relu
         total = states.new_zeros(*states.shape[:2], len(self.config.labels))
         logits = {}
@@ -35,21 +35,21 @@ class StreamHeads(nn.Module):
 
 
 class ConcatHead(nn.Module):
-    """One MLP on the streams side by side."""
+    """One MLP on the concatenated streams."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build a hidden layer and the output."""
+        """Build the hidden layer and the output layer."""
         super().__init__()
         self.dropout = config.dropout
         self.hidden = nn.Linear(len(config.modalities) * config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(self, states: Tensor, present: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return fused logits, and none by stream."""
+        """Return the fused logits and an empty dict, as there are no logits by stream."""
         hidden = dropout(F.relu(self.hidden(states)), self.dropout, self.training)
         return self.output(hidden), {}
 
 
 def build_head(config: ReDiFuConfig) -> nn.Module:
-    """Build the head that `config.fusion` needs."""
+    """Build the head for `config.fusion`."""
     return ConcatHead(config) if config.fusion == "concat" else StreamHeads(config)

@@ -1,4 +1,4 @@
-"""Features of the streams, ready or computed from arrays, normalised and padded."""
+"""Feature extraction: features, precomputed or computed from arrays, are normalised and padded."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,20 +12,20 @@ from .backbone_arrays import pad_waveforms, stack_pictures
 from .configuration_redifu import MODALITIES
 from .model_inputs import RAW_INPUTS
 
-# The backend that leaves sound and picture to the backbone of the model.
+# The backend that passes sound and pictures to the model's backbone.
 BACKBONE = "backbone"
 OPENSMILE = "opensmile:"
-# How many features a backend gives. Those of pictures are computed where video files are read.
+# Number of features per backend. Visual features are computed where video files are read.
 AUDIO_BACKENDS = {"log_mel": LOG_MEL_SIZE, f"{OPENSMILE}eGeMAPSv02": 88, f"{OPENSMILE}IS10": 1582}
 VISUAL_BACKENDS = {"face_descriptor": 728, "action_units": 35}
-# The keys under which an utterance holds sound and picture themselves.
+# The keys of an utterance's sound and video.
 _MEDIA = {"audio": "audio", "visual": "video"}
 
 
 class ReDiFuFeatureExtractor(FeatureExtractionMixin):
-    """Turns ready features, waveforms and face crops of utterances into padded arrays and a presence mask.
+    """Turns precomputed features, waveforms and face crops into padded arrays and a presence mask.
 
-    One class for all streams: a second feature extractor in a processor would save but not load.
+    One class covers all streams, because a processor cannot reload a second feature extractor.
     """
 
     model_input_names = [
@@ -59,25 +59,25 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """Build the extractor.
 
         Args:
-            text_size: features of an utterance's text, None where none are read.
-            audio_size: the same for audio.
-            visual_size: the same for visual.
-            audio_backend: what describes the sound, a key of `AUDIO_BACKENDS`, or "backbone" for the
-                waveforms that the backbone of a model takes; None where only ready features are taken. It
-                determines `audio_size`, which is None for "backbone".
-            visual_backend: the same for pictures, a key of `VISUAL_BACKENDS`.
-            face_detector: a YuNet ONNX file to find faces with, in place of OpenCV's cascades.
-            statistics: by stream, "mean" and "std" of each feature; streams without are passed as they are.
-            clip: normalised features are kept within plus and minus this many standard deviations.
-            normalize_waveform: whether waveforms for a backbone are brought to mean 0 and variance 1.
-            picture_count: face crops of an utterance for a backbone, spread over time.
-            picture_size: pixels of the side of a crop.
-            picture_mean: mean of the red, green and blue of crops, 0 to 1, subtracted.
-            picture_std: their standard deviations, divided by.
-            kwargs: what transformers stores beside.
+            text_size: number of text features; None if they are not read.
+            audio_size: number of audio features; None if they are not read.
+            visual_size: number of visual features; None if they are not read.
+            audio_backend: how audio features are computed: a key of `AUDIO_BACKENDS`, or "backbone" to pass
+                waveforms to the model's backbone; None accepts only precomputed features. It determines
+                `audio_size`, which is None for "backbone".
+            visual_backend: the same for pictures, with a key of `VISUAL_BACKENDS`.
+            face_detector: a YuNet ONNX file for face detection, instead of OpenCV's cascades.
+            statistics: by stream, "mean" and "std" of each feature; other streams are not normalised.
+            clip: normalised features are clipped to plus or minus this many standard deviations.
+            normalize_waveform: whether waveforms for a backbone are normalised to mean 0 and variance 1.
+            picture_count: number of face crops per utterance for a backbone, spread over time.
+            picture_size: width and height of a crop in pixels.
+            picture_mean: means of red, green and blue, 0 to 1, which are subtracted from crops.
+            picture_std: standard deviations of red, green and blue, by which crops are divided.
+            kwargs: further values that transformers stores.
 
         Raises:
-            ValueError: an unknown backend, or sizes that do not fit it.
+            ValueError: a backend is unknown, or a size or picture option is invalid.
         """
         if (quality_size := kwargs.pop("quality_size", None)) is not None:
             raise ValueError(f"quality_size is no longer supported: expected None, got {quality_size}")
@@ -94,8 +94,8 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         least = min(picture_count, picture_size)
         if least < 1 or len(picture_mean) != 3 or len(picture_std) != 3 or min(picture_std) <= 0:
             raise ValueError(
-                "expected picture_count and picture_size of at least 1, three numbers of picture_mean and "
-                "three above 0 of picture_std, got "
+                "picture_count and picture_size must be at least 1, picture_mean must have three numbers and "
+                "picture_std three positive ones, got "
                 f"{picture_count}, {picture_size}, {list(picture_mean)} and {list(picture_std)}"
             )
         self.picture_count = picture_count
@@ -105,28 +105,28 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of features by stream, of the streams that are read."""
+        """The number of features by stream, for the streams that are read."""
         return {name: size for name in MODALITIES if (size := getattr(self, f"{name}_size")) is not None}
 
     @property
     def backends(self) -> dict[str, str]:
-        """The backends of the streams whose media are read."""
+        """The backends by stream, for the streams whose media are read."""
         given = {name: getattr(self, f"{name}_backend") for name in ("audio", "visual")}
         return {name: backend for name, backend in given.items() if backend is not None}
 
     @property
     def raw(self) -> dict[str, str]:
-        """The keys under which utterances hold what the backbone of a model reads, by stream of media."""
+        """The utterance keys of backbone inputs, by stream."""
         return {name: RAW_INPUTS[name] for name, backend in self.backends.items() if backend == BACKBONE}
 
     def describe_sound(self, waveform: np.ndarray) -> np.ndarray:
-        """Compute the features of a sound by `audio_backend`.
+        """Compute the features of a waveform with `audio_backend`.
 
         Args:
             waveform: (samples,) float at `SAMPLING_RATE`.
 
         Returns:
-            (audio size,) float32; for the backend "backbone" the waveform itself.
+            (audio size,) float32; with the backend "backbone", the waveform itself.
 
         Raises:
             ImportError: openSMILE is not installed.
@@ -138,7 +138,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         return opensmile_features(waveform, str(self.audio_backend).removeprefix(OPENSMILE))
 
     def check(self, utterance: Mapping[str, Any]) -> None:
-        """Reject features of a wrong size or with NaN or infinite values, by ValueError."""
+        """Raise ValueError for features of the wrong size, or with NaN or infinite values."""
         for name, size in self.sizes.items():
             if (values := utterance.get(f"{name}_features")) is None:
                 continue
@@ -152,13 +152,13 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                 raise ValueError(f"{name}_features must be finite, got NaN or infinite values")
 
     def with_arrays(self, utterance: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Describe the sound of an utterance that comes as {"array", "sampling_rate"}.
+        """Compute the audio inputs of an utterance whose audio is {"array", "sampling_rate"}.
 
         Returns:
-            The utterance with audio_features, or audio_values for a backbone, where it had neither.
+            The utterance, with audio_features (or audio_values for a backbone) added if they were missing.
 
         Raises:
-            ValueError: the audio or video to be read is something else, a file for instance.
+            ValueError: audio or video would have to be read from something else, such as a file.
         """
         for name in self.backends:
             key = self.raw.get(name, f"{name}_features")
@@ -168,8 +168,8 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
             if name == "visual" or not isinstance(medium, Mapping) or "array" not in medium:
                 expected = key if name == "visual" else f'{{"array", "sampling_rate"}} or {key}'
                 raise ValueError(
-                    f"{_MEDIA[name]}: a processor takes arrays and opens no files: expected {expected}, "
-                    f"got {medium!r:.80}; redifu.load(MODEL) reads files"
+                    f"{_MEDIA[name]}: the processor takes arrays and does not open files: expected "
+                    f"{expected}, got {medium!r:.80}; use redifu.load(MODEL) to read files"
                 )
             utterance = {**utterance, key: self.describe_sound(_waveform(medium))}
         return utterance
@@ -177,11 +177,11 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
     def fit(
         self, conversations: Iterable[Mapping[str, Any]], *, streams: Collection[str] = MODALITIES
     ) -> "ReDiFuFeatureExtractor":
-        """Measure mean and standard deviation of every feature over the utterances that have the stream.
+        """Compute the mean and standard deviation of every feature over the utterances that have it.
 
         Args:
-            conversations: those to measure, with arrays.
-            streams: to measure; the others keep what was measured before.
+            conversations: the conversations, with arrays.
+            streams: the streams to measure; the others keep their statistics.
         """
         sizes = {name: size for name, size in self.sizes.items() if name in streams}
         sums = {name: np.zeros((3, size)) for name, size in sizes.items()}
@@ -198,7 +198,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                 continue
             mean = first / count
             deviation = np.sqrt(np.maximum(second / count - mean**2, 0.0))
-            # A constant feature carries nothing: it becomes 0 without a division by 0.
+            # A constant feature carries no information: it becomes 0, without a division by 0.
             deviation[deviation < 1e-6] = 1.0
             self.statistics[name] = {"mean": mean.tolist(), "std": deviation.tolist()}
         return self
@@ -209,14 +209,14 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
         """Normalise and pad the features of conversations.
 
         Args:
-            conversations: dicts with "utterances", checked, their features and arrays ready.
+            conversations: dicts with "utterances", already checked, with features and arrays.
             return_tensors: "pt", "np" or None.
 
         Returns:
-            utterance_mask (batch, utterances), modality_mask (batch, utterances, 3), of each stream that any
-            utterance has, NAME_features (batch, utterances, size) float32, zero where missing, or for a
-            backbone audio_values (audios, samples) with audio_values_mask, and pixel_values (utterances with
-            pictures, pictures, 3, size, size), row by row over the utterances that have them.
+            utterance_mask (batch, utterances) and modality_mask (batch, utterances, 3). For each stream that
+            any utterance has: NAME_features (batch, utterances, size) float32, zero where missing; or, for a
+            backbone, audio_values (audios, samples) with audio_values_mask, and pixel_values (utterances with
+            pictures, pictures, 3, size, size), one row for each utterance that has the stream, in order.
         """
         shape = (len(conversations), max(len(conversation["utterances"]) for conversation in conversations))
         features = {name: np.zeros((*shape, size), dtype=np.float32) for name, size in self.sizes.items()}
@@ -257,7 +257,7 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
 def _waveform(sound: Mapping[str, Any]) -> np.ndarray:
     samples, rate = np.asarray(sound["array"], dtype=np.float32), sound.get("sampling_rate")
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-        raise ValueError(f"audio: expected (samples,) finite numbers, got shape {samples.shape}")
+        raise ValueError(f"audio: expected finite numbers of shape (samples,), got shape {samples.shape}")
     if rate != SAMPLING_RATE:
         raise ValueError(f"audio: expected a sampling_rate of {SAMPLING_RATE}, got {rate}")
     return samples
@@ -270,5 +270,5 @@ def _size_of(backend: str | None, size: int | None, name: str, backends: Mapping
     if backend not in told:
         raise ValueError(f"{name}_backend must be one of {', '.join(told)}, got {backend!r}")
     if size not in (None, told[backend]):
-        raise ValueError(f"{name}_size must be {told[backend]}, as {backend} gives, got {size}")
+        raise ValueError(f"{name}_size must be {told[backend]} for {backend}, got {size}")
     return told[backend]

@@ -1,7 +1,7 @@
 """Fusion of the streams.
 
-Source: arXiv 2603.25752, the fusion; `mutual_attention` is what the released model computes, `text_diffusion`
-what the abstract describes.
+Source: arXiv 2603.25752, the fusion. The released model computes `mutual_attention`; the abstract describes
+`text_diffusion`.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ from .recorder import NOTHING, Recorder
 
 @dataclass
 class FusedStreams:
-    """What a fusion returns.
+    """The result of a fusion.
 
     Attributes:
         streams: (batch, utterances, hidden) by stream, zero where missing.
-        present: (batch, utterances) bool by stream, where a fused stream stands for something.
-        reliability: (batch, utterances, 3) of text, audio and visual, 0 where missing; None if not estimated.
+        present: (batch, utterances) bool by stream, True where the fused stream has content.
+        reliability: (batch, utterances, 3), text, audio and visual, 0 where missing; None if not estimated.
     """
 
     streams: dict[str, Tensor]
@@ -36,7 +36,7 @@ class FusedStreams:
 
 
 class CrossModalAttention(nn.Module):
-    """Attention from one stream to others, all through the receiving stream's own matrices."""
+    """Attention from one stream to the others, using only the receiving stream's matrices."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build the attention of one receiving stream."""
@@ -52,14 +52,14 @@ class CrossModalAttention(nn.Module):
     ) -> Tensor:
         """Return the sum of the attentions to the other streams, (batch, utterances, hidden).
 
-        Self-attention, which the released code computes and throws away, is not computed, and padded
-        utterances, which it attends, are masked (tests: batch invariance).
+        The released code also computes self-attention, without using it, and attends to padded utterances;
+        this code does neither (tests: batch invariance).
 
         Args:
             states: (batch, utterances, hidden) of the receiving stream, normed.
             others: the same of the other streams, by name.
             present: (batch, utterances) bool by stream.
-            where: `positions` and `record` of `attend`; the weights are named after the other stream.
+            where: `positions` and `record` for `attend`; the weights are named after the other stream.
         """
         size = self.config.hidden_size
         query = F.linear(states, self.qkv.weight[:size])
@@ -79,12 +79,12 @@ class CrossModalAttention(nn.Module):
             )
             total = total + attended
             reached = reached + seen.to(states.dtype)
-        # The output layer is linear: its bias counts once for each stream that could be attended.
+        # The output layer is linear, so its bias is added once per stream that could be attended to.
         return F.linear(total, self.output.weight) + reached * self.output.bias
 
 
 class GatedFeedForward(nn.Module):
-    """x + MLP(g x + (1 - g) y) with g = sigmoid(W [x | y]); gate and residual take the un-normed x."""
+    """x + MLP(g x + (1 - g) y) with g = sigmoid(W [x | y]); gate and residual use x before its norm."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build the gate and the four-layer MLP of one stream."""
@@ -96,7 +96,7 @@ class GatedFeedForward(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
 
     def forward(self, states: Tensor, received: Tensor) -> Tensor:
-        """Return (batch, utterances, hidden) from two of the same shape."""
+        """Combine two tensors (batch, utterances, hidden) into one of the same shape."""
         gate = self.gate(torch.cat([states, received], dim=-1)).sigmoid()
         hidden = received + gate * (states - received)
         for layer in self.layers[:-1]:
@@ -105,7 +105,7 @@ class GatedFeedForward(nn.Module):
 
 
 class MutualAttentionStream(GradientCheckpointingLayer):
-    """What one stream receives from the others, and what it makes of it."""
+    """Attention from one stream to the others, followed by the gated MLP."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build the parts of one stream."""
@@ -114,7 +114,7 @@ class MutualAttentionStream(GradientCheckpointingLayer):
         self.feed_forward = GatedFeedForward(config)
 
     def forward(self, states: Tensor, normed: Mapping[str, Tensor], name: str, **where: Any) -> Tensor:
-        """Return the fused stream (batch, utterances, hidden); `where` is for `CrossModalAttention`."""
+        """Return the fused stream, (batch, utterances, hidden); `where` goes to `CrossModalAttention`."""
         if self.attention is None:
             return self.feed_forward(states, torch.zeros_like(states))
         others = {other: value for other, value in normed.items() if other != name}
@@ -122,7 +122,7 @@ class MutualAttentionStream(GradientCheckpointingLayer):
 
 
 class MutualAttentionFusion(nn.Module):
-    """Every stream attends every other one, symmetrically, in one step."""
+    """Every stream attends to every other stream, symmetrically, in one step."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build norms and attention for each stream of `config.modalities`."""
@@ -144,8 +144,8 @@ class MutualAttentionFusion(nn.Module):
         Args:
             streams: (batch, utterances, hidden) by stream.
             present: (batch, utterances) bool by stream.
-            positions: (batch, utterances) int, those of padding last.
-            record: keeps the weights under "receiver.sender".
+            positions: (batch, utterances) int, with padding last.
+            record: stores the weights as "receiver.sender".
         """
         normed = {name: norm(streams[name]) for name, norm in self.norms.items()}
         fused = {}
@@ -158,7 +158,7 @@ class MutualAttentionFusion(nn.Module):
 
 
 class Reliability(nn.Module):
-    """How far a stream of an utterance can be trusted: sigmoid(W LN(x)) in (0, 1)."""
+    """Estimated reliability of a stream in each utterance: sigmoid(W LN(x)) in (0, 1)."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build for one stream."""
@@ -172,13 +172,13 @@ class Reliability(nn.Module):
 
 
 class TextDiffusionFusion(GradientCheckpointingLayer):
-    """Diffuses audio and visual into the text stream, as far as each can be trusted.
+    """Diffuses audio and visual into the text stream, weighted by their reliability.
 
     Z <- (1 - beta) (r_t S_tt Z + r_a S_ta Z_a + r_v S_tv Z_v) / (r_t + r_a + r_v) + beta Z_0, K times from
-    Z = Z_0, the text. S_tt is self-attention of the text, S_ta and S_tv attention from it to the values that
-    Z_a and Z_v give, beta a learned number per head, r the reliability of each stream of the receiving
-    utterance. What the text has received goes through the gated MLP of `mutual_attention`. An utterance
-    without text starts from a learned vector; audio and visual leave as they came.
+    Z = Z_0, the text. S_tt is self-attention of the text, S_ta and S_tv are attention from the text to values
+    computed from Z_a and Z_v, beta is a learned number per head, and r is the reliability of each stream in
+    the receiving utterance. The result goes through the gated MLP of `mutual_attention`. An utterance
+    without text starts from a learned vector; the audio and visual streams are returned unchanged.
     """
 
     def __init__(self, config: ReDiFuConfig):
@@ -200,7 +200,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with half of Z_0 in every step, and small random numbers for a missing text."""
+        """Initialise beta to 0.5 and the vector for missing text to small random numbers."""
         nn.init.zeros_(self.restart)
         nn.init.normal_(self.missing_text, std=0.02)
 
@@ -214,7 +214,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
     ) -> FusedStreams:
         """Fuse the streams; the arguments are those of `MutualAttentionFusion.forward`.
 
-        The recorded weights from the text to itself are those of the last step.
+        The recorded self-attention weights of the text are from the last step.
         """
         text = streams["text"].where(present["text"][..., None], self.missing_text.to(streams["text"].dtype))
         normed = {name: norm(text if name == "text" else streams[name]) for name, norm in self.norms.items()}
@@ -237,7 +237,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
             received = received + trust[name] * attended
         total = torch.stack(list(trust.values())).sum(dim=0)
         scale = total.where(total > 0, 1.0)
-        # One number a head, for all of its features.
+        # One number per head, repeated for its features.
         restart = self.restart.sigmoid().repeat_interleave(text.shape[-1] // self.heads)
         state = text
         for _ in range(self.config.diffusion_steps):
@@ -254,7 +254,7 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
         )
 
     def _reliability(self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return (batch, utterances, 1) by stream: 1 for text, learned for the others, 0 where missing."""
+        """Return (batch, utterances, 1) by stream: 1 for text, estimated for others, 0 where missing."""
         trust = {"text": present["text"][..., None].to(streams["text"].dtype)}
         for name, estimate in self.reliabilities.items():
             trust[name] = estimate(streams[name]) * present[name][..., None]
@@ -262,17 +262,17 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
 
 
 class ConcatFusion(nn.Module):
-    """No exchange between the streams: they meet in the head, which reads them side by side."""
+    """No exchange between the streams; the head reads their concatenation."""
 
     def forward(
         self, streams: Mapping[str, Tensor], *, present: Mapping[str, Tensor], **where: Any
     ) -> FusedStreams:
-        """Return the streams as they are; the arguments are those of the other fusions."""
+        """Return the streams unchanged; the arguments are those of the other fusions."""
         return FusedStreams(dict(streams), present)
 
 
 def build_fusion(config: ReDiFuConfig) -> nn.Module:
-    """Build the fusion that `config.fusion` names."""
+    """Build the fusion for `config.fusion`."""
     if config.fusion == "concat":
         return ConcatFusion()
     return TextDiffusionFusion(config) if config.fusion == "text_diffusion" else MutualAttentionFusion(config)

@@ -1,4 +1,4 @@
-"""Checks of what a model is called with, and the masks that follow from it."""
+"""Checks of model inputs, and the presence masks derived from them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,10 @@ _RAW_LAYOUT = {
 
 
 def check_inputs(config: ReDiFuConfig, given: ReDiFuInputs) -> None:
-    """Check that inputs fit the model and each other.
+    """Check that inputs are consistent with the model and with each other.
 
     Raises:
-        ValueError: with what was expected and what was given.
+        ValueError: the message says what was expected and what was given.
     """
     _check_streams(config, given.features, given.raw)
     _check_raw(config, given.raw, given.raw_masks)
@@ -30,16 +30,16 @@ def check_inputs(config: ReDiFuConfig, given: ReDiFuInputs) -> None:
         if (grid := grids[name]) is not None and grid.dim() != 2:
             raise ValueError(f"{name} must be (batch, utterances), got {tuple(grid.shape)}")
     shapes = {name: tuple(value.shape[:2]) for name, value in grids.items() if value is not None}
-    # Compared and not hashed: in an exported model these are symbols.
+    # Compare instead of hashing: during export these are symbols.
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
-        raise ValueError(f"inputs must agree in (batch, utterances), got {shapes}")
+        raise ValueError(f"inputs must have the same (batch, utterances), got {shapes}")
     if not shapes:
         names = " and ".join(RAW_INPUTS[name] for name, value in given.raw.items() if value is not None)
         raise ValueError(
-            f"{names} need utterance_mask, modality_mask or speaker_ids to tell the dialogues apart"
+            f"utterance_mask, modality_mask or speaker_ids is required to assign {names} to dialogues"
         )
     if 0 in next(iter(shapes.values())):
-        raise ValueError(f"a batch needs at least one dialogue and one utterance, got {shapes}")
+        raise ValueError(f"a batch must have at least one dialogue and one utterance, got {shapes}")
     mask = given.modality_mask
     if mask is not None and mask.shape[2:] != (len(MODALITIES),):
         raise ValueError(f"modality_mask must be (batch, utterances, 3), got {tuple(mask.shape)}")
@@ -55,19 +55,19 @@ def _check_streams(
         if value is None:
             continue
         if expected is None:
-            raise ValueError(f"{name}_features given, but this model has no {name} stream")
+            raise ValueError(f"got {name}_features, but this model has no {name} stream")
         if value.dim() != 3 or value.shape[2] != expected:
             raise ValueError(
                 f"{name}_features must be (batch, utterances, {expected}), got {tuple(value.shape)}"
             )
     if all(value is None for value in (*features.values(), *raw.values())):
-        raise ValueError(f"nothing to read: give features of at least one of {', '.join(config.modalities)}")
+        raise ValueError(f"no inputs: pass features for at least one of {', '.join(config.modalities)}")
     for name, value in raw.items():
         given = RAW_INPUTS[name]
         if value is not None and getattr(config, BACKBONE_CONFIGS[name]) is None:
-            raise ValueError(f"{given} given, but this model has no {name} backbone: give {name}_features")
+            raise ValueError(f"got {given}, but this model has no {name} backbone: pass {name}_features")
         if value is not None and features[name] is not None:
-            raise ValueError(f"give {given} or {name}_features, not both")
+            raise ValueError(f"pass {given} or {name}_features, not both")
 
 
 def _check_raw(
@@ -81,9 +81,9 @@ def _check_raw(
         if mask is not None and (value is None or mask.shape != value.shape):
             raise ValueError(f"{given} must have the shape of {RAW_INPUTS[name]}, got {tuple(mask.shape)}")
         _check_mask(given, mask)
-    # A backbone on waveforms counts the real samples from the first on.
+    # Waveform backbones assume that the real samples come first.
     if (mask := masks["audio"]) is not None and _has_gap(mask):
-        raise ValueError("audio_values_mask must hide the ends of waveforms only, got a gap")
+        raise ValueError("audio_values_mask may mask only the end of a waveform, got a gap")
     if (pictures := raw["visual"]) is not None:
         backbone: Any = config.vision_config
         size = backbone.image_size
@@ -97,10 +97,10 @@ def _check_raw(
 
 
 def check_ids(name: str, ids: Tensor, *, counted: Tensor, least: int = 0, most: int | None = None) -> None:
-    """Check that ids are integers, and from `least` to `most` where `counted` (a bool mask)."""
+    """Check that ids are integers and, where `counted` (a bool mask), from `least` to `most`."""
     if ids.is_floating_point():
         raise ValueError(f"{name} must be integers, got {ids.dtype}")
-    # Reading values breaks a traced graph, so a compiled model trusts its ids.
+    # Reading values would break the graph, so a compiled model does not check ids.
     if torch.compiler.is_compiling():
         return
     wrong = counted & ((ids < least) | (ids > (ids if most is None else most)))
@@ -110,11 +110,11 @@ def check_ids(name: str, ids: Tensor, *, counted: Tensor, least: int = 0, most: 
 
 
 def _check_mask(name: str, mask: Tensor | None) -> None:
-    # Reading values breaks a traced graph, so a compiled model trusts its masks.
+    # Reading values would break the graph, so a compiled model does not check masks.
     if mask is None or mask.dtype == torch.bool or torch.compiler.is_compiling():
         return
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(f"{name} must hold only 0 and 1, got values from {mask.min()} to {mask.max()}")
+        raise ValueError(f"{name} must contain only 0 and 1, got values from {mask.min()} to {mask.max()}")
 
 
 def _has_gap(mask: Tensor) -> bool:
@@ -134,11 +134,11 @@ def check_labels(
 
 
 def stream_presence(given: ReDiFuInputs) -> tuple[Tensor, dict[str, Tensor]]:
-    """Find which utterances are real and which streams each has.
+    """Determine which utterances are real and which streams they have.
 
     Returns:
-        (batch, utterances) bool for the utterances, and the same by stream. A stream that is given is there
-        for every real utterance, unless the modality mask says otherwise.
+        (batch, utterances) bool for real utterances, and the same by stream. A stream in the input is present
+        in every real utterance, unless the modality mask says otherwise.
     """
     grids = [*given.features.values(), given.utterance_mask, given.modality_mask, given.speaker_ids]
     grid = next(value for value in grids if value is not None)

@@ -1,4 +1,4 @@
-"""Losses over conversations: pure functions that read only labelled utterances."""
+"""Loss functions over conversations; only labelled utterances count."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ IGNORED_LABEL = -100
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy over labelled utterances, weighted by class if weights are given; 0 without labels.
+    """Compute the mean cross-entropy over labelled utterances, optionally class-weighted; 0 without labels.
 
     Args:
         logits: (batch, utterances, labels).
-        labels: (batch, utterances) int, -100 where not counted.
+        labels: (batch, utterances) int, -100 where ignored.
         class_weights: (labels,) float or None.
     """
     counted = labels != IGNORED_LABEL
     target = labels.where(counted, 0)
     loss = -F.log_softmax(logits.float(), dim=-1).gather(-1, target[..., None]).squeeze(-1)
     weights = counted.float() if class_weights is None else class_weights.float()[target] * counted
-    # Hidden logits may be anything finite; a product with zero keeps them out.
+    # Logits of masked utterances are finite but arbitrary; the zero weight removes them.
     total = weights.sum()
     return (loss * weights).sum() / total.where(total > 0, 1.0)
 
@@ -34,14 +34,14 @@ def emotion_loss(
     stream_weight: float,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of the fused logits plus `stream_weight` times the square of each stream's own.
+    """Add the squared cross-entropy of each stream, times `stream_weight`, to that of the fused logits.
 
     Args:
         logits: (batch, utterances, labels), fused.
-        labels: (batch, utterances) int, -100 where not counted.
-        stream_logits: the same as `logits` by stream.
-        present: (batch, utterances) bool by stream; an utterance without a stream does not count for it.
-        stream_weight: 0.1 in the released model.
+        labels: (batch, utterances) int, -100 where ignored.
+        stream_logits: by stream, the same shape as `logits`.
+        present: (batch, utterances) bool by stream; a stream's loss skips utterances without it.
+        stream_weight: weight of the squared stream losses, 0.1 in the released model.
         class_weights: (labels,) float or None.
     """
     loss = masked_cross_entropy(logits, labels, class_weights=class_weights)

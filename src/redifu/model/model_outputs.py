@@ -1,4 +1,4 @@
-"""What ReDiFu models return."""
+"""The outputs of ReDiFu models."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class ReDiFuModelOutput(ModelOutput):
-    """What `ReDiFuModel` returns.
+    """Output of `ReDiFuModel`.
 
     Attributes:
         last_hidden_state: (batch, utterances, streams * hidden), the fused streams, zero where missing.
-        present: (batch, utterances, streams of the model) bool, the streams of each real utterance that were
-            read: without those whose consistency is too low, and with a text that the fusion fills in.
-        reliability: (batch, utterances, 3) in 0 to 1, of text, audio and visual; of text_diffusion only.
-        consistency: (batch, utterances, streams beside the text) in 0 to 1, how likely sound and picture are
-            the speaker's: a stream below 0.5 counts as missing; of a model with `consistency_size` only.
+        present: (batch, utterances, streams of the model) bool, the streams used for each real utterance.
+            Streams with low consistency are excluded; text that the fusion fills in is included.
+        reliability: (batch, utterances, 3) in 0 to 1, for text, audio and visual; only with text_diffusion.
+        consistency: (batch, utterances, streams other than text), only with `consistency_size`: the
+            probability that the stream belongs to the speaker; below 0.5 it counts as missing.
         hidden_states: on request, (batch, utterances, hidden) by name of the step.
-        attentions: on request, weights by name: (batch, heads, utterances, utterances); none of subgraphs of
-            more than 512 utterances or of an attention with a window.
+        attentions: on request, weights by name, (batch, heads, utterances, utterances); not available for
+            subgraphs of more than 512 utterances or attention with a window.
     """
 
     last_hidden_state: Tensor | None = None
@@ -32,16 +32,16 @@ class ReDiFuModelOutput(ModelOutput):
 
 @dataclass
 class ReDiFuEmotionRecognitionOutput(ModelOutput):
-    """What `ReDiFuForEmotionRecognition` returns.
+    """Output of `ReDiFuForEmotionRecognition`.
 
     Attributes:
-        loss: scalar, with labels.
-        logits: (batch, utterances, labels), already divided by `config.temperature`: their softmax is
-            calibrated. What masks hide is finite and means nothing.
-        text_logits: (batch, utterances, labels) of the text stream alone, not divided; None where a fusion
-            has no head per stream.
-        audio_logits: the same of the audio stream.
-        visual_logits: the same of the visual stream.
+        loss: scalar, if labels were passed.
+        logits: (batch, utterances, labels), divided by `config.temperature`, so their softmax is calibrated.
+            Masked utterances have finite, meaningless values.
+        text_logits: (batch, utterances, labels) from the text stream alone, not divided by the temperature;
+            None if the fusion has no heads per stream.
+        audio_logits: the same for the audio stream.
+        visual_logits: the same for the visual stream.
         present: see `ReDiFuModelOutput`.
         reliability: see `ReDiFuModelOutput`.
         consistency: see `ReDiFuModelOutput`.

@@ -1,4 +1,4 @@
-"""ReDiFu: the emotion of every utterance of a conversation from its text, sound and picture.
+"""ReDiFu: recognises the emotion of every utterance of a conversation from text, audio and video.
 
 Source: arXiv 2603.25752; `ReDiFuConfig.released` reproduces the authors' released model.
 """
@@ -44,31 +44,32 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     main_input_name = "text_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    accepts_loss_kwargs = False  # transformers' Trainer must not pass it a number of items
+    # For transformers' Trainer: the loss is a mean over the batch, although forward takes **kwargs.
+    accepts_loss_kwargs = False
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as every transformers model does, but from safetensors only: pickled weights are never opened.
+        """Load like any transformers model, but only from safetensors; pickled weights are never opened.
 
         Raises:
-            ValueError: `use_safetensors=False` asks for pickled weights.
-            OSError: there are no weights in safetensors.
+            ValueError: `use_safetensors=False` requests pickled weights.
+            OSError: there are no safetensors weights.
         """
         if not kwargs.setdefault("use_safetensors", True):
-            raise ValueError("weights are read from safetensors only, got use_safetensors=False")
+            raise ValueError("weights can be loaded only from safetensors, got use_safetensors=False")
         return super().from_pretrained(*args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
-        # torch's own defaults, as in the released recipe; the base class draws every Linear from a normal.
+        # torch's defaults, as in the released recipe; the base class would draw Linear weights from a normal.
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
 
 
 class ReDiFuModel(ReDiFuPreTrainedModel):
-    """Relations, differential encoders and fusion, without a head on top."""
+    """ReDiFu without a head: differential encoders, relation subgraphs and fusion."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build from a configuration; touches no file."""
+        """Build from a configuration, without reading files."""
         super().__init__(config)
         for name, field in BACKBONE_CONFIGS.items():
             if (backbone_config := getattr(config, field)) is not None:
@@ -96,11 +97,11 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         """Encode dialogues.
 
         Args:
-            features: of text, audio and visual, which can also be given by name.
+            features: text, audio and visual features, in this order or by name.
             inputs: fields of `ReDiFuInputs`.
 
         Raises:
-            ValueError: for inputs that do not fit the model or each other.
+            ValueError: inputs are inconsistent with the model or with each other.
         """
         given = ReDiFuInputs(*features, **inputs)
         check_inputs(self.config, given)
@@ -116,7 +117,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
             present=torch.stack([fused.present[name] for name in fused.streams], dim=-1),
             reliability=fused.reliability,
             consistency=batch.consistency,
-            # Copies: activation checkpointing records again in the backward pass.
+            # Copy the dicts: activation checkpointing records again in the backward pass.
             hidden_states=record.hidden_states and dict(record.hidden_states),
             attentions=record.attentions and dict(record.attentions),
         )
@@ -134,7 +135,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         return conversation_graph(conversation, self.config)
 
     def _read(self, given: ReDiFuInputs) -> Dialogues:
-        """Embed what backbones read, and find who speaks when and which streams are used."""
+        """Embed backbone inputs, and determine speakers, positions and the streams to use."""
         real, present = stream_presence(given)
         features = given.features
         for name, values in given.raw.items():
@@ -160,7 +161,7 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         )
 
     def _project(self, name: str, batch: Dialogues) -> Tensor:
-        """Project a stream to (batch, utterances, hidden), zero where it is missing, whatever stood there."""
+        """Project a stream to (batch, utterances, hidden), zero where it is missing."""
         features, missing = batch.features[name], ~batch.present[name][..., None]
         if features is None:
             size = (*batch.speaker_ids.shape, self.config.hidden_size)
@@ -198,14 +199,14 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         return fused
 
     def embed(self, name: str, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Embed texts, waveforms or pictures by the backbone of their stream.
+        """Embed texts, waveforms or pictures with the backbone of their stream.
 
-        As features of the stream, embeddings give what these give themselves: each need be made only once.
+        Passing the embeddings as features gives the same output as passing the inputs, so they can be cached.
 
         Args:
             name: "text", "audio" or "visual".
             values: (rows, ...), as input_ids, audio_values or pixel_values of `forward`.
-            mask: (rows, tokens or samples), True for real ones; None for all. Pictures have none.
+            mask: (rows, tokens or samples), True for real ones; None for all. Pictures have no mask.
 
         Returns:
             (rows, size of the stream).
@@ -217,11 +218,11 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         return encode(backbone, values, torch.ones_like(values).bool() if mask is None else mask.bool())
 
     def _encode_raw(self, name: str, values: Tensor, mask: Tensor | None, present: Tensor) -> Tensor | None:
-        """Embed what a backbone reads, and set it into (batch, utterances, size); None without any."""
+        """Embed backbone inputs as (batch, utterances, size); None if no utterance has the stream."""
         places = present.flatten().nonzero().squeeze(-1)
         if len(places) != len(values):
             raise ValueError(
-                f"{RAW_INPUTS[name]} must have a row for each of {len(places)} utterances with {name}, "
+                f"{RAW_INPUTS[name]} must have one row for each of the {len(places)} utterances with {name}, "
                 f"got {len(values)}"
             )
         if not len(places):
@@ -232,10 +233,10 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
 
 
 class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
-    """ReDiFu with heads for the emotion of every utterance."""
+    """ReDiFu with classification heads for the emotion of every utterance."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build from a configuration; touches no file."""
+        """Build from a configuration, without reading files."""
         super().__init__(config)
         self.redifu = ReDiFuModel(config)
         self.classifier = build_head(config)
@@ -253,19 +254,19 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         vision_config: dict[str, Any] | None = None,
         **config_fields: Any,
     ) -> "ReDiFuForEmotionRecognition":
-        """Build an untrained fusion on pretrained backbones, one for each stream at most.
+        """Build an untrained model on pretrained backbones, at most one per stream.
 
         Args:
-            text: a folder or Hub id that AutoModel loads, or None for ready features of the stream.
-            audio: the same of a backbone on waveforms; of a whole Whisper, its encoder is taken.
-            visual: the same of a backbone on pictures.
-            text_config: fields of the backbone's configuration to set otherwise, its dropout for instance.
+            text: folder or Hub id of a text backbone for AutoModel; None reads precomputed features.
+            audio: the same for a waveform backbone; only the encoder of Whisper is used.
+            visual: the same for an image backbone.
+            text_config: fields of the text backbone's configuration to override, such as its dropout.
             audio_config: the same for audio.
             vision_config: the same for visual.
             config_fields: fields of `ReDiFuConfig`.
 
         Raises:
-            ValueError: a backbone can not be used, lacks weights, or is not there and its fields are.
+            ValueError: a backbone is unsuitable or lacks weights, or fields are given without a backbone.
         """
         places = {"text": text, "audio": audio, "visual": visual}
         changes = {"text": text_config, "audio": audio_config, "visual": vision_config}
@@ -286,20 +287,20 @@ class ReDiFuForEmotionRecognition(ReDiFuPreTrainedModel):
         """Recognise the emotion of every utterance.
 
         Args:
-            features: of text, audio and visual, which can also be given by name.
-            labels: (batch, utterances) int, -100 ignored.
-            class_weights: (labels,) float, weights of the classes in the loss.
+            features: text, audio and visual features, in this order or by name.
+            labels: (batch, utterances) int, -100 where ignored.
+            class_weights: (labels,) float, weight of each class in the loss.
             inputs: fields of `ReDiFuInputs`.
 
         Raises:
-            ValueError: for inputs that do not fit the model or each other.
+            ValueError: inputs are inconsistent with the model or with each other.
         """
         base = self.redifu(*features, **inputs, return_dict=True)
         logits, stream_logits = self.classifier(base.last_hidden_state, base.present)
         loss = None
         if labels is not None:
             check_labels(labels, class_weights, shape=tuple(logits.shape[:2]), num_labels=logits.shape[2])
-            # Of the logits that the temperature is fitted to, not of those that it has divided.
+            # The loss uses the logits before division by the temperature.
             loss = emotion_loss(
                 logits,
                 labels.masked_fill(~base.present.any(dim=-1), IGNORED_LABEL),

@@ -1,4 +1,4 @@
-"""From conversations to what a ReDiFu model takes."""
+"""Processor: turns conversations into the inputs of a ReDiFu model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,13 +36,13 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
 
         Args:
             feature_extractor: a `ReDiFuFeatureExtractor`.
-            tokenizer: that of the text backbone, None for a checkpoint without one.
-            labels: names of the labels in the order of the logits.
-            speaker_in_text: whether the speaker's name stands in front of the text.
-            text_context_turns: how many earlier turns follow the text, nearest first.
-            max_text_tokens: a longer text, with its context, loses its end; special tokens count.
-            max_utterances: longer dialogues are read in pieces.
-            kwargs: what transformers stores beside.
+            tokenizer: tokenizer of the text backbone; None for a checkpoint without one.
+            labels: label names, in the order of the logits.
+            speaker_in_text: whether to put the speaker's name before the text.
+            text_context_turns: number of earlier turns to append to the text, nearest first.
+            max_text_tokens: longer texts are cut at the end; context and special tokens count.
+            max_utterances: longer dialogues are split.
+            kwargs: further values that transformers stores.
         """
         least = {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1}
         given = {"text_context_turns": text_context_turns, "max_text_tokens": max_text_tokens}
@@ -58,14 +58,16 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if tokenizer is not None:
             special, most = tokenizer.num_special_tokens_to_add(), tokenizer.model_max_length
             if not special < max_text_tokens <= most:
-                raise ValueError(f"max_text_tokens must be {special + 1} to {most}, got {max_text_tokens}")
+                raise ValueError(
+                    f"max_text_tokens must be from {special + 1} to {most}, got {max_text_tokens}"
+                )
 
     def check(self, conversation: Mapping[str, Any]) -> None:
-        """Reject a conversation that does not fit the checkpoint; media in it may still be files.
+        """Reject a conversation that is invalid for the checkpoint; media may still be files.
 
         Raises:
-            ValueError: naming dialogue and utterance, for a missing speaker, an unknown label or features
-                that do not fit.
+            ValueError: a missing speaker, an unknown label or invalid features; the message names the
+                dialogue and the utterance.
         """
         for turn, utterance in enumerate(conversation["utterances"]):
             try:
@@ -75,7 +77,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         self._warn_of_ignored(conversation)
 
     def check_utterance(self, utterance: Mapping[str, Any]) -> None:
-        """Reject an utterance that does not fit the checkpoint, by ValueError."""
+        """Raise ValueError for an utterance that is invalid for the checkpoint."""
         if not isinstance(utterance, Mapping):
             raise ValueError(f"expected an object, got {utterance!r:.80}")
         check_keys(utterance)
@@ -95,17 +97,17 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
 
         Args:
             conversations: one or several dicts with "utterances", as in a conversation file, but with
-                arrays in place of media files; a list of utterances is one conversation, a text one
-                utterance. "speakers" may list the speakers of the dialogue a piece was cut from.
+                arrays instead of media files. A list of utterances is one conversation; a string is one
+                utterance. If a dialogue was split, "speakers" may list the speakers of the whole dialogue.
             return_tensors: "pt" or "np".
 
         Returns:
             utterance_mask (batch, utterances), modality_mask (batch, utterances, 3), speaker_ids (batch,
-            utterances) and, where there are any, NAME_features (batch, utterances, size), input_ids and
+            utterances) and, if present, NAME_features (batch, utterances, size), input_ids and
             attention_mask (texts, tokens), and labels (batch, utterances), -100 where an utterance has none.
 
         Raises:
-            ValueError: see `check`; a conversation has no utterances, or a file where an array is expected.
+            ValueError: a conversation has no utterances, has a file instead of an array, or fails `check`.
         """
         given = [conversations] if is_one_input(conversations) else list(conversations)
         conversations = [as_conversation(each)[0] for each in given]
@@ -118,7 +120,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         return self.batch(ready, return_tensors=return_tensors)
 
     def batch(self, conversations: Sequence[Mapping[str, Any]], return_tensors: str = "pt") -> BatchFeature:
-        """Do the same for conversations that were checked before and hold no media, only arrays."""
+        """Turn conversations that were already checked and contain arrays, not files, into model inputs."""
         batch = self.feature_extractor(conversations)
         batch.update(self._speakers_and_labels(conversations, batch["utterance_mask"].shape))
         if self.tokenizer is not None:
@@ -142,22 +144,22 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         num_labels: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load as every processor; `id2label` and `num_labels` do to its labels what they do to a model's."""
+        """Load like any processor; `id2label` and `num_labels` change its labels as they do a model's."""
         processor = super().from_pretrained(*args, **kwargs)
         old = dict(enumerate(processor.labels if labels is None else labels))
         processor.labels = changed_labels(old, id2label, num_labels)
         return processor
 
-    # ProcessorMixin demands every part; a checkpoint on ready features has no tokenizer.
+    # ProcessorMixin requires every part, but a checkpoint on precomputed features has no tokenizer.
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-        """Let None stand for the tokenizer."""
+        """Accept None as the tokenizer."""
         if argument_name == "tokenizer" and argument is None:
             return None
         return super().check_argument_for_proper_class(argument_name, argument)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Save all parts; without a tokenizer that is processor_config.json alone."""
+        """Save all parts; without a tokenizer, only processor_config.json."""
         if self.tokenizer is not None:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         return named | {"labels": labels} if (labels != IGNORED_LABEL).any() else named
 
     def _text_in_context(self, utterances: Sequence[Mapping[str, Any]], turn: int) -> str:
-        """The text of a turn followed by earlier ones, nearest first, so that truncation drops the oldest."""
+        """Join the text of a turn with earlier ones, nearest first, so that truncation drops the oldest."""
         first = max(turn - self.text_context_turns, 0)
         turns = [
             utterance for utterance in utterances[first : turn + 1][::-1] if has_content(utterance, "text")
@@ -227,4 +229,4 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             if key not in readable and any(
                 utterance.get(key) is not None for utterance in conversation["utterances"]
             ):
-                logger.warning_once(f"this checkpoint does not read {key!r}: it is ignored")
+                logger.warning_once(f"this checkpoint does not read {key!r}, which is ignored")

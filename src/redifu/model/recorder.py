@@ -1,4 +1,4 @@
-"""What a forward pass keeps beside its result."""
+"""Stores intermediate results of a forward pass."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 @dataclass
 class Recorder:
-    """Keeps hidden states and attention weights of one forward pass by name, where they are asked for.
+    """Stores hidden states and attention weights of one forward pass by name, if requested.
 
     Attributes:
-        hidden_states: (batch, utterances, hidden) by name of the step; None where they are not asked for.
-        attentions: weights by name; None where they are not asked for.
-        prefix: what every name begins with.
+        hidden_states: (batch, utterances, hidden) by name of the step; None if not requested.
+        attentions: weights by name; None if not requested.
+        prefix: prefix of every name.
     """
 
     hidden_states: dict[str, Tensor] | None = None
@@ -20,17 +20,17 @@ class Recorder:
     prefix: str = ""
 
     def within(self, prefix: str) -> "Recorder":
-        """Return a recorder into the same dicts whose names begin with `prefix`, too."""
+        """Return a recorder that writes to the same dicts and adds `prefix` to its own."""
         return Recorder(self.hidden_states, self.attentions, self.prefix + prefix)
 
     def state(self, name: str, value: Tensor) -> Tensor:
-        """Keep the states of a step and return them."""
+        """Store the states of a step and return them."""
         if self.hidden_states is not None:
             self.hidden_states[self.prefix + name] = value
         return value
 
     def attention(self, name: str, weights: Tensor | None) -> None:
-        """Keep attention weights, if there are any."""
+        """Store attention weights, unless they are None."""
         if self.attentions is not None and weights is not None:
             self.attentions[self.prefix + name] = weights
 

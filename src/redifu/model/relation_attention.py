@@ -28,8 +28,8 @@ from .relation_subgraphs import (
 
 
 def weigh_edges(scores: Tensor, edges: RelationEdges) -> Tensor:
-    """Softmax of scores (edges,) over the edges of each receiver."""
-    # Not that of torch-geometric, which takes a second to import and is not needed to load remote code.
+    """Apply softmax to scores (edges,) over the edges of each receiver."""
+    # torch-geometric's softmax would add a second of import time and a dependency of remote code.
     receivers, size = edges.index[0], len(edges.pointers) - 1
     largest = scores.new_full((size,), -torch.inf).scatter_reduce(0, receivers, scores.detach(), "amax")
     weights = (scores - largest[receivers]).exp()
@@ -37,7 +37,7 @@ def weigh_edges(scores: Tensor, edges: RelationEdges) -> Tensor:
 
 
 def weigh_neighbours(weights: Tensor, edges: RelationEdges, states: Tensor) -> Tensor:
-    """Sum the neighbours of each node, (nodes, hidden), by the weight of each edge: a CSR product."""
+    """Sum the neighbours of each node, weighted by edge: a CSR product of shape (nodes, hidden)."""
     size = len(edges.pointers) - 1
     with warnings.catch_warnings(), torch.autocast(states.device.type, enabled=False):
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
@@ -50,7 +50,7 @@ def weigh_neighbours(weights: Tensor, edges: RelationEdges, states: Tensor) -> T
 class RelationalAttention(nn.Module):
     """Graph attention: e_ij = LeakyReLU(a1·h_i + a2·h_j + a3·E[R_ij]), softmax over related j, LN of the sum.
 
-    The dot product of `a` with [h_i | h_j | E] is a sum of three, so no pair is ever materialised.
+    The dot product of `a` with [h_i | h_j | E] is a sum of three terms, so pairs are never materialised.
     """
 
     def __init__(self, input_size: int, config: ReDiFuConfig):
@@ -75,8 +75,8 @@ class RelationalAttention(nn.Module):
 
         Args:
             states: (batch, utterances, input size).
-            relations: (batch, utterances, utterances) ids, 0 for not related; or edges between nodes, and
-                then states in and out are (nodes, size) and no weights are returned.
+            relations: (batch, utterances, utterances) ids, 0 for unrelated; or edges between nodes, in which
+                case states are (nodes, size) and no weights are returned.
             embedding: (relations, relation embedding size).
         """
         hidden = states @ self.weight
@@ -96,10 +96,10 @@ class RelationalAttention(nn.Module):
 
 
 class RelationGraph(GradientCheckpointingLayer):
-    """One relation subgraph: two layers side by side, a third on both, a projection, a residual, a norm."""
+    """One relation subgraph: two parallel layers, a third on their output, projection, residual and norm."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build the three layers of one kind of relation."""
+        """Build the layers of one subgraph."""
         super().__init__()
         size = config.hidden_size
         self.dropout = config.relation_dropout
@@ -117,9 +117,9 @@ class RelationGraph(GradientCheckpointingLayer):
         record: Recorder = NOTHING,
         name: str = "",
     ) -> Tensor:
-        """Return states of the given shape; the arguments are those of `RelationalAttention.forward`.
+        """Return states of the same shape; the arguments are those of `RelationalAttention.forward`.
 
-        Where relations are dense, `record` keeps the weights of the three layers by `name`, (batch, 3,
+        If relations are dense, `record` stores the weights of the three layers as `name`, (batch, 3,
         utterances, utterances).
         """
         dropped = dropout(states, self.dropout, self.training)
@@ -133,19 +133,19 @@ class RelationGraph(GradientCheckpointingLayer):
 
 
 class Subgraphs(nn.Module):
-    """What the subgraphs inside a stream and across streams have in common."""
+    """Base class of the subgraphs within and across streams."""
 
-    # Above this length edges are faster than dense ids and give the same. Tests and benchmarks set it.
+    # Above this length, edges are faster than dense ids; results are equal. Tests and benchmarks change it.
     _edges_above = 512
 
     def __init__(self, config: ReDiFuConfig, num_relations: int):
-        """Build the embedding of relations."""
+        """Build the relation embedding."""
         super().__init__()
         self.reach: dict[str, Any] = {"window": config.relation_window, "causal": config.causal}
         self.embedding = nn.Embedding(num_relations, config.relation_embedding_size)
 
     def takes_edges(self, length: int) -> bool:
-        """Say whether dialogues padded to `length` utterances are related by edges and not by dense ids."""
+        """Return whether dialogues padded to `length` utterances use edges instead of dense ids."""
         return not torch.compiler.is_compiling() and length > self._edges_above
 
     def relate(
@@ -156,9 +156,9 @@ class Subgraphs(nn.Module):
         Args:
             graph: the subgraph's layers.
             states: (batch, utterances, hidden).
-            relations: dense ids, or edges between the present places of the flattened batch.
+            relations: dense ids, or edges between the present positions of the flattened batch.
             present: (batch, utterances) bool.
-            kept: `record` and `name` of the weights.
+            kept: `record`, and the `name` of the weights in it.
         """
         attend = partial(graph, embedding=self.embedding.weight, **kept)
         if not isinstance(relations, RelationEdges):
@@ -172,7 +172,7 @@ class Subgraphs(nn.Module):
 
 
 class SpeakerSubgraphs(Subgraphs):
-    """The inter-speaker subgraph and, on its result, the intra-speaker subgraph of one stream."""
+    """The inter-speaker subgraph of one stream, followed by its intra-speaker subgraph."""
 
     def __init__(self, config: ReDiFuConfig):
         """Build both subgraphs; they share one embedding of relations."""
@@ -196,7 +196,7 @@ class SpeakerSubgraphs(Subgraphs):
             speaker_ids: (batch, utterances) int.
             positions: (batch, utterances) int.
             present: (batch, utterances) bool.
-            record: keeps states and weights by subgraph.
+            record: stores states and weights by subgraph.
 
         Returns:
             (batch, utterances, hidden), zero where not present.
@@ -213,10 +213,10 @@ class SpeakerSubgraphs(Subgraphs):
 
 
 class CrossModalSubgraph(Subgraphs):
-    """The subgraph that joins the streams of an utterance to each other and to its neighbours' other ones."""
+    """The subgraph that connects each stream of an utterance to other streams of it and its neighbours."""
 
     def __init__(self, config: ReDiFuConfig):
-        """Build the subgraph; every ordered pair of streams has relations of its own."""
+        """Build the subgraph; every ordered pair of streams has its own relations."""
         streams = len(config.modalities)
         super().__init__(config, NUM_RELATIONS + KINDS * streams * (streams - 1))
         self.graph = RelationGraph(config)
@@ -230,18 +230,18 @@ class CrossModalSubgraph(Subgraphs):
         present: Mapping[str, Tensor],
         record: Recorder = NOTHING,
     ) -> dict[str, Tensor]:
-        """Pass all streams through the subgraph; as `SpeakerSubgraphs.forward`, with values by stream.
+        """Pass all streams through the subgraph; like `SpeakerSubgraphs.forward`, with values by stream.
 
-        The recorded weights are (batch, 3, nodes, nodes), of the nodes of `cross_modal_relation_ids`.
+        The recorded weights are (batch, 3, nodes, nodes); see `cross_modal_relation_ids` for the nodes.
         """
         edges = self.takes_edges(speaker_ids.shape[1])
         related = cross_modal_edges if edges else cross_modal_relation_ids
         relations = related(speaker_ids, positions, present=present, **self.reach)
-        # Edges number their nodes stream by stream, dense ids dialogue by dialogue.
+        # Edges number the nodes stream by stream; dense ids, dialogue by dialogue.
         dim = 0 if edges else 1
         states, mask = (torch.cat([each[name] for name in streams], dim=dim) for each in (streams, present))
         states = self.relate(self.graph, states, relations, mask, record=record, name="cross_modal")
-        # Not chunk(): an export would hold for one number of utterances.
+        # chunk() would fix the number of utterances in an export.
         parts = states.unflatten(dim, (len(streams), -1)).unbind(dim)
         return {
             name: record.state(f"{name}_cross_modal", part) for name, part in zip(streams, parts, strict=True)

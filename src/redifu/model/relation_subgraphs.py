@@ -1,7 +1,7 @@
-"""Relation subgraphs of who speaks when: pure functions, as dense ids or as lists of edges.
+"""Relation subgraphs built from speakers and positions, as dense ids or lists of edges.
 
-Source: arXiv 2603.25752, the relation subgraphs. Dense ids are (utterances, utterances); edges say the same
-in memory linear in the dialogue, a node being a stream of an utterance that is there.
+Source: arXiv 2603.25752, the relation subgraphs. Dense ids are (utterances, utterances). Edges are equivalent
+and take memory linear in the dialogue; their nodes are the streams that an utterance has.
 """
 
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ def speaker_relation_ids(
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
-        present: (batch, utterances) bool, the utterances that take part.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
+        positions: (batch, utterances) int, positions in the dialogue.
+        present: (batch, utterances) bool, the utterances to relate.
+        window: maximum distance between related utterances.
+        causal: whether an utterance is related only to earlier ones.
 
     Returns:
         Intra-speaker and inter-speaker relation ids, (batch, utterances, utterances) int64. The diagonal is
@@ -50,17 +50,17 @@ def cross_modal_relation_ids(
     window: int,
     causal: bool = False,
 ) -> Tensor:
-    """Relate each utterance's stream (row) to the other streams of its neighbours and of itself (columns).
+    """Relate each utterance's stream (row) to other streams of itself and of its neighbours (columns).
 
     The nodes are the utterances of the first stream, then those of the next. Each ordered pair of streams has
-    ids of its own: the kinds of `speaker_relation_ids`, SELF for the same utterance, shifted by KINDS a pair.
+    its own ids: those of `speaker_relation_ids`, with SELF for the same utterance, plus KINDS per pair.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
+        positions: (batch, utterances) int, positions in the dialogue.
         present: (batch, utterances) bool by stream.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
+        window: maximum distance between related utterances.
+        causal: whether an utterance is related only to earlier ones.
 
     Returns:
         (batch, streams * utterances, streams * utterances) int64 ids; the diagonal is always SELF.
@@ -87,9 +87,9 @@ class RelationEdges:
     """The edges of one subgraph, sorted by receiver.
 
     Attributes:
-        index: (2, edges) int64, receivers and their neighbours, as numbers of nodes.
-        pointers: (nodes + 1,) int64, where the edges of each receiver begin: the rows of a CSR matrix.
-        ids: (edges,) int64 relation ids, none of them 0.
+        index: (2, edges) int64 node numbers of receivers and their neighbours.
+        pointers: (nodes + 1,) int64, where each receiver's edges begin: the row pointers of a CSR matrix.
+        ids: (edges,) int64 relation ids, never 0.
     """
 
     index: Tensor
@@ -100,14 +100,14 @@ class RelationEdges:
 def speaker_edges(
     speaker_ids: Tensor, positions: Tensor, *, present: Tensor, window: int, causal: bool = False
 ) -> tuple[RelationEdges, RelationEdges]:
-    """Relate utterances to their neighbours, as lists of edges; the same relations as `speaker_relation_ids`.
+    """Relate utterances to their neighbours like `speaker_relation_ids`, but as lists of edges.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
-        present: (batch, utterances) bool; the nodes are the places where it is True, row by row.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
+        positions: (batch, utterances) int, positions in the dialogue.
+        present: (batch, utterances) bool; the nodes are the positions where it is True, row by row.
+        window: maximum distance between related utterances.
+        causal: whether an utterance is related only to earlier ones.
 
     Returns:
         The intra-speaker and the inter-speaker subgraph.
@@ -128,15 +128,15 @@ def cross_modal_edges(
     window: int,
     causal: bool = False,
 ) -> RelationEdges:
-    """Relate the streams of utterances, as a list of edges; the same relations as `cross_modal_relation_ids`.
+    """Relate the streams of utterances like `cross_modal_relation_ids`, but as a list of edges.
 
     Args:
         speaker_ids: (batch, utterances) int; only equality counts.
-        positions: (batch, utterances) int, places within the dialogue.
-        present: (batch, utterances) bool by stream; the nodes are the places where the first one is True, row
+        positions: (batch, utterances) int, positions in the dialogue.
+        present: (batch, utterances) bool by stream; the nodes are the positions where the first is True, row
             by row, then those of the next.
-        window: greatest distance of related utterances.
-        causal: whether an utterance is related to earlier ones only.
+        window: maximum distance between related utterances.
+        causal: whether an utterance is related only to earlier ones.
     """
     masks = torch.stack([mask.flatten() for mask in present.values()])
     anything = masks.any(dim=0)
@@ -150,8 +150,8 @@ def cross_modal_edges(
     pair = torch.arange(1, streams * (streams - 1) + 1, device=kinds.device)
     between = torch.zeros(streams, streams, dtype=torch.long, device=kinds.device)
     between[~torch.eye(streams, dtype=torch.bool, device=kinds.device)] = pair
-    # (receiver's stream, utterance, neighbour's stream, neighbour): neighbours in the order of their numbers,
-    # which a CSR matrix wants; and then only receivers that are there.
+    # (receiver's stream, utterance, neighbour's stream, neighbour): neighbours are in numeric order, as a CSR
+    # matrix requires. The last step keeps only present receivers.
     apart = between[:, None, :, None]
     ids = kinds[None, :, None, :] + KINDS * apart
     joined = ((apart > 0) | (kinds == SELF)[None, :, None, :]) & (kinds > 0)[None, :, None, :]
@@ -163,13 +163,13 @@ def cross_modal_edges(
 def _neighbours(
     nodes: Tensor, speaker_ids: Tensor, positions: Tensor, length: int, *, window: int, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For places in a flattened batch: kinds of relation to each of the nearest nodes, 0 for none.
+    """Relate nodes, indices into the flattened batch, to the nearest other nodes.
 
     Returns:
-        Kinds, whether it is the same speaker, and the number of the neighbour among `nodes`, each
-        (nodes, 2 window + 1, or window + 1 of a causal graph).
+        The kind of relation (0 for none), whether the speaker is the same, and the neighbour's index in
+        `nodes`, each (nodes, 2 window + 1), or (nodes, window + 1) in a causal graph.
     """
-    # A window wider than a dialogue reaches nobody more.
+    # A window wider than the dialogue has no effect.
     reach = min(window, length)
     offsets = torch.arange(-reach, (0 if causal else reach) + 1, device=nodes.device)
     neighbours = torch.arange(len(nodes), device=nodes.device)[:, None] + offsets
@@ -188,7 +188,7 @@ def _neighbours(
 
 
 def _edges(ids: Tensor, neighbours: Tensor) -> RelationEdges:
-    """Keep the candidates (nodes, candidates) whose id is not 0."""
+    """Keep the candidates, (nodes, candidates), with nonzero ids."""
     kept = ids > 0
     pointers = F.pad(kept.sum(dim=1).cumsum(0), (1, 0))
     index = torch.stack([kept.nonzero()[:, 0], neighbours[kept]])

@@ -1,6 +1,6 @@
-"""The code of this folder beside a checkpoint, for whoever loads it without this package.
+"""Copies the code of this folder into checkpoints, so that they load without this package.
 
-`trust_remote_code=True` runs it, where the files of a checkpoint name its classes in an "auto_map".
+`trust_remote_code=True` runs the code if the checkpoint's files list its classes in an "auto_map".
 """
 
 import json
@@ -20,16 +20,16 @@ _PROCESSORS = {"AutoProcessor": "processing_redifu.ReDiFuProcessor"}
 
 
 def remote_code(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the code that belongs beside a checkpoint, and the files that name its classes.
+    """Return the code files for a checkpoint, and its configuration files with an "auto_map".
 
     Args:
-        files: content by name, of a whole checkpoint or of a part of it.
+        files: content by file name, for all or part of a checkpoint.
 
     Returns:
-        Content by name of all that is to be added or replaced.
+        Content by file name of the files to add or replace.
     """
     code = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
-    code.pop("__init__.py", None)  # a folder of remote code is given an empty one
+    code.pop("__init__.py", None)  # transformers creates an empty one
     added = dict(code)
     if "config.json" in files:
         config = json.loads(files["config.json"])
@@ -42,9 +42,9 @@ def remote_code(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 class CarriesCode(PushToHubMixin):
-    """Uploads its code with what it uploads, by `push_to_hub` and by `save_pretrained(push_to_hub=True)`.
+    """Adds the code to uploads by `push_to_hub` and `save_pretrained(push_to_hub=True)`.
 
-    `register_for_auto_class` would put the code into every folder that is saved.
+    `register_for_auto_class` would add it to every saved folder.
     """
 
     def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
@@ -56,7 +56,7 @@ class CarriesCode(PushToHubMixin):
 
 
 def _mapped(content: dict[str, Any], classes: Mapping[str, str], code: Mapping[str, bytes]) -> dict[str, Any]:
-    # Code that was itself loaded from a repository holds the files that were needed, not always all.
+    # If this code was itself loaded from a repository, some of its files may be missing.
     known = {name: place for name, place in classes.items() if f"{place.split('.')[0]}.py" in code}
     return {**content, "auto_map": known}
 

@@ -1,4 +1,4 @@
-"""Whether the sound and the picture of an utterance are those of who speaks."""
+"""Estimates whether the sound and picture of an utterance belong to its speaker."""
 
 from collections.abc import Mapping
 
@@ -8,25 +8,25 @@ from torch import Tensor, nn
 
 from .configuration_redifu import ReDiFuConfig
 
-# For an utterance and for its dialogue: how alike its streams are, and on how many pairs that rests.
+# Similarity and number of compared pairs, each for the utterance and for its dialogue.
 MEASURES = 4
 
 
 class SpeakerConsistency(nn.Module):
-    """Compares an utterance's sound, and its picture, with those of the same speaker's other utterances.
+    """Compares an utterance's sound and picture with those of the same speaker's other utterances.
 
-    A stream is mapped to a vector of length 1, V x / |V x|. What counts is the mean cosine to the speaker's
-    other utterances, the mean of such cosines over the dialogue, and their number of pairs n as n / (n + 1).
-    The probability that a stream is the speaker's is a logistic regression on these numbers of both streams.
-    Where nothing can be compared it is a constant. The weights are not trained with the model: they are zero,
-    and nothing is dropped, until `training.consistency_fit.fit_consistency` sets them.
+    A stream is mapped to a unit vector, V x / |V x|. Its measures are the mean cosine to the speaker's other
+    utterances, the mean of such cosines over the dialogue, and the number of pairs n in each as n / (n + 1).
+    A logistic regression on the measures of both streams gives the probability that a stream is the
+    speaker's; it is constant if nothing can be compared. The weights are not trained with the model. They
+    are zero, and no stream is dropped, until `training.consistency_fit.fit_consistency` sets them.
     """
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, config: ReDiFuConfig):
-        """Build for the streams beside the text."""
+        """Build for all streams except text."""
         super().__init__()
         size = config.consistency_size or 0
         self.causal = config.causal
@@ -39,14 +39,14 @@ class SpeakerConsistency(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with nothing to tell speakers by."""
+        """Set all weights to zero, which drops no stream."""
         for buffer in self.buffers():
             nn.init.zeros_(buffer)
 
     def forward(
         self, features: Mapping[str, Tensor | None], speaker_ids: Tensor, present: Mapping[str, Tensor]
     ) -> Tensor:
-        """Return the log-odds that a stream is the speaker's, (batch, utterances, streams) float32.
+        """Return the log-odds that each stream is the speaker's, (batch, utterances, streams) float32.
 
         Args:
             features: (batch, utterances, size) by stream, None where no utterance has it.
@@ -68,11 +68,11 @@ class SpeakerConsistency(nn.Module):
         return F.linear(torch.stack(measures, dim=-1), self.weight.float(), self.bias.float())
 
     def kept(self, likely: Tensor, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return (batch, utterances) bool by stream, the streams that stay; no utterance loses all of them.
+        """Return (batch, utterances) bool by stream, the streams to keep; no utterance loses all streams.
 
         Args:
             likely: (batch, utterances, streams), the probability that a stream is the speaker's.
-            present: (batch, utterances) bool by stream of the model.
+            present: (batch, utterances) bool, for each stream of the model.
         """
         stay = dict(present)
         for index, name in enumerate(self.streams):
@@ -82,7 +82,7 @@ class SpeakerConsistency(nn.Module):
 
     def _compared(self, vectors: Tensor, groups: Tensor) -> list[Tensor]:
         """Return `MEASURES` tensors (batch, utterances)."""
-        # Sums by speaker, and not cosines of all pairs: memory grows with the utterances, not their square.
+        # Sums by speaker avoid all pairs of utterances: memory is linear in them, not quadratic.
         sums = self._so_far(groups[..., None] * vectors[:, :, None])
         counts = self._so_far(groups)
         of_speaker = (groups[..., None] * sums).sum(dim=2)
@@ -94,5 +94,5 @@ class SpeakerConsistency(nn.Module):
         return [measure.expand_as(pairs) for measure in measures]
 
     def _so_far(self, values: Tensor) -> Tensor:
-        """Sum over a dialogue; in a causal model, over the utterances up to each one."""
+        """Sum over the dialogue or, in a causal model, up to and including each utterance."""
         return values.cumsum(dim=1) if self.causal else values.sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Whisper's encoder as a backbone on waveforms: spectrograms of 30 s, pooled where there is sound."""
+"""Whisper's encoder as a waveform backbone: 30 s spectrograms, pooled over the real samples."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,39 +10,39 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 FRAME, HOP = 400, 160  # samples: 25 ms, every 10 ms; the defaults of WhisperFeatureExtractor
-_POSITION = 2 * HOP  # samples between positions, as the second convolution takes every other frame
+_POSITION = 2 * HOP  # samples per position: the second convolution has stride 2
 
 
 class WhisperBackbone(WhisperEncoder):
-    """The encoder of a Whisper, without the decoder that writes down what it hears."""
+    """Whisper's encoder, without the decoder."""
 
     _keys_to_ignore_on_load_unexpected = [r"decoder\.", "proj_out", "projector", "classifier"]
 
     def __init__(self, config: Any):
-        """Build from a WhisperConfig; touches no file."""
+        """Build from a WhisperConfig, without reading files."""
         super().__init__(config)
-        # Sinusoids, never trained; but loaded weights forget that of a parameter.
+        # Fixed sinusoids: as a parameter, they would become trainable when weights are loaded.
         positions = self.embed_positions.weight.detach()
         del self.embed_positions.weight
         self.embed_positions.register_buffer("weight", positions)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as every model of transformers, from the encoder's weights or those of a whole Whisper."""
+        """Load like any transformers model, from the weights of the encoder or of a full Whisper model."""
         return super().from_pretrained(*args, key_mapping={r"^(model\.)?encoder\.": ""}, **kwargs)
 
 
 def encode_pieces(backbone: Any, audio_values: Tensor, mask: Tensor, *, chunk_samples: int) -> Tensor:
-    """Embed waveforms by the mean of the encoder's states where there is sound.
+    """Embed waveforms by the mean of the encoder's states over the real samples.
 
-    Whisper was trained on nothing but 30 s: a shorter waveform is followed by silence, which is heard and not
-    pooled, and costs as much as 30 s; a longer one is cut into pieces, and the mean is that of all of them.
+    Whisper was trained on inputs of exactly 30 s. A shorter waveform is padded with silence, which is encoded
+    (at the cost of 30 s) but not pooled; a longer one is split, and the mean is over all its pieces.
 
     Args:
         backbone: a `WhisperBackbone`.
-        audio_values: (audios, samples) float at 16 kHz, whatever stands in the padding.
+        audio_values: (audios, samples) float at 16 kHz; the padding may hold any values.
         mask: (audios, samples) bool, True for real samples, padding at the end.
-        chunk_samples: at most so many samples, silence included, are encoded at once (or a single piece).
+        chunk_samples: maximum samples per forward pass, silence included (but at least one piece).
 
     Returns:
         (audios, hidden).
@@ -58,24 +58,24 @@ def encode_pieces(backbone: Any, audio_values: Tensor, mask: Tensor, *, chunk_sa
 
 
 def log_mel_spectrogram(waveforms: Tensor, bins: int) -> Tensor:
-    """Return what Whisper hears: the powers of mel bands, log10, scaled to about -1 to 1.
+    """Compute Whisper's input: log10 powers of mel bands, scaled to about -1 to 1.
 
     Args:
         waveforms: (waveforms, samples) float32 at 16 kHz.
-        bins: how many bands.
+        bins: number of bands.
 
     Returns:
         (waveforms, bins, samples // 160) float32.
     """
     device = waveforms.device
-    # Half precision has no room for quiet powers.
+    # Half precision cannot represent the power of quiet sounds.
     with torch.autocast(device.type, enabled=False):
         spectrograms = _extractor(bins)._torch_extract_fbank_features(waveforms.cpu().numpy(), str(device))
     return torch.from_numpy(spectrograms).to(device)
 
 
 def _sums(backbone: Any, pieces: list[Tensor], length: int) -> Tensor:
-    """Encode pieces of at most `length` samples, and add up the states where there is sound."""
+    """Encode pieces of at most `length` samples and sum the states over their real samples."""
     waveforms = torch.stack([pad(piece.float(), (0, length - len(piece))) for piece in pieces])
     spectrograms = log_mel_spectrogram(waveforms, backbone.config.num_mel_bins).to(backbone.dtype)
     states = backbone(input_features=spectrograms).last_hidden_state
@@ -85,7 +85,7 @@ def _sums(backbone: Any, pieces: list[Tensor], length: int) -> Tensor:
 
 
 def _positions(samples: Any) -> Any:
-    """How many positions hear some of the first so many samples."""
+    """Return the number of positions that cover the first `samples` samples."""
     return (samples + _POSITION - 1) // _POSITION
 
 

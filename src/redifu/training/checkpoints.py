@@ -1,6 +1,6 @@
-"""Checkpoints of a run, written so that an interrupted save never harms the last good one.
+"""Checkpoints of a training run; an interrupted save never damages the previous one.
 
-Nothing is pickled: tensors go to safetensors, all else to JSON.
+Nothing is pickled: tensors are saved as safetensors, everything else as JSON.
 """
 
 import dataclasses
@@ -21,13 +21,12 @@ OPTIMIZER_TENSORS, STATE = "optimizer.safetensors", "state.json"
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        epoch: finished epochs.
-        step: optimiser steps.
-        best_epoch: the epoch with the best weighted F1 on dev, the earliest of equals; the last without
-            dev.
+        epoch: number of finished epochs.
+        step: number of optimiser steps.
+        best_epoch: the epoch with the best weighted F1 on dev, the earliest if tied; without dev, the last.
         best_weighted_f1: its weighted F1, 0 to 100.
     """
 
@@ -46,15 +45,15 @@ def save_checkpoint(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
 ) -> Path:
-    """Save the end of an epoch as a folder that `from_pretrained` loads; then drop all others but the best.
+    """Save an epoch as a folder that `from_pretrained` loads; then delete all others except the best.
 
     Args:
-        folder: holds the checkpoints of the run.
-        model: saved with its processor.
-        processor: that of the model.
-        optimizer: saved for `restore_optimizer`.
-        scheduler: the same.
-        progress: names the epoch, and the best one.
+        folder: the folder of the run's checkpoints.
+        model: the model.
+        processor: the model's processor.
+        optimizer: the optimiser, for `restore_optimizer`.
+        scheduler: the schedule, for `restore_optimizer`.
+        progress: the current epoch and the best one.
     """
     target = folder / f"{PREFIX}{progress.epoch}"
     with new_folder(target) as unfinished:
@@ -80,27 +79,27 @@ def save_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of the last finished epoch, None before the first."""
+    """Return the checkpoint of the last finished epoch, or None if there is none."""
     epochs = _checkpoints(folder)
     return folder / f"{PREFIX}{max(epochs)}" if epochs else None
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Read how far the run was when the checkpoint was saved."""
+    """Read the progress of the run when the checkpoint was saved."""
     return Progress(**json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["progress"])
 
 
 def restore_optimizer(
     checkpoint: Path, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
 ) -> None:
-    """Put optimiser and schedule into the state of a checkpoint; both must be built as when it was saved."""
+    """Restore optimiser and schedule from a checkpoint; both must be built as when it was saved."""
     rest = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(checkpoint / OPTIMIZER_TENSORS).items():
         index, name = key.split(".", maxsplit=1)
         state.setdefault(int(index), {})[name] = value.clone()
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
-    # The lambdas are code and not state; the schedule was built with its own.
+    # The lambdas are code, not state, and were not saved; the schedule keeps its own.
     scheduler.load_state_dict({**rest["scheduler"], "lr_lambdas": scheduler.state_dict()["lr_lambdas"]})
 
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that define a training run: its model, its data and its settings."""
+"""Recipes: YAML files that define the model, the data and the settings of a training run."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from redifu.model import ReDiFuConfig
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
-# The backbones have keys of their own, and the number of labels follows from data.labels.
+# Backbones have their own keys, and data.labels determines the number of labels.
 CONFIG_KEYS = frozenset(ReDiFuConfig.__annotations__) - {*BACKBONE_CONFIGS.values(), "sub_configs_defaults"}
 SOURCES = ("train", "train_noisy", "dev", "test")
 
@@ -34,15 +34,15 @@ class ModelSection:
     """The model to train.
 
     Attributes:
-        text_backbone: folder or Hub id of a pretrained text encoder; None reads ready text features.
-        audio_backbone: folder or Hub id of an encoder of waveforms.
-        visual_backbone: folder or Hub id of an encoder of pictures.
-        text_config: fields of the text backbone's configuration to change, for instance its dropout.
-        audio_config: fields of the audio backbone's configuration to change.
-        vision_config: fields of the visual backbone's configuration to change.
+        text_backbone: folder or Hub id of a pretrained text encoder; None reads precomputed text features.
+        audio_backbone: folder or Hub id of a waveform encoder.
+        visual_backbone: folder or Hub id of an image encoder.
+        text_config: fields of the text backbone's configuration to override, such as its dropout.
+        audio_config: fields of the audio backbone's configuration to override.
+        vision_config: fields of the visual backbone's configuration to override.
         released: "iemocap" or "meld", a released recipe to start from.
         checkpoint: folder or Hub id of a trained model to start from.
-        config: fields of `ReDiFuConfig`; in the file they stand beside the keys above.
+        config: fields of `ReDiFuConfig`; in the file, they are at the same level as the keys above.
     """
 
     text_backbone: str | None = None
@@ -56,7 +56,7 @@ class ModelSection:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def validate_start(self) -> None:
-        """Raise ValueError for several starting points, or changes to a backbone that is not used."""
+        """Raise ValueError for several starting points, or overrides for a missing backbone."""
         backbones = [f"{name}_backbone" for name in self.backbones]
         given = backbones[:1] + [key for key in ("released", "checkpoint") if getattr(self, key) is not None]
         if len(given) > 1:
@@ -75,24 +75,24 @@ class ModelSection:
 @strict
 @dataclass
 class DataSection:
-    """The data, and how it is read.
+    """The data sets, and how they are read.
 
     Attributes:
         train: a path, or {path, split}; environment variables and ~ are expanded when training starts.
-        train_noisy: noisy copies of the same dialogues in the same order, see `redifu add-noise`. Each epoch
-            takes a random half of its dialogues from there.
-        dev: data to choose the best epoch on; None takes the last epoch.
+        train_noisy: noisy copies of the same dialogues in the same order; see `redifu add-noise`. Each epoch
+            takes each dialogue from here with probability 0.5.
+        dev: data for choosing the best epoch; None uses the last epoch.
         test: data that is scored once, at the end.
-        columns: names of the tables' columns by ours, {text: Utterance}; None keeps all names.
-        labels: names of the labels in the order of the logits; None takes those of `model.checkpoint`.
-        speaker_in_text: see `ReDiFuProcessor`, also for the next three; None is the processor's default.
-        text_context_turns: number of earlier turns that follow the text.
-        max_text_tokens: longer texts lose their end.
+        columns: column names of the tables by our names, {text: Utterance}; None keeps all names.
+        labels: label names, in the order of the logits; None uses those of `model.checkpoint`.
+        speaker_in_text: see `ReDiFuProcessor` for this and the next three; None uses the processor's default.
+        text_context_turns: number of earlier turns to append to the text.
+        max_text_tokens: longer texts are cut at the end.
         max_utterances: longer dialogues are split.
-        audio_backend: method for audio features of files, see `ReDiFuFeatureExtractor`; it sets
-            model.audio_size. With model.audio_backbone it is always "backbone".
+        audio_backend: how audio features are computed from files, see `ReDiFuFeatureExtractor`; it sets
+            model.audio_size. With model.audio_backbone, it is always "backbone".
         visual_backend: the same for pictures.
-        picture_count: number of face crops of an utterance for a visual backbone.
+        picture_count: number of face crops per utterance for a visual backbone.
     """
 
     train: str | dict
@@ -119,7 +119,7 @@ class DataSection:
                     raise ValueError(f"{name} must be a path or {{path: ..., split: ...}}, got {value}")
 
     def validate_labels(self) -> None:
-        """Raise ValueError for fewer than two labels, or the same label twice."""
+        """Raise ValueError for fewer than two labels, or for duplicates."""
         if self.labels is not None and len(set(self.labels)) < max(len(self.labels), 2):
             raise ValueError(f"labels must name at least two different labels, got {self.labels}")
 
@@ -130,7 +130,7 @@ class DataSection:
         )
 
     def source(self, name: str) -> DataSource | None:
-        """Return one of `SOURCES`, or None if the recipe does not name it."""
+        """Return one of `SOURCES`, or None if the recipe does not contain it."""
         value = getattr(self, name)
         return DataSource(value) if isinstance(value, str) else value and DataSource(**value)
 
@@ -141,26 +141,26 @@ class TrainingSection:
     """The settings of training.
 
     Attributes:
-        output: folder for the trained model; it appears when training has finished.
-        seed: random seed of the initial weights and of all epochs.
-        epochs: largest number of epochs.
+        output: folder for the trained model; it is created when training finishes.
+        seed: random seed for the initial weights and all epochs.
+        epochs: maximum number of epochs.
         batch_size: dialogues per step, over all processes.
         learning_rate: peak learning rate of the fusion.
         text_learning_rate: peak learning rate of the text backbone.
         audio_learning_rate: peak learning rate of the audio backbone.
         visual_learning_rate: peak learning rate of the visual backbone.
-        freeze_text: do not train the text backbone; each text is then embedded once, before the first epoch.
+        freeze_text: do not train the text backbone; each text is embedded once, before the first epoch.
         freeze_audio: do not train the audio backbone.
         freeze_visual: do not train the visual backbone.
         weight_decay: weight decay of AdamW; biases, norms and embeddings have none.
-        warmup_ratio: share of all steps in which the learning rates rise from 0.
-        schedule: learning rates after the warm-up: "linear" or "cosine" to 0, or "constant".
-        max_grad_norm: gradients with a larger norm are clipped.
+        warmup_ratio: share of all steps over which the learning rates rise from 0.
+        schedule: learning rates after the warm-up: "linear" or "cosine" decay to 0, or "constant".
+        max_grad_norm: gradients with a larger norm are scaled down to it.
         class_weights: "none", "balanced" (inverse to the counts in the training data) or a number per label.
-        modality_dropout: probability of hiding each stream of an utterance, but never its last one.
+        modality_dropout: probability of hiding each stream of an utterance, except the last one left.
         patience: stop after this many epochs without a better weighted F1 on dev; None never stops early.
         mixed_precision: "no" or "bf16"; dev and test are always scored in float32.
-        activation_checkpointing: compute activations twice to save memory.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
         num_threads: CPU threads of each process; None keeps PyTorch's setting.
     """
 
@@ -200,7 +200,7 @@ class TrainingSection:
 
 @dataclass
 class Recipe:
-    """The three sections of a recipe, with every default filled in."""
+    """The three sections of a recipe, including all defaults."""
 
     model: ModelSection
     data: DataSection
@@ -208,7 +208,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Recipe":
-        """Build from the mapping of a YAML file.
+        """Build from the content of a YAML file.
 
         Raises:
             ValueError: an unknown or missing key or an invalid value; the message names the key.
@@ -225,7 +225,7 @@ class Recipe:
         model = {key: value for key, value in sections["model"].items() if key in model_keys}
         model["config"] = {key: value for key, value in sections["model"].items() if key in CONFIG_KEYS}
         training = dict(sections["training"])
-        # YAML reads a bare `no` as false, and nothing as null.
+        # YAML reads `no` as false, and an empty value as null.
         if training.get("mixed_precision") is False:
             training["mixed_precision"] = "no"
         if training.get("class_weights", "none") is None:
@@ -255,13 +255,13 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mapping that `from_dict` takes, defaults included."""
+        """Return the dict that `from_dict` takes, including defaults."""
         values = dataclasses.asdict(self)
         values["model"] |= values["model"].pop("config")
         return values
 
     def to_yaml(self) -> str:
-        """Return the recipe as the text of a YAML file, defaults included."""
+        """Return the recipe as YAML, including defaults."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
@@ -270,7 +270,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a YAML file with the sections model, data and training.
-        overrides: "section.key=value", the value in YAML; they override the file.
+        overrides: "section.key=value" strings with YAML values, which override the file.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -291,7 +291,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _expanded(value: Any) -> Any:
-    """Expand environment variables and ~ in a path, or in the path of a {path, split}."""
+    """Expand environment variables and ~ in a path, or in the path of {path, split}."""
     if isinstance(value, dict):
         return {**value, "path": _expanded(value["path"])}
     if value is None:
@@ -316,10 +316,10 @@ def _apply(values: Any, override: str) -> None:
     name, equals, value = override.partition("=")
     *parents, key = name.split(".")
     if not equals or not parents or not key:
-        raise ValueError(f"expected an override SECTION.KEY=VALUE, got {override!r}")
+        raise ValueError(f"an override must be SECTION.KEY=VALUE, got {override!r}")
     for parent in parents:
         if not isinstance(values, dict) or not isinstance(values.setdefault(parent, {}), dict):
-            raise ValueError(f"override {override!r}: {parent} holds no keys")
+            raise ValueError(f"override {override!r}: {parent} has no keys")
         values = values[parent]
     try:
         values[key] = yaml.load(value, Loader=_Loader)
@@ -328,7 +328,7 @@ def _apply(values: Any, override: str) -> None:
 
 
 def _section(kind: type, values: Mapping[str, Any], *, name: str) -> Any:
-    """Build one section and check it; errors name its keys."""
+    """Build and check one section; errors name its keys."""
     known = {field.name: field for field in dataclasses.fields(kind)}
     _refuse_unknown(values, known=known, where=f"{name}.")
     for key, field in known.items():
@@ -337,7 +337,7 @@ def _section(kind: type, values: Mapping[str, Any], *, name: str) -> Any:
     try:
         return kind(**values)
     except StrictDataclassError as error:
-        # Its own message spans several lines; its cause is what is wrong.
+        # Its message spans several lines; the cause has the reason.
         raise ValueError(f"{name}: {error.__cause__}") from None
 
 

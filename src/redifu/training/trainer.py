@@ -1,4 +1,4 @@
-"""The training loop: on a CPU, on one GPU, or in several processes started by torchrun."""
+"""The training loop, for a CPU, one GPU, or several processes started by torchrun."""
 
 import math
 import shutil
@@ -45,35 +45,35 @@ def unheard(record: dict[str, Any]) -> None:
 
 
 def train(recipe: Recipe, *, report: Report = unheard) -> Path:
-    """Train a model by a recipe, or resume an interrupted run of the same recipe.
+    """Train the model of a recipe, or resume an interrupted run of the same recipe.
 
     The run is written to OUTPUT.unfinished, which becomes training.output when it has finished. That folder
     holds model and processor, recipe.yaml, metrics.json (dev and test scores of the epoch that was best on
-    dev, or of the last one without dev), log.jsonl and tensorboard. A finished run of the same recipe is not
-    repeated. On a CPU, a resumed run gives the same bits as an uninterrupted one on the same machine with the
-    same number of threads.
+    dev, or of the last one without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run
+    of the same recipe is not repeated. On a CPU, a resumed run gives the same bits as an uninterrupted one on
+    the same machine with the same number of threads.
 
     With several processes (torchrun), the loss of a step is the mean over the labelled utterances of all
     processes; only the squared losses per stream are averaged over the processes.
 
     Args:
-        recipe: what to train.
+        recipe: the recipe.
         report: called, in the main process only, with every record of the log, and with {"event": "stage",
             "stage": str} when a stage of the run begins.
 
     Returns:
-        The folder, which `from_pretrained` loads.
+        The output folder, which `from_pretrained` loads.
 
     Raises:
-        FileNotFoundError: a file of the recipe does not exist.
-        ValueError: the recipe or the data are invalid, or training.output holds a run of another recipe.
-        FloatingPointError: the loss is no longer finite.
+        FileNotFoundError: a file in the recipe does not exist.
+        ValueError: the recipe or the data are invalid, or training.output has a run of another recipe.
+        FloatingPointError: the loss is not finite.
     """
     written, recipe = recipe, recipe.expanded()
     output = Path(recipe.training.output)
     if output.exists():
         _refuse_another(output, written)
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left by a kill at the very end
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left if the run was killed at the very end
         return output
     unfinished = output.with_name(f"{output.name}.unfinished")
     if (unfinished / RECIPE).exists():
@@ -97,10 +97,10 @@ class TrainingRun:
     """The state of a run: model, optimiser, data and progress."""
 
     def __init__(self, recipe: Recipe, folder: Path, *, report: Report = unheard):
-        """Build a run in `folder`, in the state of its newest checkpoint if there is one.
+        """Build a run in `folder`, resuming from its newest checkpoint if there is one.
 
         Args:
-            recipe: what to train, its paths expanded.
+            recipe: the recipe, with expanded paths.
             folder: the folder of the run.
             report: called in the main process when a stage begins.
         """
@@ -110,7 +110,7 @@ class TrainingRun:
             torch.set_num_threads(self.settings.num_threads)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
-            # A step gives no gradient to the parameters of a stream that none of its dialogues has.
+            # If no dialogue of a step has some stream, the stream's parameters get no gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         set_seed(self.settings.seed)
@@ -131,7 +131,7 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
 
     def keep_recipe(self, recipe: Recipe) -> None:
-        """Write the recipe of the run, as the user wrote it, into its folder."""
+        """Write the recipe, as the user wrote it, to the folder of the run."""
         if self.accelerator.is_main_process and not self.progress.epoch:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_text(self.folder / RECIPE, recipe.to_yaml())
@@ -147,7 +147,7 @@ class TrainingRun:
         return self.progress.epoch >= self.settings.epochs or waited >= patience
 
     def train(self, write: Report) -> None:
-        """Train, score on dev and save, epoch by epoch; `write` takes the records."""
+        """Train, score on dev and save, epoch by epoch; `write` receives the records."""
         if self.settings.freeze_text and not self.is_over:
             self._embed_texts()
         self._begin(
@@ -165,7 +165,7 @@ class TrainingRun:
             self._save()
 
     def save_final(self) -> None:
-        """Write the best model, calibrated, with its scores; the test set is scored only here."""
+        """Calibrate, score and write the best model; only this step scores the test set."""
         self._begin(f"finishing the model of epoch {self.progress.best_epoch}: calibration and scores")
         best = self.folder / CHECKPOINTS / f"epoch-{self.progress.best_epoch}"
         model, processor = load_pretrained(best)
@@ -183,7 +183,7 @@ class TrainingRun:
         replace_json(self.folder / METRICS, metrics)
 
     def _build_batches(self) -> None:
-        """Split and group the training data; each process loads its share of every batch."""
+        """Split and batch the training data; each process loads its share of every batch."""
         self.dialogues = TrainingDialogues(
             self.data["train"],
             noisy=self.data.get("train_noisy"),
@@ -202,7 +202,7 @@ class TrainingRun:
         self.loader = DataLoader(self.dialogues, batch_sampler=share, collate_fn=self._collate)
 
     def _build_steps(self, model: Any, checkpoint: Path | None) -> None:
-        """Build or restore optimiser and schedule, and distribute the model over the processes."""
+        """Build or restore optimiser and schedule, and prepare the model for several processes."""
         self.frozen = []
         for name, field in BACKBONE_CONFIGS.items():
             if not getattr(self.settings, f"freeze_{name}"):
@@ -210,8 +210,8 @@ class TrainingRun:
             if getattr(model.config, field) is None:
                 raise ValueError(f"training.freeze_{name}: this model has no {name} backbone")
             self.frozen.append(model.redifu.get_submodule(f"{name}_backbone").requires_grad_(False))
-        # Texts that `_embed_texts` does not know, as where dropout hides their context, are embedded alone:
-        # beside others, their last bits would depend on where the run was interrupted.
+        # Texts that `_embed_texts` did not embed, for example because dropout hides their context, are
+        # embedded alone: in a batch, their last bits would depend on where the run was interrupted.
         self.texts: Any = (
             EmbeddedTexts(model, alone=True) if self.settings.freeze_text else lambda batch: batch
         )
@@ -229,12 +229,12 @@ class TrainingRun:
     def _collate(self, dialogues: list[Conversation]) -> Any:
         read = [read_media(each, self.processor.feature_extractor) for each in dialogues]
         batch: Any = self.processor.batch([each.to_inputs() for each in read])
-        # A share that does not count has no labels; its loss is 0, but the model must compute one.
+        # A share that does not count has no labels. Its loss is 0, but the model must still compute it.
         batch.setdefault("labels", torch.full(batch["utterance_mask"].shape, IGNORED_LABEL))
         return batch
 
     def _embed_texts(self) -> None:
-        """Embed the texts of the training data, in the same batches however often the run is interrupted."""
+        """Embed the texts of the training data; the batches do not depend on where a run was interrupted."""
         for module in self.frozen:
             module.eval()
         inputs = self.processor.batch(self.dialogues.texts_alone())
@@ -243,7 +243,7 @@ class TrainingRun:
             self.texts.embed(inputs.to(self.accelerator.device))
 
     def _train_epoch(self, write: Report) -> float:
-        """Train for one epoch and return its mean loss; seed, epoch and process decide all random states."""
+        """Train for one epoch and return its mean loss; seed, epoch and process determine all randomness."""
         epoch = self.progress.epoch + 1
         entropy = (self.settings.seed, epoch, self.accelerator.process_index)
         set_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
@@ -268,10 +268,10 @@ class TrainingRun:
         total = self.accelerator.reduce(weight.clone(), reduction="sum")
         share = weight / total.where(total > 0, 1.0)
         bfloat16 = self.settings.mixed_precision == "bf16"
-        # Not by the Accelerator, which would wrap forward for good: dev would be scored in bfloat16, too.
+        # The Accelerator would wrap forward permanently, and dev would be scored in bfloat16, too.
         with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             loss = self.model(**batch, class_weights=self.class_weights).loss
-        # Gradients are averaged over the processes; multiplied by their number, the average is a sum.
+        # Gradients are averaged over the processes; the factor turns the average into a sum.
         self.accelerator.backward(loss * share * self.accelerator.num_processes)
         mean = self.accelerator.reduce(loss.detach() * share, reduction="sum").item()
         if not math.isfinite(mean):
@@ -283,7 +283,7 @@ class TrainingRun:
         return mean, float(norm)
 
     def _score_dev(self) -> dict[str, Any]:
-        """Score on dev in float32, in the main process: all must agree on the best epoch."""
+        """Score dev in float32, only in the main process, so that all processes agree on the best epoch."""
         metrics: list[Any] = [None]
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.model)
@@ -312,7 +312,7 @@ class TrainingRun:
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
-    """Raise ValueError unless the folder holds a run of the same recipe."""
+    """Raise ValueError unless the folder has a run of the same recipe."""
     advice = "choose another training.output, or delete the folder to start again"
     if not (folder / RECIPE).exists():
         raise ValueError(f"{folder} exists but is not a run of `redifu train`: {advice}")

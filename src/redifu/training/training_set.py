@@ -1,4 +1,4 @@
-"""The dialogues of an epoch: split, some with noise, with streams hidden, shared among processes."""
+"""The dialogues of an epoch: split, with noise and hidden streams, and divided among processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from torch.utils.data import Dataset, Sampler
 from redifu.conversation import MEDIA, Conversation
 from redifu.data.stream_dropout import hide_streams
 
-NOISY_SHARE = 0.5  # of the dialogues of an epoch, if there are noisy copies
+NOISY_SHARE = 0.5  # share of dialogues taken from the noisy copies, if there are any
 
 
 def readable_keys(processor: Any) -> list[str]:
-    """Return the fields of utterances that a ReDiFuProcessor reads: text, ready features and media."""
+    """Return the utterance fields that a ReDiFuProcessor reads: text, precomputed features and media."""
     extractor = processor.feature_extractor
     keys = [*(f"{name}_features" for name in extractor.sizes), *(MEDIA[name] for name in extractor.backends)]
     return keys if processor.tokenizer is None else ["text", *keys]
@@ -24,9 +24,9 @@ def readable_keys(processor: Any) -> list[str]:
 class TrainingDialogues(Dataset):
     """Labelled dialogues, split to the length the processor allows; context around a piece has no labels.
 
-    The key of an item is (index, counted); an item that is not counted has no labels. Which dialogues are
-    noisy and which streams are hidden depends on seed, epoch and index only, so both are the same for any
-    number of processes and after a restart.
+    The key of an item is (index, counted); an item that is not counted has no labels. Noise and hidden
+    streams depend only on seed, epoch and index, so they are the same for any number of processes and after
+    a restart.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class TrainingDialogues(Dataset):
         seed: int,
         noisy: Sequence[Conversation] | None = None,
     ):
-        """Split the conversations, and drop pieces without a label to learn.
+        """Split the conversations, and drop pieces with nothing to learn from.
 
         Args:
             conversations: the training data.
             processor: the model's processor.
             modality_dropout: probability of hiding each stream of an utterance.
             seed: random seed.
-            noisy: noisy copies of the conversations; `NOISY_SHARE` of an epoch's dialogues are taken from it.
+            noisy: noisy copies of the conversations, used for `NOISY_SHARE` of an epoch's dialogues.
 
         Raises:
-            ValueError: `noisy` holds other dialogues.
+            ValueError: `noisy` has different dialogues.
         """
         self.keys = readable_keys(processor)
         cut = [_cut(each, processor) for each in conversations]
@@ -89,7 +89,7 @@ class TrainingDialogues(Dataset):
         return dialogue if counted else _cut_labels(dialogue, slice(0))
 
     def texts_alone(self) -> list[dict[str, Any]]:
-        """Return all dialogues, noisy copies included, with nothing but speakers and texts."""
+        """Return all dialogues, including noisy copies, with only speakers and texts."""
         return [
             {"utterances": [{"speaker": one.speaker, "text": one.text} for one in each.utterances]}
             for each in chain(self.dialogues, self.noisy or [])
@@ -105,13 +105,13 @@ class TrainingDialogues(Dataset):
 class ProcessShare(Sampler):
     """One process's share of every batch.
 
-    accelerate's own sharding fills the last batch with repeated dialogues, which would count twice in the
-    loss. Here, a process without a dialogue of its own takes the first one of the batch without counting it,
-    because every process must take every step.
+    accelerate's sharding would fill the last batch with repeated dialogues, which would count twice in the
+    loss. Instead, a process without a dialogue takes the first one of the batch without counting it, because
+    every process must take every step.
     """
 
     def __init__(self, batches: Any, *, process: int, num_processes: int):
-        """Share `batches`, a sampler of index lists, as process number `process` of `num_processes`."""
+        """Divide `batches`, a sampler of index lists, for process `process` of `num_processes`."""
         self.batches = batches
         self.process = process
         self.num_processes = num_processes
@@ -121,15 +121,15 @@ class ProcessShare(Sampler):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
-        """Give (index, counted) pairs for `TrainingDialogues`."""
+        """Yield lists of (index, counted) pairs for `TrainingDialogues`."""
         for batch in self.batches:
-            # Every n-th: batches are sorted by length, so shares of consecutive dialogues would be unequal.
+            # Take every n-th: batches are sorted by length, so consecutive dialogues would be unequal shares.
             share = batch[self.process :: self.num_processes]
             yield [(index, True) for index in share] or [(batch[0], False)]
 
 
 def _refuse_others(noisy: Sequence[Conversation], conversations: Sequence[Conversation]) -> None:
-    """Raise ValueError unless `noisy` holds copies of these conversations in the same order."""
+    """Raise ValueError unless `noisy` has copies of these conversations in the same order."""
     said = [
         [f"dialogue {each.id} with {len(each.utterances)} utterances" for each in given]
         for given in (noisy, conversations)
@@ -142,7 +142,7 @@ def _refuse_others(noisy: Sequence[Conversation], conversations: Sequence[Conver
 
 
 def _cut(conversation: Conversation, processor: Any) -> list[Conversation]:
-    """Split a conversation to the length the processor allows, each stream of an utterance in one field."""
+    """Split a conversation to the length the processor allows, with one field per stream of an utterance."""
     read_once = _without_read_media(conversation, processor.feature_extractor)
     return [_cut_labels(*part) for part in read_once.pieces(processor.max_utterances)]
 
@@ -158,9 +158,9 @@ def _cut_labels(conversation: Conversation, keep: slice) -> Conversation:
 
 
 def _without_read_media(conversation: Conversation, extractor: Any) -> Conversation:
-    """Return the conversation without media that have features, so that a stream has one field at most.
+    """Return the conversation without media that have features, so that each stream has at most one field.
 
-    If only the features were hidden, the file would be read in their place.
+    Otherwise, hiding the features would cause the file to be read instead.
     """
     utterances = []
     for one in conversation.utterances:
