@@ -245,7 +245,7 @@ def test_model_and_processor_agree_on_labels(folder: Path) -> None:
         assert model.config.label2id == {name: index for index, name in enumerate(processor.labels)}
         assert pipeline(TASK, model=model, processor=processor)("no")
     with pytest.raises(
-        ValueError, match="the model has the labels LABEL_0, LABEL_1, its processor calm, glad"
+        ValueError, match="the model has the labels LABEL_0, LABEL_1, but its processor has calm, glad"
     ):
         pipeline(TASK, model=model, processor=AutoProcessor.from_pretrained(folder))
 
@@ -279,7 +279,7 @@ def test_a_model_that_was_not_loaded_needs_a_processor() -> None:
     features = conversation(utterance(text_features=[0.5] * 6))
     recognise = pipeline(TASK, model=tiny_model(), processor=feature_processor(), device="cpu")
     assert len(recognise(features)) == 1
-    with pytest.raises(ValueError, match="expected a processor"):
+    with pytest.raises(ValueError, match="pass its processor as well"):
         pipeline(TASK, model=tiny_model(), device="cpu")
 
 

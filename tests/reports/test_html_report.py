@@ -101,7 +101,9 @@ def test_nothing_half_written_stays(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "complaint"), [("a.htm", "ending in .html"), ("no/a.html", "to exist")])
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("a.htm", "ending in .html"), ("no/a.html", "does not exist")]
+)
 def test_a_bad_name_is_refused(tmp_path: Path, name, complaint):
     with (
         pytest.raises(ValueError, match=complaint),
