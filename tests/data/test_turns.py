@@ -246,7 +246,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ("a.vtt", cue("a"), "line 1: expected WEBVTT, got '1'"),
         ("a.vtt", "", "line 1: expected WEBVTT, got ''"),
         ("a.vtt", "WEBVTT\n00:01.000 --> 00:02.000\na", "line 1: expected an empty line between the header"),
-        ("a.vtt", "WEBVTT\n\n" + cue("a") + "lost words", "line 7: expected the times of a cue"),
+        ("a.vtt", "WEBVTT\n\n" + cue("a") + "lost words", "line 7: expected cue times such as"),
         (
             "a.ass",
             "[Events]\nDialogue: 0,soon,0:00:01.00,,,,,,,Hi",

@@ -238,7 +238,7 @@ def _turns_of_cues(blocks: Iterator[tuple[int, list[str]]]) -> Iterator[Turn]:
         place = 0 if "-->" in block[0] else min(1, len(block) - 1)
         if _TIMING.fullmatch(block[place]) is None:
             expected = f"00:01:02.345 --> 00:01:04.000, got {block[place].strip()!r:.80}"
-            raise _LineError(first + place, f"expected the times of a cue as {expected}")
+            raise _LineError(first + place, f"expected cue times such as {expected}")
         if any("-->" in line for line in block[place + 1 :]):
             raise _LineError(first + place, "expected an empty line between this cue and the next")
         numbers.append(first + place)
