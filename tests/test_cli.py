@@ -387,8 +387,8 @@ def test_prepare_makes_a_conversation_of_a_recording(tmp_path: Path, test_data: 
     turns = ["--turns", str(fixtures / "two_speakers.rttm")]
     assert main(["prepare", str(fixtures / "two_speakers.wav"), *turns, "--output", str(output)]) == 0
     (conversation,) = read_conversations(output)
-    assert (conversation["id"], len(conversation["utterances"])) == ("two_speakers", 10)
-    sound = tmp_path / conversation["utterances"][0]["audio"]
+    assert (conversation.id, len(conversation.utterances)) == ("two_speakers", 10)
+    sound = tmp_path / conversation.utterances[0].audio
     assert sound.samefile(fixtures / "two_speakers.wav")
 
 
@@ -403,7 +403,7 @@ def test_prepare_makes_conversations_of_a_data_set(
     out, err = capsys.readouterr()
     assert out == f"{output}: 1 utterance in 1 conversation\n"
     assert "dev: text only, the folder dev_splits_complete is missing" in err.splitlines()
-    assert [each["id"] for each in read_conversations(output, split="dev")] == ["dev-3"]
+    assert [each.id for each in read_conversations(output, split="dev")] == ["dev-3"]
 
 
 def test_extract_reads_what_it_can_and_counts_the_rest(
@@ -421,7 +421,7 @@ def test_extract_reads_what_it_can_and_counts_the_rest(
     talk.write_text(json.dumps({"id": "d", "utterances": said[:1]}))
     assert main(command) == 0
     (conversation,) = read_conversations(output)
-    assert len(conversation["utterances"][0]["audio_features"]) == 291
+    assert len(conversation.utterances[0].audio_features) == 291
 
 
 def test_add_noise_makes_copies_that_extract_reads(
@@ -436,7 +436,7 @@ def test_add_noise_makes_copies_that_extract_reads(
     features = tmp_path / "features"
     assert main(["extract", str(copies / "conversations.jsonl"), "--output", str(features)]) == 0
     (conversation,) = read_conversations(features, split="train")
-    assert len(conversation["utterances"][0]["audio_features"]) == 291
+    assert len(conversation.utterances[0].audio_features) == 291
     capsys.readouterr()
     complaint = refused(capsys, "add-noise", str(talk), "--output", str(copies), "--snr", "20", "-5")
     assert complaint.endswith("the lower first, got 20 -5\n")

@@ -136,7 +136,7 @@ def test_only_what_is_new_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("wrong", "complaint"),
     [
         ({"text": "no"}, "speaker"),
-        ({"speaker": "Ana"}, "content"),
+        ({"speaker": "Ana"}, "at least one of text"),
         ({"speaker": "Ana", "text": 3}, "text"),
         ({"speaker": "Ana", "text": "no", "label": "bored"}, "label must be one of calm, glad, cross"),
         ({"speaker": "Ana", "audio_features": [1.0] * 4}, "audio_features.*5.*4"),

@@ -82,17 +82,17 @@ def test_the_table_holds_what_the_pickle_holds(
     content = released_features(recipe)
     assert convert(content, recipe=recipe, protocol=protocol) == 0
     labels = ReDiFuConfig.released(recipe).labels
-    read = {each["id"]: each["utterances"] for each in read_conversations(tmp_path / "features.parquet")}
+    read = {each.id: each.utterances for each in read_conversations(tmp_path / "features.parquet")}
     assert sorted(read) == sorted(map(str, content[0]))
     for key in content[0]:
         utterances = read[str(key)]
-        assert [one["text"] for one in utterances] == content[9][key]
-        assert [one["label"] for one in utterances] == [labels[number] for number in content[2][key]]
+        assert [one.text for one in utterances] == content[9][key]
+        assert [one.label for one in utterances] == [labels[number] for number in content[2][key]]
         for name, place in (("text", 3), ("audio", 7), ("visual", 8)):
-            got = np.array([one[f"{name}_features"] for one in utterances])
+            got = np.array([getattr(one, f"{name}_features") for one in utterances])
             np.testing.assert_array_equal(got, np.asarray(content[place][key], dtype=np.float32))
     speakers = {"iemocap": ["M", "F", "M"], "meld": ["speaker 0", "speaker 1", "speaker 2"]}[recipe]
-    assert [one["speaker"] for one in read[str([*content[0]][1])]] == speakers
+    assert [one.speaker for one in read[str([*content[0]][1])]] == speakers
 
 
 def test_pickles_of_python_2_and_special_containers_are_read(
@@ -117,9 +117,9 @@ def test_pickles_of_python_2_and_special_containers_are_read(
     content[8] = {key: list(rows) for key, rows in content[8].items()}
     assert convert(tuple(content)) == 0
     first = next(read_conversations(tmp_path / "features.parquet", split="test"))
-    assert first["utterances"][0]["text_features"] == content[3][first["id"]][0].tolist()
+    assert first.utterances[0].text_features.tolist() == content[3][first.id][0].tolist()
     labels = ReDiFuConfig.released("iemocap").labels
-    assert first["utterances"][0]["label"] == labels[content[2][first["id"]][0]]
+    assert first.utterances[0].label == labels[content[2][first.id][0]]
 
 
 def test_dev_is_drawn_from_the_training_dialogues(convert: Callable[..., int], tmp_path: Path) -> None:

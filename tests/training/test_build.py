@@ -63,7 +63,7 @@ def test_a_recipe_maps_the_columns_of_its_tables(tmp_path: Path) -> None:
     data = {"train": str(path), "labels": ["a", "b"], "columns": names}
     own = Recipe.from_dict({"model": SMALL, "data": data, "training": {"output": str(tmp_path / "model")}})
     (conversation,) = read_data(own, build_model(own)[1])["train"]
-    said = [(one["speaker"], one["label"], one["text_features"]) for one in conversation["utterances"]]
+    said = [(one.speaker, one.label, one.text_features.tolist()) for one in conversation.utterances]
     assert said == [("Ana", "a", [1, 2, 3]), ("Ben", "b", [3, 2, 1])]
 
 

@@ -347,8 +347,8 @@ def test_frozen_texts_are_embedded_once_and_to_the_same_bits(
     monkeypatch.setattr(ReDiFuModel, "embed", count)
     plain = {"data_text_context_turns": 0, "training_modality_dropout": 0.0, "data_test": None}
     train(recipe("plain", **plain))
-    texts = [one for each in read_conversations(folder / "train.jsonl") for one in each["utterances"]]
-    assert embedded == [len({(one["speaker"], one["text"]) for one in texts})]
+    texts = [one for each in read_conversations(folder / "train.jsonl") for one in each.utterances]
+    assert embedded == [len({(one.speaker, one.text) for one in texts})]
 
 
 def test_a_checkpoint_is_gone_on_from_with_other_labels(trained: Path, folder: Path, tmp_path: Path) -> None:
