@@ -234,7 +234,7 @@ def test_mosei_has_a_monologue_of_segments_for_each_video(mosei: Path, folder: s
         "xyz": [{"clip": "0", "speaker": "speaker", "text": "No."}],
     }
     assert notes == [
-        "1 videos without recordings have text only",
+        "1 videos without media files have text only",
         "1 segments with invalid times have text only",
         "no labels: labels.csv is missing",
     ]
