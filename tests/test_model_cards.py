@@ -130,7 +130,7 @@ def test_the_example_of_the_demonstration_shows_three_streams(tmp_path: Path) ->
 def paired_dev(test_data: Path, folder: Path) -> Path:
     """The dev set of the controlled conversations, with its sounds."""
     joined = load_script("evidence/prepare_data").paired_conversations(test_data / "data", folder=folder)
-    write_conversations(folder / "dev.jsonl", (each for each in joined if each["split"] == "dev"))
+    write_conversations(folder / "dev.jsonl", (each for each in joined if each.split == "dev"))
     return folder / "dev.jsonl"
 
 

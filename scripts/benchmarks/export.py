@@ -22,11 +22,11 @@ from session import MODEL, describe_latency, full_session, take_turns, utterance
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 from transformers.utils import logging
 
-from redifu.data.readers import read_conversations
+from redifu.conversation import Conversation, Prediction
 from redifu.evaluation.scoring import evaluate_conversations
 from redifu.hub.onnx_export import export_onnx
 from redifu.inference.onnx_runtime import OnnxModel
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.recogniser import Recogniser
 
 DIALOGUES = 8
 
@@ -55,18 +55,14 @@ def measure_dialogues(
 ) -> dict[str, np.ndarray]:
     """Time `number` predictions, each of `DIALOGUES` dialogues, by each side."""
 
-    def predict(model: Any, dialogues: Any) -> list[tuple[dict, np.ndarray]]:
-        return list(predict_conversations(model, processor, dialogues["dialogues"]))
+    def predict(model: Any, batch: Any) -> list[tuple[Conversation, list[Prediction]]]:
+        return list(Recogniser(model, processor).predict(batch["dialogues"]))
 
     def batches() -> Iterator[dict[str, Any]]:
         stream = utterances(seed=1)
         while True:
-            yield {
-                "dialogues": [
-                    {"id": str(number), "utterances": list(itertools.islice(stream, length))}
-                    for number in range(DIALOGUES)
-                ]
-            }
+            dialogues = [{"utterances": list(itertools.islice(stream, length))} for _ in range(DIALOGUES)]
+            yield {"dialogues": [Conversation.from_dict(each) for each in dialogues]}
 
     predicting = {name: partial(predict, model) for name, model in sides.items()}
     return take_turns(predicting, itertools.islice(batches(), number))
@@ -76,7 +72,8 @@ def describe_scores(sides: dict[str, Any], processor: Any, data: str) -> list[st
     """Score each side on labelled conversations."""
     lines = ["| | weighted F1 | NLL |", "|---|---|---|"]
     for name, model in sides.items():
-        metrics = evaluate_conversations(model, processor, read_conversations(data, check=processor.check))
+        given = Recogniser(model, processor).read(data)
+        metrics = evaluate_conversations(model, processor, given)
         lines.append(f"| {name} | {metrics['weighted_f1']:.2f} | {metrics['nll']:.4f} |")
     return lines
 

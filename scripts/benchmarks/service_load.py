@@ -25,8 +25,7 @@ from session import MODEL, utterances
 from transformers.utils import logging
 
 from redifu.data.writers import with_predictions
-from redifu.inference.loading import load_pretrained
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.recogniser import Recogniser, load
 from redifu.serving.service_limits import Limits
 
 TOLERANCE = 1e-4
@@ -39,10 +38,10 @@ def make_conversations(number: int, *, longest: int) -> list[dict[str, Any]]:
     return [{"utterances": list(islice(stream, lengths.randint(1, longest)))} for _ in range(number)]
 
 
-def direct_predictions(model: Any, processor: Any, conversations: list[dict]) -> list[dict]:
+def direct_predictions(recogniser: Recogniser, conversations: list[dict]) -> list[dict]:
     """Predict conversations one at a time, without a service."""
-    predictions = predict_conversations(model, processor, conversations, lookahead_utterances=1)
-    return [with_predictions(given, rows, labels=model.config.labels) for given, rows in predictions]
+    predicted = recogniser.predict(recogniser.read(conversations), lookahead_utterances=1)
+    return [with_predictions(*each) for each in predicted]
 
 
 def complaint(reply: dict[str, Any], expected: dict[str, Any]) -> str | None:
@@ -132,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable_progress_bar()
     conversations = make_conversations(64, longest=options.utterances)
-    expected = direct_predictions(*load_pretrained(options.model), conversations)
+    expected = direct_predictions(load(options.model), conversations)
     names = {"batching": options.max_batch, "one by one": 1}
     times: dict[str, list[float]] = {name: [] for name in names}
     elapsed = dict.fromkeys(names, 0.0)

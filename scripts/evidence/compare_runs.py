@@ -16,25 +16,27 @@ from typing import Any
 
 import numpy as np
 
+from redifu.conversation import Conversation
 from redifu.data.readers import read_conversations
 from redifu.evaluation.metrics import paired_bootstrap, score_predictions
 from redifu.evaluation.scoring import reference_ids
-from redifu.inference.loading import load_pretrained
-from redifu.inference.predictions import predict_conversations
+from redifu.inference.recogniser import load
 from redifu.model.losses import IGNORED_LABEL
 
 DIGITS = {"weighted_f1": 2, "macro_f1": 2, "accuracy": 2, "nll": 3, "ece": 3}
 HEADER = ["system", "seeds", "weighted F1", "macro F1", "accuracy", "NLL", "ECE", "difference", "p"]
 
 
-def predict_run(run: Path, conversations: list[dict]) -> np.ndarray:
+def predict_run(run: Path, conversations: list[Conversation]) -> np.ndarray:
     """Return the probabilities of the labelled utterances, (utterances, labels)."""
-    model, processor = load_pretrained(run)
+    recogniser = load(run)
     rows = [
-        probabilities[reference_ids(conversation, model.config.labels) != IGNORED_LABEL]
-        for conversation, probabilities in predict_conversations(model, processor, conversations)
+        prediction.probabilities
+        for conversation, predictions in recogniser.predict(conversations)
+        for prediction, utterance in zip(predictions, conversation.utterances, strict=True)
+        if utterance.label is not None
     ]
-    return np.concatenate(rows)
+    return np.stack(rows)
 
 
 def compare(systems: dict[str, list[Path]], data: Path, *, split: str | None = None) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def compare(systems: dict[str, list[Path]], data: Path, *, split: str | None = N
         for the first system). `most frequent label` has the same form.
     """
     conversations = list(read_conversations(data, split=split))
-    labels = load_pretrained(next(iter(systems.values()))[0])[0].config.labels
+    labels = load(next(iter(systems.values()))[0]).labels
     ids = [reference_ids(conversation, labels) for conversation in conversations]
     dialogues = [place for place, each in enumerate(ids) for _ in range((each != IGNORED_LABEL).sum())]
     references = np.concatenate(ids)
@@ -93,7 +95,7 @@ def table_of(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _predictions(
-    systems: dict[str, list[Path]], conversations: list[dict], references: np.ndarray, num_labels: int
+    systems: dict[str, list[Path]], conversations: list[Conversation], references: np.ndarray, num_labels: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     for name, runs in systems.items():
         yield name, np.stack([predict_run(run, conversations) for run in runs])

@@ -19,7 +19,6 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from rows import majority_predictions
 
-from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import SUBSETS, Grid, Severities
 from redifu.evaluation.metrics import (
     bootstrap_sums,
@@ -30,7 +29,7 @@ from redifu.evaluation.metrics import (
     score_predictions,
 )
 from redifu.evaluation.robustness import RobustnessPredictions, predict_robustness
-from redifu.inference.loading import load_pretrained
+from redifu.inference.recogniser import load
 from redifu.model.configuration_redifu import MODALITIES
 
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -47,12 +46,14 @@ def score(folder: Path, data: Path) -> dict[str, Any]:
         for test with only these streams, by their initials. "gain": all streams against text alone, see
         `paired_bootstrap`. "most_frequent": the metrics of the label shares as probabilities.
     """
-    model, processor = load_pretrained(folder)
+    recogniser = load(folder)
     results: dict[str, Any] = {}
     for split in SPLITS:
-        conversations = read_conversations(data, split=split, check=processor.check)
+        given = recogniser.read(data, split=split)
         conditions = {} if split == "dev" else {SUBSETS: Severities()}
-        predictions = predict_robustness(model, processor, conversations, Grid(conditions=conditions))
+        predictions = predict_robustness(
+            recogniser.model, recogniser.processor, given, Grid(conditions=conditions)
+        )
         results[split] = metrics_of(predictions, predictions.conditions[0].probabilities[0])
     subsets = {
         each.severity: each.probabilities[0] for each in predictions.conditions if each.condition == SUBSETS

@@ -16,13 +16,13 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from redifu.conversation import Conversation
 from redifu.data.extraction import extract_conversations
 from redifu.data.noisy_copies import write_noisy_copies
 from redifu.data.readers import conversations_from_table, read_conversations
@@ -72,7 +72,7 @@ def main() -> None:
     write_mosi(options.data / "mosi" / "utterances.parquet", options.output / "mosi.parquet")
 
 
-def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]]:
+def paired_conversations(data: Path, *, folder: Path) -> Iterator[Conversation]:
     """Join MELD and RAVDESS by the table of pairs; sound paths are relative to `folder`."""
     pairs = pd.read_csv(data / "paired" / "pairs.csv", dtype=str)
     units = pd.read_csv(data / "ravdess" / "action_units.csv", index_col="clip")[list(ACTION_UNITS)]
@@ -91,11 +91,11 @@ def paired_conversations(data: Path, *, folder: Path) -> Iterator[dict[str, Any]
         yield from conversations_from_table(pa.Table.from_pandas(table, preserve_index=False), source="pairs")
 
 
-def with_text_features(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_text_features(conversations: list[Conversation]) -> list[Conversation]:
     """Replace each text by its mean-pooled embedding."""
     tokenizer = AutoTokenizer.from_pretrained(backbone_folder(MINILM))
     backbone = AutoModel.from_pretrained(backbone_folder(MINILM)).eval()
-    texts = sorted({one["text"] for each in conversations for one in each["utterances"]}, key=len)
+    texts = sorted({str(one.text) for each in conversations for one in each.utterances}, key=len)
     embedded = {}
     for first in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[first : first + TEXTS_AT_ONCE]
@@ -103,17 +103,13 @@ def with_text_features(conversations: list[dict[str, Any]]) -> list[dict[str, An
         with torch.no_grad():
             rows = encode_texts(backbone, tokens["input_ids"], tokens["attention_mask"].bool())
         embedded.update(zip(part, rows.numpy(), strict=True))
-    return [
-        {
-            **each,
-            "utterances": [
-                {key: value for key, value in one.items() if key != "text"}
-                | {"text_features": embedded[one["text"]]}
-                for one in each["utterances"]
-            ],
-        }
-        for each in conversations
-    ]
+    replaced = []
+    for each in conversations:
+        given = each.to_dict()
+        for utterance in given["utterances"]:
+            utterance["text_features"] = embedded[utterance.pop("text")]
+        replaced.append(Conversation.from_dict(given, folder=each.folder))
+    return replaced
 
 
 def write_mosi(source: Path, output: Path) -> None:

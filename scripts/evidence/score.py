@@ -28,7 +28,6 @@ from rows import (
     write_rows,
 )
 
-from redifu.data.readers import read_conversations
 from redifu.evaluation.corruptions import Grid, read_grid
 from redifu.evaluation.robustness import (
     RobustnessPredictions,
@@ -38,7 +37,7 @@ from redifu.evaluation.robustness import (
     seed_of,
     tidy_rows,
 )
-from redifu.inference.loading import load_pretrained
+from redifu.inference.recogniser import load
 
 # The files of a run that its predictions depend on.
 READ = ("model*.safetensors", "config.json", "processor_config.json")
@@ -121,9 +120,10 @@ def predict_run(
     stored = cache / f"{run.name}-{digest(run, data, split=split, grid=grid)}.npz"
     if not stored.exists():
         print(f"{run}: scoring", flush=True)
-        model, processor = load_pretrained(run)
-        conversations = read_conversations(data, split=split, check=processor.check)
-        save_predictions(stored, predict_robustness(model, processor, conversations, grid))
+        recogniser = load(run)
+        given = recogniser.read(data, split=split)
+        predictions = predict_robustness(recogniser.model, recogniser.processor, given, grid)
+        save_predictions(stored, predictions)
     return load_predictions(stored)
 
 

@@ -27,7 +27,7 @@ def load_test() -> ModuleType:
 @pytest.fixture(scope="module")
 def expected(load_test: ModuleType) -> list[dict[str, Any]]:
     conversations = load_test.make_conversations(5, longest=3)
-    return load_test.direct_predictions(MODEL, PROCESSOR, conversations)
+    return load_test.direct_predictions(Recogniser(MODEL, PROCESSOR), conversations)
 
 
 def complaints_of(load_test: ModuleType, expected: list[dict[str, Any]]) -> tuple[list[str], list[float]]:

@@ -68,9 +68,9 @@ def test_the_pairs_join_texts_with_clips(
     meld = list(read_conversations(test_data / "data" / "meld" / "dev.csv"))
     pairs = pd.read_csv(test_data / "data" / "paired" / "pairs.csv").query("split == 'dev'")
     for ours, theirs in zip(conversations, meld, strict=True):
-        assert [one["text"] for one in ours["utterances"]] == [one["text"] for one in theirs["utterances"]]
-        assert [one["label"] for one in ours["utterances"]] == [one["label"] for one in theirs["utterances"]]
-    utterances = [one for each in conversations for one in each["utterances"]]
+        assert [one.text for one in ours.utterances] == [one.text for one in theirs.utterances]
+        assert [one.label for one in ours.utterances] == [one.label for one in theirs.utterances]
+    utterances = [one.given for each in conversations for one in each.utterances]
     assert all((tmp_path / one["audio"]).is_file() for one in utterances)
     assert sorted(Path(one["audio"]).stem for one in utterances) == sorted(pairs["audio_clip"])
     # Whether a clip follows the label would tell the answer.
@@ -90,7 +90,7 @@ def test_the_labels_of_mosi_are_named_and_its_texts_left_out(test_data: Path, tm
     table = pq.read_table(tmp_path / "mosi.parquet")
     assert "text" not in table.column_names
     test = list(read_conversations(tmp_path / "mosi.parquet", split="test"))
-    labels = [one["label"] for each in test for one in each["utterances"]]
+    labels = [one.label for each in test for one in each.utterances]
     assert len(labels) == 752 and set(labels) == {"negative", "positive"}
     # The share of the greater class, as the source tells it.
     assert max(labels.count(label) for label in set(labels)) / len(labels) == pytest.approx(0.621, abs=0.001)

@@ -1,6 +1,7 @@
 """The scores of a card of three streams have intervals, and are those of what is given to the model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_the_scores_are_those_of_each_subset(folder: Path) -> None:
             assert results[split]["intervals"][metric] == pytest.approx(interval)
     assert list(results["streams"]) == ["t", "a", "v", "ta", "tv", "av", "tav"]
     hidden = [
-        {**each, "utterances": [{**one, "audio_features": None} for one in each["utterances"]]}
+        replace(each, utterances=[one.with_fields(audio_features=None) for one in each.utterances])
         for each in given
     ]
     expected = evaluate_conversations(model, processor, hidden)

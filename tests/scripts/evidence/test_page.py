@@ -82,10 +82,10 @@ def test_the_most_frequent_label_stands_beside_the_models(
     options = {"dataset": "toy", "data": folder / "test.jsonl", "grid": GRID, "cache": tmp_path}
     rows = score.score(runs_of(folder, "full"), text_only=runs_of(folder, "text"), **options)
     labels = [
-        one["label"]
+        one.label
         for each in read_conversations(folder / "test.jsonl")
-        for one in each["utterances"]
-        if one["label"] is not None
+        for one in each.utterances
+        if one.label is not None
     ]
     most = max(labels.count(label) for label in set(labels)) / len(labels)
     majority = [row for row in rows if row["model"] == "majority"]
@@ -104,13 +104,13 @@ def test_a_run_is_scored_again_only_where_its_weights_have_changed(
     score: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    load = score.load_pretrained
+    load = score.load
 
     def counted(run: Path):
         loaded.append(run.name)
         return load(run)
 
-    monkeypatch.setattr(score, "load_pretrained", counted)
+    monkeypatch.setattr(score, "load", counted)
     runs = [tmp_path / run.name for run in runs_of(folder, "full")]
     for run in runs:
         run.mkdir()
