@@ -81,7 +81,7 @@ def prediction_writer(path: str | Path, labels: Sequence[str]) -> Iterator[Predi
 
     Args:
         path: .csv (a row an utterance: dialogue_id, turn, speaker, text, emotion, probability, p_LABEL...) or
-            .jsonl (a conversation a line, as of `with_predictions`).
+            .jsonl (a conversation a line, see `with_predictions`).
         labels: names of the columns of the probabilities.
 
     Yields:

@@ -1,6 +1,6 @@
-"""Checkpoints of a run, written so that an interrupted save never harms the last good one.
+"""Checkpoints of a run; an interrupted save never harms the last good one.
 
-Nothing is pickled: tensors go to safetensors, all else to JSON.
+Nothing is pickled: tensors are saved as safetensors, everything else as JSON.
 """
 
 import dataclasses
@@ -49,12 +49,12 @@ def save_checkpoint(
     """Save the end of an epoch as a folder that `from_pretrained` loads; then drop all others but the best.
 
     Args:
-        folder: holds the checkpoints of the run.
-        model: saved with its processor.
-        processor: that of the model.
+        folder: the folder of the run's checkpoints.
+        model: the model to save.
+        processor: its processor.
         optimizer: saved for `restore_optimizer`.
-        scheduler: the same.
-        progress: names the epoch, and the best one.
+        scheduler: saved for `restore_optimizer`.
+        progress: names this epoch and the best one.
     """
     target = folder / f"{PREFIX}{progress.epoch}"
     with new_folder(target) as unfinished:

@@ -1,4 +1,4 @@
-"""What tells one speaker's sounds and pictures from another's, learnt from who speaks when."""
+"""Fits the weights that tell one speaker's sounds and pictures from another's, from who speaks when."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,9 +14,10 @@ from redifu.model.speaker_consistency import SpeakerConsistency
 
 STEPS = 1500
 BATCH_SIZE = 8
-# How often a stream is taken to be another's. Dropping what is right costs more than keeping what is wrong.
+# Assumed probability that a stream is another speaker's. Dropping a right stream costs more than keeping a
+# wrong one.
 PRIOR = 0.1
-# Of features: without it the voices of the training data are learnt by heart.
+# Dropout of features; without it, the model memorises the voices of the training data.
 DROPOUT = 0.7
 VECTOR_LEARNING_RATE, JUDGE_LEARNING_RATE = 1e-3, 1e-2
 
@@ -26,16 +27,16 @@ Batch = tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]
 def fit_consistency(
     model: Any, processor: Any, conversations: Iterable[Mapping[str, Any]], *, seed: int
 ) -> None:
-    """Set the weights of a model's SpeakerConsistency; labels are not read.
+    """Fit the weights of a model's SpeakerConsistency, without labels.
 
-    It learns to tell dialogues as they are from the same dialogues with the sounds, the pictures or both
-    dealt out anew among the utterances of a batch.
+    It learns to tell real dialogues from the same dialogues with sounds, pictures or both shuffled among the
+    utterances of a batch.
 
     Args:
-        model: a ReDiFuForEmotionRecognition with `consistency_size`; nothing else of it changes.
+        model: a ReDiFuForEmotionRecognition with `consistency_size`; only its SpeakerConsistency changes.
         processor: its ReDiFuProcessor.
         conversations: the training data.
-        seed: of all randomness; torch's own generator is not touched.
+        seed: random seed; torch's global generator is not touched.
     """
     module: SpeakerConsistency = model.redifu.consistency
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +65,7 @@ def fit_consistency(
 def _dialogues(
     model: Any, processor: Any, conversations: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Tensor]]:
-    """Read the features of dialogues, without their texts, cut as the model reads them."""
+    """Read the features of dialogues without their texts, split as the model reads them."""
     prepared = PreparedStreams(model, processor)
     dialogues = []
     for conversation in conversations:
@@ -77,7 +78,7 @@ def _dialogues(
 def _batches(
     dialogues: list[Mapping[str, Tensor]], streams: tuple[str, ...], generator: torch.Generator
 ) -> Iterator[Batch]:
-    """Give batches of features, speakers and presence, `STEPS` of them, through the dialogues in turn."""
+    """Yield `STEPS` batches of features, speakers and presence, cycling through the dialogues."""
     order: list[int] = []
     for _ in range(STEPS if dialogues else 0):
         while len(order) < BATCH_SIZE:
@@ -103,7 +104,7 @@ def _padded(rows: Tensor, length: int) -> Tensor:
 
 
 def _loss(module: SpeakerConsistency, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of the batch as it is, and with streams dealt out anew, weighed by `PRIOR`."""
+    """Return the cross-entropy of the real batch and of one with shuffled streams, weighted by `PRIOR`."""
     features, speakers, present = batch
     noisy = {name: _dropped(values, generator) for name, values in features.items()}
     dealt = _dealt_streams(module.streams, generator)
@@ -124,7 +125,7 @@ def _dropped(values: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _dealt_streams(streams: tuple[str, ...], generator: torch.Generator) -> frozenset[str]:
-    """Draw which streams are dealt out anew: all of them half of the time, else one."""
+    """Draw which streams to shuffle: all of them half of the time, otherwise one."""
     draw = int(torch.randint(2 * len(streams), (), generator=generator))
     return frozenset(streams[draw : draw + 1] or streams)
 
@@ -135,7 +136,7 @@ def _dealt_out(
     dealt: frozenset[str],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Give the features of some streams to other utterances that have the stream, by one permutation."""
+    """Shuffle the features of some streams among the utterances that have them, by one permutation."""
     order = torch.randperm(next(iter(present.values())).numel(), generator=generator)
     changed = dict(features)
     for name in dealt & features.keys():

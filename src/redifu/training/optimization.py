@@ -1,4 +1,4 @@
-"""Which parameters learn how fast, and what each utterance weighs in the loss."""
+"""The optimiser with its schedule, and the weights of labels in the loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,17 +16,17 @@ _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with
 
 
 def parameter_groups(model: ReDiFuForEmotionRecognition, settings: TrainingSection) -> list[dict[str, Any]]:
-    """Sort the trained parameters by learning rate and by weight decay.
+    """Group the trained parameters by learning rate and weight decay.
 
     Matrices decay; biases, norms, scalars and embeddings do not.
 
     Args:
-        model: a parameter that asks for no gradient is left out.
+        model: its parameters without gradient are left out.
         settings: learning_rate of the fusion, NAME_learning_rate of the backbones, weight_decay.
 
     Returns:
-        Groups for AdamW named "fusion", "fusion_no_decay", "text", "text_no_decay" and so on by the stream of
-        the backbone, none of them empty.
+        The groups that are not empty, for AdamW, named "fusion" and "fusion_no_decay", and by the stream of a
+        backbone "text", "text_no_decay" and so on.
     """
     embedded = {
         id(parameter)
@@ -55,7 +55,7 @@ def parameter_groups(model: ReDiFuForEmotionRecognition, settings: TrainingSecti
 def build_optimizer(
     model: ReDiFuForEmotionRecognition, settings: TrainingSection, *, num_steps: int
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """Build AdamW and its schedule over `num_steps` steps, the warm-up included."""
+    """Build AdamW and its schedule over `num_steps` steps, including the warm-up."""
     optimizer = torch.optim.AdamW(parameter_groups(model, settings), fused=True)
     scheduler = get_scheduler(
         _SCHEDULES[settings.schedule],
@@ -69,7 +69,7 @@ def build_optimizer(
 def class_weights(
     setting: str | Sequence[float], conversations: Iterable[Mapping[str, Any]], labels: Sequence[str]
 ) -> Tensor | None:
-    """Return the weight of each label in the loss, (labels,) float32; None for all the same.
+    """Return the weight of each label in the loss, (labels,) float32, or None for equal weights.
 
     Args:
         setting: "none", "balanced" (utterances / (labels * utterances of the label)), or the weights.
@@ -77,7 +77,7 @@ def class_weights(
         labels: names of the labels in the order of the logits.
 
     Raises:
-        ValueError: there is not one positive weight for each label.
+        ValueError: the weights are not one positive number for each label.
     """
     if setting == "none":
         return None
@@ -94,10 +94,10 @@ def class_weights(
 
 
 def loss_weight(labels: Tensor, modality_mask: Tensor, weights: Tensor | None) -> Tensor:
-    """Return by what a batch's mean loss is to be weighed in the mean over several batches: a scalar.
+    """Return the weight of a batch's mean loss in the mean over several batches, a scalar.
 
     Args:
-        labels: (batch, utterances) int, -100 where not counted.
+        labels: (batch, utterances) int, -100 where there is none.
         modality_mask: (batch, utterances, 3) bool; an utterance without any stream does not count.
         weights: (labels,) class weights or None.
     """

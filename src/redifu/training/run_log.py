@@ -1,4 +1,4 @@
-"""What happened in a run, as JSON lines and for tensorboard."""
+"""The log of a run, as JSON lines and for tensorboard."""
 
 import json
 from collections.abc import Callable
@@ -14,23 +14,23 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class RunLog:
-    """Writes each record as a line of `log.jsonl`, its numbers to tensorboard, and passes it on.
+    """Writes each record to `log.jsonl` and its numbers to tensorboard, and passes it on.
 
-    A record has "event", "epoch" and "step". A resumed run drops the records after its checkpoint, so that
-    the log reads like that of a run that was never interrupted.
+    A record has "event", "epoch" and "step". A resumed run drops the records after its checkpoint, so its log
+    is the same as that of an uninterrupted run.
     """
 
     def __init__(self, folder: Path, *, progress: Progress, report: Report):
         """Open the logs of a run.
 
         Args:
-            folder: gets `log.jsonl` and the folder `tensorboard`.
-            progress: where the run goes on.
+            folder: receives `log.jsonl` and the folder `tensorboard`.
+            progress: the point from which the run continues.
             report: called with each record.
         """
         path = folder / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        # A kill may have cut the last line short; it is then of an epoch that is run again.
+        # A kill can truncate the last line, which then belongs to an epoch that is repeated.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= progress.epoch]
         replace_text(path, "".join(kept))
         self._lines = path.open("a", encoding="utf-8")
