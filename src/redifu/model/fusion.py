@@ -256,9 +256,8 @@ class TextDiffusionFusion(GradientCheckpointingLayer):
     def _reliability(self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return (batch, utterances, 1) by stream: 1 for text, estimated for others, 0 where missing."""
         trust = {"text": present["text"][..., None].to(streams["text"].dtype)}
-        for name, estimate in self.reliabilities.items():
-            trust[name] = estimate(streams[name]) * present[name][..., None]
-        return trust
+        rated = self.reliabilities.items()
+        return trust | {name: rate(streams[name]) * present[name][..., None] for name, rate in rated}
 
 
 class ConcatFusion(nn.Module):
