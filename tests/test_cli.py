@@ -701,6 +701,7 @@ def test_what_can_not_be_prepared_gets_one_line(
 ) -> None:
     if recording == "none.wav":
         pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
+    (tmp_path / "a.wav").touch()
     (tmp_path / "a.txt").write_text("Ana: hi")
     (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> Ana <NA> <NA>")
     transcripts = tmp_path / "mosei" / "Transcript" / "Segmented" / "Combined"

@@ -121,7 +121,7 @@ def test_the_example_of_the_demonstration_shows_three_streams(tmp_path: Path) ->
     command = ["predict", str(DEMONSTRATION), str(conversation), "--html", str(page)]
     assert main([*command, "--explain", "--output", str(output)]) == 0
     (predicted,) = read_conversations(output)
-    for said in predicted["utterances"]:
+    for said in predicted.to_dict()["utterances"]:
         assert set(said["explanation"]["contributions"]) == {"text", "audio", "visual"}
         assert not said["explanation"]["missing"]
     assert "cell missing" not in page.read_text(encoding="utf-8")

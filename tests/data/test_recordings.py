@@ -57,7 +57,7 @@ def test_a_recording_is_prepared_with_the_segments_of_whisperx(tmp_path: Path) -
     (utterance,) = prepare_recording(sound, turns, folder=tmp_path).utterances
     assert utterance.given == {"speaker": "Ana", "text": "Hi.", "audio": "a.wav", "start": 0.5, "end": 1.0}
     turns.write_text('[{"start": 2.5, "end": 3, "text": "Hi."}]', "utf-8")
-    with pytest.raises(ValueError, match="a.json: segment 1: expected a start before the end of the recordi"):
+    with pytest.raises(ValueError, match="a.json: segment 1: expected a start before the recording ends"):
         prepare_recording(sound, turns, folder=tmp_path)
 
 

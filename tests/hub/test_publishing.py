@@ -151,7 +151,10 @@ def test_a_published_model_predicts_by_its_name(
     assert torch.equal(logits("ana/mood"), logits(text_model))
     # Neither code nor anything else that is not read has been downloaded.
     (snapshot,) = (tmp_path / "cache" / "models--ana--mood" / "snapshots").iterdir()
-    assert {path.name for path in snapshot.iterdir()} == CHECKPOINT | TOKENIZER | {"metrics.json"}
+    assert {path.name for path in snapshot.iterdir()} == CHECKPOINT | TOKENIZER | {
+        "metrics.json",
+        "README.md",
+    }
     (tmp_path / "dinner.json").write_text(json.dumps(CONVERSATION), encoding="utf-8")
     output = ["--output", str(tmp_path / "out.jsonl")]
     assert main(["predict", "ana/mood", str(tmp_path / "dinner.json"), *output]) == 0
@@ -207,7 +210,7 @@ def test_a_hub_that_cannot_be_reached_gets_one_line(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert main(["publish", str(features_model), "ana/mood"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("redifu publish: error: ana/mood: cannot reach the Hub: ")
+    assert err.startswith("redifu publish: error: ana/mood: the Hub cannot be reached: ")
     assert err.count("\n") == 1
 
 

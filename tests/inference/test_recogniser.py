@@ -36,6 +36,16 @@ def scores(predictions: list[redifu.Prediction]) -> list[dict[str, float] | None
     return [prediction.scores for prediction in predictions]
 
 
+def close(answers: list[list[redifu.Prediction]], expected: list[list[dict[str, float]]]) -> bool:
+    """Say whether answers agree with scores, as far as the batch they were in lets them."""
+    pairs = zip(answers, expected, strict=True)
+    return all(
+        one == pytest.approx(other, abs=1e-6)
+        for given, wanted in pairs
+        for one, other in zip(scores(given), wanted, strict=True)
+    )
+
+
 def test_a_conversation_gives_a_prediction_for_each_utterance(
     recogniser: redifu.Recogniser, folder: Path
 ) -> None:
@@ -60,16 +70,16 @@ def test_one_dialogue_gives_a_list_and_several_a_list_of_lists(
     (tmp_path / "one.json").write_text(json.dumps(DINNER))
     (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, (DINNER, LUNCH))))
     assert scores(recogniser(str(tmp_path / "one.json"))) == scores(one)
-    assert [scores(each) for each in recogniser(tmp_path / "two.jsonl")] == pytest.approx(several)
-    assert [scores(each) for each in recogniser([DINNER, LUNCH])] == several
-    assert [scores(each) for each in recogniser([DINNER])] == [scores(one)]
+    assert close(recogniser(tmp_path / "two.jsonl"), several)
+    assert close(recogniser([DINNER, LUNCH]), several)
+    assert close(recogniser([DINNER]), several[:1])
     assert [scores(each) for each in recogniser([])] == []
     rows = [
         {"dialogue_id": each["id"], "speaker": one["speaker"], "text": one["text"]}
         for each in (DINNER, LUNCH)
         for one in each["utterances"]
     ]
-    assert [scores(each) for each in recogniser(datasets.Dataset.from_list(rows))] == several
+    assert close(recogniser(datasets.Dataset.from_list(rows)), several)
 
 
 def test_what_was_read_before_is_taken_and_comes_back(recogniser: redifu.Recogniser) -> None:
@@ -82,7 +92,8 @@ def test_what_was_read_before_is_taken_and_comes_back(recogniser: redifu.Recogni
 def test_explanations_come_with_the_predictions(recogniser: redifu.Recogniser) -> None:
     (first, second) = recogniser(DINNER, explain=True)
     assert first.explanation["contributions"] == second.explanation["contributions"] == {"text": None}
-    assert scores([first, second]) == pytest.approx(scores(recogniser(DINNER)))
+    for explained, plain in zip((first, second), recogniser(DINNER), strict=True):
+        assert explained.scores == pytest.approx(plain.scores, abs=1e-6)
 
 
 def test_a_session_answers_as_the_recogniser_does(recogniser: redifu.Recogniser) -> None:
@@ -93,8 +104,8 @@ def test_a_session_answers_as_the_recogniser_does(recogniser: redifu.Recogniser)
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"utterances": []}, "expected a list of at least one utterance"),
-        ({"utterances": [{"speaker": "Ana"}]}, "utterance 0: expected content"),
+        ({"utterances": []}, "expected a non-empty list of utterances, got"),
+        ({"utterances": [{"speaker": "Ana"}]}, "utterance 0: expected at least one of text"),
         ({"utterances": [{"speaker": "Ana", "text": "well", "label": "bored"}]}, "label must be one of"),
         ([LUNCH, 7], "conversation 1: expected an object, got 7"),
         (7, "expected a path, a conversation or a list of them, got int"),
@@ -109,7 +120,7 @@ def test_what_is_no_conversation_is_one_clear_line(
 
 
 def test_an_unknown_runtime_is_named(folder: Path) -> None:
-    with pytest.raises(ValueError, match="runtime: expected one of torch, onnx, got 'tpu'"):
+    with pytest.raises(ValueError, match="runtime must be one of torch, onnx, got 'tpu'"):
         redifu.load(folder, runtime="tpu")
 
 

@@ -317,12 +317,15 @@ def test_a_text_and_a_list_of_utterances_are_conversations() -> None:
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        ("dinner.mp4", r"dinner.mp4 names a file, .*: use redifu.load\(MODEL\)\('dinner.mp4'\) instead"),
-        ("", "expected a conversation .*, one utterance or one text, got the blank text ''"),
-        ({"txt": "no"}, "expected one of the keys text, audio, .* in an utterance, got txt"),
+        ("dinner.mp4", r"dinner.mp4 is a file name, .*: use redifu.load\(MODEL\)\('dinner.mp4'\) instead"),
+        ("", "expected a conversation .*, one utterance or one string of text, got the blank string ''"),
+        ({"txt": "no"}, "an utterance needs one of the keys text, audio, .*, got txt"),
         ({"speaker": "Ana"}, "expected a conversation .*, got {'speaker': 'Ana'}"),
-        ([{"speaker": "Ana", "txt": "no"}], "dialogue None, utterance 0: expected one of the keys text"),
-        ([3], "expected a conversation .*, one utterance or one text, got int 3"),
+        (
+            [{"speaker": "Ana", "txt": "no"}],
+            "dialogue None, utterance 0: an utterance needs one of the keys text",
+        ),
+        ([3], "expected a conversation .*, one utterance or one string of text, got int 3"),
         ([], "expected at least one conversation, got none"),
     ],
 )
@@ -350,5 +353,5 @@ def test_labels_change_as_those_of_the_model(tmp_path: Path) -> None:
     assert AutoProcessor.from_pretrained(tmp_path, labels=["x", "y"]).labels == ["x", "y"]
     for wrong in ({"id2label": {0: "a", 2: "b"}}, {"id2label": {0: "a", 1: "b"}, "num_labels": 3}):
         for loader in (AutoProcessor, AutoConfig):
-            with pytest.raises(ValueError, match="id2label must name each of 0, 1, ... once"):
+            with pytest.raises(ValueError, match="id2label must map exactly 0, 1, ..."):
                 loader.from_pretrained(tmp_path, **wrong)

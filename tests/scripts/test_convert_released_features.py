@@ -127,7 +127,7 @@ def test_dev_is_drawn_from_the_training_dialogues(convert: Callable[..., int], t
         assert convert(released_features("iemocap"), *more) == 0
         path = tmp_path / "features.parquet"
         names = ("train", "dev", "test")
-        return {name: [each["id"] for each in read_conversations(path, split=name)] for name in names}
+        return {name: [each.id for each in read_conversations(path, split=name)] for name in names}
 
     drawn = splits("--dev-share", "0.3")
     assert {name: len(ids) for name, ids in drawn.items()} == {"train": 7, "dev": 3, "test": 2}

@@ -246,8 +246,8 @@ def test_the_test_set_is_scored_once_and_at_the_end(
 ) -> None:
     scored: list[str] = []
 
-    def spy(model: Any, processor: Any, conversations: list[dict]) -> dict[str, Any]:
-        scored.append("test" if conversations[0]["id"] == "only-in-test" else "dev")
+    def spy(model: Any, processor: Any, conversations: list[Any]) -> dict[str, Any]:
+        scored.append("test" if conversations[0].id == "only-in-test" else "dev")
         return evaluate_conversations(model, processor, conversations)
 
     lines = (folder / "test.jsonl").read_text(encoding="utf-8").replace("toy-0", "only-in-test")

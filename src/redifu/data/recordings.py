@@ -97,7 +97,7 @@ def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> li
     for turn in turns:
         if turn.start >= duration:
             raise ValueError(
-                f"{source}: {place_of(turn.line, source)}: expected a start before the end of the recording "
+                f"{source}: {place_of(turn.line, source)}: expected a start before the recording ends "
                 f"at {duration:g} seconds, got {turn.start:g}"
             )
     return [turn._replace(end=min(turn.end, duration)) for turn in turns]
