@@ -323,7 +323,7 @@ def test_a_text_and_a_list_of_utterances_are_conversations() -> None:
         ({"speaker": "Ana"}, "expected a conversation .*, got {'speaker': 'Ana'}"),
         (
             [{"speaker": "Ana", "txt": "no"}],
-            "dialogue None, utterance 0: an utterance needs one of the keys text",
+            "dialogue None, utterance 0: an utterance needs one of the keys",
         ),
         ([3], "expected a conversation .*, one utterance or one string of text, got int 3"),
         ([], "expected at least one conversation, got none"),
