@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from answers import conversation_of
 from model.tiny_models import LABELS, text_model, tiny_model
 from redifu.model.losses import masked_cross_entropy
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight, parameter_groups
@@ -63,8 +64,8 @@ def test_the_schedule_rises_and_goes_on(schedule: str, last: float) -> None:
 
 def test_balanced_weights_make_labels_equal() -> None:
     labels = ["calm"] * 6 + ["glad"] * 3 + ["cross"]
-    conversation = {"utterances": [{"label": label} for label in labels] + [{"label": None}, {}]}
-    weights = class_weights("balanced", [conversation], LABELS)
+    said = [{"speaker": "Ana", "label": label} for label in [*labels, None]]
+    weights = class_weights("balanced", [conversation_of({"utterances": said})], LABELS)
     assert weights is not None
     assert (weights * torch.tensor([6.0, 3.0, 1.0])).tolist() == pytest.approx([10 / 3] * 3)
 

@@ -103,7 +103,7 @@ class ReDiFuConfig(PreTrainedConfig):
     # So that transformers' Trainer evaluates the logits alone.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         *(f"{name}_logits" for name in MODALITIES),
-        *("reliability", "consistency", "hidden_states", "attentions"),
+        *("present", "reliability", "consistency", "hidden_states", "attentions"),
     ]
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         field: SubConfigSpec(config_class=AutoConfig, model_type=family, optional=True)
