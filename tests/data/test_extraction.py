@@ -173,7 +173,7 @@ def test_ray_gives_the_same_on_loopback_alone(tmp_path: Path, reads: list[str]) 
                 sockets = each.net_connections("inet")
                 listening |= {(each.name(), one.laddr.ip) for one in sockets if one.status == "LISTEN"}
         time.sleep(0.5)
-    complaint = f"redifu extract: 1 streams could not be read: see {Path('ray', REPORT)}\n"
+    complaint = f"redifu extract: 1 stream could not be read, see {Path('ray', REPORT)}\n"
     assert (process.returncode, process.stderr.read()) == (1, complaint)
     assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
     assert {ip.removeprefix("::ffff:") for _, ip in listening} == {"127.0.0.1"}

@@ -52,7 +52,7 @@ def test_a_place_is_free_again_when_a_session_has_ended() -> None:
     clock = Clock()
     store = make_store(clock, max_sessions=1)
     name = store.create()
-    with pytest.raises(TooManySessionsError, match="too many live sessions \(1\)"):
+    with pytest.raises(TooManySessionsError, match=r"too many live sessions \(1\)"):
         store.create()
     store.end(name)
     store.create()
