@@ -19,7 +19,6 @@ from redifu.data.media_reading import read_media
 from redifu.data.readers import read_conversations
 from redifu.data.turns import read_turns
 from redifu.media.face_features import ACTION_UNITS, read_action_units
-from redifu.media.quality import QUALITY
 from redifu.model import ReDiFuConfig, ReDiFuFeatureExtractor, ReDiFuForEmotionRecognition
 
 RECORDED = ROOT / "examples/moving-day/conversation.json"
@@ -124,22 +123,23 @@ def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path)
     features, model = tmp_path / "features", tmp_path / "model"
     assert main(["extract", str(RECORDED), "--output", str(features)]) == 0
     utterances = next(read_conversations(features)).utterances
-    shares = [
-        dict(zip(QUALITY["visual"], said["visual_quality"], strict=True))["face_share"] for said in utterances
-    ]
+    shares = [said.quality["visual"]["face_share"] for said in utterances]
     assert min(shares) > 0.9
     heard, seen = (
-        np.array([said[f"{stream}_features"] for said in utterances]) for stream in ("audio", "visual")
+        np.array([getattr(said, f"{stream}_features") for said in utterances])
+        for stream in ("audio", "visual")
     )
     alike, other = set(), set()
     for one, two in combinations(range(len(utterances)), 2):
         assert np.abs(heard[one] - heard[two]).max() > 1
-        same = all(utterances[one][key] == utterances[two][key] for key in ("speaker", "label"))
+        same = all(
+            getattr(utterances[one], key) == getattr(utterances[two], key) for key in ("speaker", "label")
+        )
         (alike if same else other).add(np.abs(seen[one] - seen[two]).max())
     # A face looks like itself in the same mood, and like no other face and mood.
     assert 0 < max(alike) < 0.7 * min(other)
 
-    labels = sorted({said["label"] for said in utterances})
+    labels = sorted({said.label for said in utterances})
     recipe = {
         "model": {
             "hidden_size": 16,
@@ -162,5 +162,5 @@ def test_the_recorded_conversation_from_its_files_to_predictions(tmp_path: Path)
     assert main(["predict", str(model), str(RECORDED), "--output", str(tmp_path / "emotions.csv")]) == 0
     with (tmp_path / "emotions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["speaker"] for row in rows] == [said["speaker"] for said in utterances]
+    assert [row["speaker"] for row in rows] == [said.speaker for said in utterances]
     assert {row["emotion"] for row in rows} <= set(labels)
