@@ -171,7 +171,11 @@ def test_predict_runs_without_the_weights(
     (tmp_path / "model.safetensors").rename(folder / "model.safetensors")
     tables = [np.genfromtxt(tmp_path / name, delimiter=",")[1:, -3:] for name in ("torch.csv", "onnx.csv")]
     np.testing.assert_allclose(*tables, rtol=0, atol=1e-5)
-    assert capsys.readouterr() == ("", "")
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        str(tmp_path / name) for name in ("torch.csv", "onnx.csv")
+    ]
 
 
 def test_a_published_export_runs_by_its_name(
