@@ -14,7 +14,7 @@ from redifu.data.media_reading import read_media
 from redifu.model.audio_features import SAMPLING_RATE
 from redifu.model.configuration_redifu import MODALITIES
 from redifu.model.feature_extraction_redifu import BACKBONE
-from redifu.model.model_inputs import RAW_MASKS
+from redifu.model.model_inputs import RAW_INPUTS, RAW_MASKS
 
 TEXT = MODALITIES.index("text")
 
@@ -57,6 +57,26 @@ def _rows_of_texts(
             ]
         rows |= dict(zip(new, torch.cat(embedded), strict=True))
     return keys, rows
+
+
+def embed_media(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Embed the audio and video of a batch with the model's backbones.
+
+    Args:
+        model: a ReDiFuForEmotionRecognition; it is put in evaluation mode.
+        inputs: the inputs that its processor made, on the model's device.
+
+    Returns:
+        audio_features and visual_features, (utterances with the stream, size), of the streams that a
+        backbone reads.
+    """
+    model.eval()
+    with torch.no_grad():
+        return {
+            f"{name}_features": model.redifu.embed(name, inputs[key], inputs.get(RAW_MASKS.get(name, "")))
+            for name, key in RAW_INPUTS.items()
+            if name != "text" and key in inputs
+        }
 
 
 class EmbeddedTexts:
@@ -164,13 +184,8 @@ class FeatureCache:
 
     def _embedded(self, utterance: Utterance) -> dict[str, np.ndarray]:
         """Embed the audio and video that backbones read."""
-        raw = {name: key for name, key in self.extractor.raw.items() if getattr(utterance, key) is not None}
-        if not raw:
+        if all(getattr(utterance, key) is None for key in self.extractor.raw.values()):
             return {}
         batch = self.extractor([{"utterances": [utterance.to_inputs()]}], return_tensors="pt")
-        batch = batch.to(self.model.device)
-        given = {name: (batch[key], batch.get(RAW_MASKS.get(name))) for name, key in raw.items()}
-        self.model.eval()
-        with torch.no_grad():
-            rows = {name: self.model.redifu.embed(name, *values)[0] for name, values in given.items()}
-        return {f"{name}_features": row.cpu().numpy() for name, row in rows.items()}
+        rows = embed_media(self.model, batch.to(self.model.device))
+        return {name: row[0].cpu().numpy() for name, row in rows.items()}

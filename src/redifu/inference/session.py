@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from redifu.conversation import Conversation, Utterance, shortest
+from redifu.conversation import Conversation, Prediction, Utterance
 from redifu.data.media_reading import read_media
-from redifu.inference.feature_cache import embed_texts
+from redifu.inference.feature_cache import embed_media, embed_texts
 from redifu.inference.predictions import recognise
 
 _NAME = "session"
@@ -80,15 +79,19 @@ class ConversationSession:
             ValueError: the utterance does not fit the checkpoint; the session is unchanged.
             FloatingPointError: a logit of the model is not finite; the session is unchanged.
         """
-        turns = [*self._turns, self._read(utterance)][-self.window :]
+        turns = [*self._turns, newest := self._read(utterance)][-self.window :]
         inputs, embeddings = self._inputs(turns)
         probabilities, _ = recognise(self.model, inputs, names=[_NAME])
-        row = probabilities[0, -1].cpu().numpy()
+        answer = Prediction(
+            turn=self._number,
+            **newest.spoken,
+            start=None,
+            end=None,
+            labels=self.model.config.labels,
+            probabilities=probabilities[0, -1].cpu().numpy(),
+        )
         self._number, self._turns, self._embeddings = self._number + 1, turns, embeddings
-        labels = self.model.config.labels
-        if np.isnan(row).any():
-            return {"emotion": None, "scores": None}
-        return {"emotion": labels[row.argmax()], "scores": dict(zip(labels, map(shortest, row), strict=True))}
+        return {"emotion": answer.emotion, "scores": answer.scores}
 
     def _read(self, utterance: Mapping[str, Any]) -> _Turn:
         try:
@@ -104,19 +107,8 @@ class ConversationSession:
         return _Turn(
             spoken={"speaker": given.speaker, "text": given.text},
             streams=alone["modality_mask"],
-            features=features | self._embedded(alone),
+            features=features | {name: row[None] for name, row in embed_media(self.model, alone).items()},
         )
-
-    def _embedded(self, alone: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embed the audio and video of one utterance with the model's backbones, once."""
-        self.model.eval()
-        raw = {"audio": ("audio_values", "audio_values_mask"), "visual": ("pixel_values",)}
-        with torch.no_grad():
-            return {
-                f"{name}_features": self.model.redifu.embed(name, *(alone[key] for key in keys))[None]
-                for name, keys in raw.items()
-                if keys[0] in alone
-            }
 
     def _inputs(self, turns: Sequence[_Turn]) -> tuple[dict[str, Tensor], dict[tuple[int, ...], Tensor]]:
         """Join turns into the dialogue for the model; also return the embeddings of its texts."""
