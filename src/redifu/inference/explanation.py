@@ -105,7 +105,7 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
         {} if output is None else dict(zip(model.config.modalities, output.present.unbind(-1), strict=True))
     )
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
-    attention, trust = (None, None) if output is None else _attention_and_trust(output, model.config, present)
+    attention = None if output is None else _attention(output, model.config, present)
     answers = answers_of(given, output, inputs, model.config.modalities)
     for row, piece in enumerate(pieces):
         for turn, utterance in enumerate(piece.utterances):
@@ -113,9 +113,10 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
             without = {name: hidden[name][row, turn] for name in streams}
             missing = dict(utterance.missing)
             missing |= {name: UNLIKE[name] for name in streams if not read[name][row, turn]}
+            trust = answers[row][turn].get("reliability")
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
-                "reliability": None if trust is None else _reliability(trust[row, turn], streams),
+                "reliability": trust and {name: shortest(value) for name, value in trust.items()},
                 "attended": None if attention is None else _most_attended(attention[row, turn, :turn]),
                 "quality": _quality(utterance),
                 "missing": missing,
@@ -134,10 +135,8 @@ def _hide(inputs: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
     return {**kept, "modality_mask": inputs["modality_mask"].bool() & others}
 
 
-def _attention_and_trust(
-    output: Any, config: Any, present: Tensor
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the first stream's attention (batch, utterances, utterances), and trust (..., utterances, 3)."""
+def _attention(output: Any, config: Any, present: Tensor) -> np.ndarray | None:
+    """Return the first stream's attention (batch, utterances, utterances), or None without weights."""
     first, maps, trust = config.modalities[0], output.attentions, output.reliability
     fused = {name: f"{first}.{name}" for name in MODALITIES if f"{first}.{name}" in maps}
     related = [maps[name] for name in (f"{first}_inter_speaker", f"{first}_intra_speaker") if name in maps]
@@ -154,10 +153,7 @@ def _attention_and_trust(
     if received is not None and trust is None:
         # A missing stream attends to nothing; only a fusion with reliability replaces a missing text.
         received = received * present[..., MODALITIES.index(first), None]
-    attention, reliability = (
-        None if value is None else value.float().cpu().numpy() for value in (received, trust)
-    )
-    return attention, reliability
+    return None if received is None else received.float().cpu().numpy()
 
 
 def _contributions(
@@ -174,10 +170,6 @@ def _contributions(
             name: labels[int(left[name].argmax())] if name in left else None for name in without
         },
     }
-
-
-def _reliability(trust: np.ndarray, streams: Sequence[str]) -> dict[str, float]:
-    return {name: shortest(trust[MODALITIES.index(name)]) for name in streams}
 
 
 def _most_attended(weights: np.ndarray) -> list[tuple[int, float]]:
