@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from redifu.conversation import Conversation, Prediction
 from redifu.data.readers import read_conversations
 from redifu.data.writers import prediction_writer, with_predictions, write_conversations
+from redifu.inference.predictions import predictions_of
 
 LABELS = ["neutral", "joy", "sadness, deep"]
 TALK = {
@@ -28,24 +29,8 @@ TALK = {
 PROBABILITIES = np.array([[0.1, 0.7, 0.2], [math.nan] * 3], dtype=np.float32)
 
 
-def predictions_of(conversation: Conversation, probabilities: np.ndarray) -> list[Prediction]:
-    """What a model would say with these probabilities, (utterances, labels)."""
-    return [
-        Prediction(
-            turn=turn,
-            speaker=one.speaker,
-            text=one.text,
-            start=one.start,
-            end=one.end,
-            labels=LABELS,
-            probabilities=row,
-        )
-        for turn, (one, row) in enumerate(zip(conversation.utterances, probabilities, strict=True))
-    ]
-
-
 DINNER = Conversation.from_dict(TALK)
-SAID = predictions_of(DINNER, PROBABILITIES)
+SAID = predictions_of(DINNER, [{"probabilities": row} for row in PROBABILITIES], LABELS)
 
 
 def write(path: Path, predicted: list[tuple[Conversation, list[Prediction]]]) -> Path:
@@ -203,7 +188,8 @@ def test_written_lines_read_back_and_agree_with_the_table(
     probabilities = [
         np.array([data.draw(shares | missing) for _ in each.utterances], dtype=np.float32) for each in read
     ]
-    predicted = [(each, predictions_of(each, rows)) for each, rows in zip(read, probabilities, strict=True)]
+    answers = [[{"probabilities": row} for row in rows] for rows in probabilities]
+    predicted = [(each, predictions_of(each, rows, LABELS)) for each, rows in zip(read, answers, strict=True)]
 
     again = [each.to_dict() for each in read_conversations(write(folder / "out.jsonl", predicted))]
     without = [
