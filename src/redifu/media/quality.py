@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# The measures of each stream, in the order of `quality_features`.
+# The measures of each stream.
 QUALITY = {
     "audio": ("snr", "clipping", "silence", "duration"),
     "visual": ("face_share", "face_size", "sharpness", "brightness"),
