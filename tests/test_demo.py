@@ -188,7 +188,7 @@ def test_files_are_read(page, tmp_path):
     path = tmp_path / "talks.jsonl"
     path.write_text(json.dumps({**talk(), "id": "one"}) + "\n{]\n", encoding="utf-8")
     page.locator("input[type=file]").first.set_input_files(path)
-    page.get_by_text("talks.jsonl").first.wait_for()
+    page.get_by_role("cell", name="talks.jsonl").wait_for()
     page.get_by_role("button", name="Recognise the file").click()
     # Without the folders of the machine that serves.
     page.get_by_text(re.compile(r"^talks\.jsonl: line 2: not JSON")).wait_for()
@@ -204,9 +204,9 @@ def test_a_recording_is_cut_by_its_turns(page, tmp_path):
     # The field that has its file is a field no more.
     fields = page.locator("[role=tabpanel]:visible input[type=file]")
     fields.first.set_input_files(sound)
-    page.get_by_text("clip.wav").first.wait_for()
+    page.get_by_role("cell", name="clip.wav").wait_for()
     fields.first.set_input_files(turns)
-    page.get_by_text("clip.srt").first.wait_for()
+    page.get_by_role("cell", name="clip.srt").wait_for()
     page.get_by_role("button", name="Recognise the recording").click()
     timeline = timeline_of(page)
     assert timeline.locator(".transcript .who").all_text_contents() == ["Ana", "Ben"]
