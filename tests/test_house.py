@@ -27,6 +27,7 @@ FLOORS = (
     "training",
     "evaluation",
     "inference",
+    "transcription",
     "data",
     "conversation",
     "model",
