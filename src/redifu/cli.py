@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
     add("--explain", action="store_true", help="add explanations to the JSON lines")
+    add("--abstain-below", metavar="P", type=float, help="give no emotion with a probability below P")
     add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
 
     add = _command(commands, "train", _train, "train a model, or resume an interrupted run").add_argument
@@ -185,14 +186,14 @@ def _predict(options: argparse.Namespace) -> int:
         _complain(options, complaint)
         refused.append(complaint)
 
-    explain = options.explain or options.html is not None
+    how = {"explain": bool(options.explain or options.html), "abstain_below": options.abstain_below}
     if options.conversations == "-":
         if options.columns:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
-        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
+        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
     else:
         given = recogniser.read(options.conversations, columns=options.columns)
-        answers = recogniser.predict(given, explain=explain)
+        answers = recogniser.predict(given, **how)
     tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]

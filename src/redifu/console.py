@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -71,13 +71,16 @@ def screen_writer(*, as_lines: bool) -> Callable[[Any, Any], None]:
     return write
 
 
-def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
+def _prediction_table(name: str, predictions: Sequence[Any]) -> Table:
     table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
     table.add_column("probability", justify="right")
+    if any(each.reasons for each in predictions):
+        table.add_column("reasons")
     for each in predictions:
         # As Text, because rich would interpret brackets as markup.
-        cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
-        table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
+        probability = "-" if each.probability is None else f"{each.probability:.2f}"
+        cells = (each.speaker, each.text or "", each.emotion or "-", probability, ", ".join(each.reasons))
+        table.add_row(*map(Text, cells[: len(table.columns)]))
     return table
 
 
