@@ -358,7 +358,13 @@ def test_train_evaluate_and_predict_hang_together(
     assert (tmp_path / "dev.png").read_bytes().startswith(b"\x89PNG")
     assert f"{trained['dev']['weighted_f1']:.2f}" in out
     assert all(label in out for label in LABELS)
-    assert out.splitlines()[-1] == f"{results}: all metrics; confusion matrix in {tmp_path / 'dev.png'}"
+    curve = tmp_path / "dev.coverage.png"
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert out.splitlines()[-1] == f"{results}: all metrics; plots in {tmp_path / 'dev.png'} and {curve}"
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    (row,) = (row for row in trained["dev"]["coverage"] if row["coverage"] == 0.8)
+    numbers = [f"{row['accuracy']:.2f}", f"{row['weighted_f1']:.2f}", str(row["num_utterances"])]
+    assert ["80 %", *numbers, f"{row['threshold']:.3f}"] in cells
     assert err == ""
 
 

@@ -192,8 +192,7 @@ def _predict(options: argparse.Namespace) -> int:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
     else:
-        given = recogniser.read(options.conversations, columns=options.columns)
-        answers = recogniser.predict(given, **how)
+        answers = recogniser.predict(recogniser.read(options.conversations, columns=options.columns), **how)
     tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
@@ -258,10 +257,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
         replace_json(output, metrics)
-        picture = output.with_suffix(".png")
+        pictures = [output.with_suffix(ending) for ending in (".png", ".coverage.png")]
         if plots is not None:
-            plots.plot_confusion(metrics, recogniser.labels, picture)
-        print(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
+            plots.plot_confusion(metrics, recogniser.labels, pictures[0])
+            plots.plot_coverage(metrics, pictures[1])
+        print(f"{output}: all metrics" + ("; plots in {} and {}".format(*pictures) if plots else ""))
 
 
 def _evaluate_robustness(
