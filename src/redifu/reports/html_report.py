@@ -32,7 +32,7 @@ _EXPECTED = {
     **dict.fromkeys(("disgust", "disgusted"), _GREEN),
 }
 # The fields that the page shows; it leaves out features, which are large.
-_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "explanation")
+_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "unsure", "reasons", "explanation")
 # The quality measure shown in the lane of a stream, and its name on the page.
 _MAIN_MEASURE = {
     "audio": ("snr", "signal-to-noise ratio"),
