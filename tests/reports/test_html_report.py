@@ -147,6 +147,7 @@ def test_the_policy_allows_the_page_its_own_script_and_no_other():
         "default-src": "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
+        "media-src": "'self'",
         "style-src": "'unsafe-inline'",
         "script-src": f"'sha256-{digest}'",
     }
