@@ -302,6 +302,7 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+_SHARE, _SECONDS = (1.0, "a number from 0 to 1"), (sys.float_info.max, "a number of seconds from 0 up")
 _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 
@@ -330,7 +331,7 @@ def _features(name: str, features: Any) -> np.ndarray:
 def _recognised(value: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: given for name in RECOGNISED if (given := value.get(name)) is not None}
     for name, given in found.items():
-        found[name] = _words(given) if name == "words" else _share(name, given)
+        found[name] = _words(given) if name == "words" else _number(name, given, *_SHARE)
     return found
 
 
@@ -345,34 +346,25 @@ def _word(position: int, word: Any) -> dict[str, Any]:
         if not isinstance(word, Mapping):
             raise ValueError(f"expected an object, got {shown(word)}")
         text = _string("word", word.get("word"))
-        start, end = (_seconds(name, word.get(name)) for name in ("start", "end"))
+        start, end = (_number(name, word.get(name), *_SECONDS) for name in ("start", "end"))
         if end < start:
             raise ValueError(f"end: expected a time not before start {start}, got {end}")
-        probability = _share("probability", word.get("probability"))
+        probability = _number("probability", word.get("probability"), *_SHARE)
     except ValueError as error:
         raise ValueError(f"words: word {position}: {error}") from None
     return {"word": text, "start": start, "end": end, "probability": probability}
 
 
-def _share(name: str, value: Any) -> float:
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected a number from 0 to 1, got {shown(value)}")
+def _number(name: str, value: Any, most: float, expected: str) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most:
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
     return value
-
-
-def _seconds(name: str, value: Any) -> float:
-    if not _is_number(value) or not 0 <= value <= sys.float_info.max:
-        raise ValueError(f"{name}: expected a number of seconds from 0 up, got {shown(value)}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _span(value: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: seconds for name in ("start", "end") if (seconds := value.get(name)) is not None}
-    span = {name: _seconds(name, seconds) for name, seconds in given.items()}
+    span = {name: _number(name, seconds, *_SECONDS) for name, seconds in given.items()}
     if len(span) == 2 and span["end"] <= span["start"]:
         raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
     return span
