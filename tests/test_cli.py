@@ -68,20 +68,23 @@ def test_predict_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]
     path = write_json(folder / "dinner.json", given)
     assert main(["predict", str(folder / "model"), path]) == 0
     out, err = capsys.readouterr()
-    title, _, header, _, first, second, _ = out.splitlines()
+    title, _, header, _, first, second, *_ = out.splitlines()
     assert title.strip() == "dinner"
     assert [cell.strip() for cell in header.strip("┃").split("┃")] == [
         "speaker",
         "text",
         "emotion",
         "probability",
+        "reasons",
     ]
-    speaker, text, emotion, probability = (cell.strip() for cell in first.strip("│").split("│"))
+    speaker, text, emotion, probability, _ = (cell.strip() for cell in first.strip("│").split("│"))
     assert (speaker, text) == ("Ana", "You [b]came[/b]!")
     assert emotion in LABELS
     assert 1 / 3 <= float(probability) <= 1
-    # A stream that the model does not read is no answer, and no error either.
-    assert [cell.strip() for cell in second.strip("│").split("│")] == ["Bo", "", "-", "-"]
+    # A stream that the model does not read is no answer, and no error either; the table says why.
+    cells = [cell.strip() for cell in second.strip("│").split("│")]
+    assert cells[:4] == ["Bo", "", "-", "-"]
+    assert cells[4].startswith("no words")
     assert err == ""
 
 
@@ -108,6 +111,48 @@ def test_predict_writes_rows_and_lines(
     assert [row["speaker"] for row in rows] == [
         one["speaker"] for each in given for one in each["utterances"]
     ]
+
+
+def test_predict_abstains_below_a_probability_everywhere(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / name) for name in ("all.jsonl", "some.jsonl", "some.csv", "some.html")]
+    command = ["predict", str(folder / "model"), str(folder / "test.jsonl"), "--output"]
+    assert main([*command, files[0]]) == 0
+    given = [one for each in lines_of(Path(files[0])) for one in each["utterances"]]
+    highest = sorted(max(one["scores"].values()) for one in given)
+    # One of the values, so that an utterance stands exactly at the limit.
+    limit = highest[len(highest) // 2]
+    abstaining = ["--abstain-below", str(limit)]
+    assert main([*command, files[1], "--html", files[3], *abstaining]) == 0
+    assert main([*command, files[2], *abstaining]) == 0
+    capsys.readouterr()
+    assert main([*command[:-1], *abstaining]) == 0
+    assert "not sure" in capsys.readouterr().out
+    some = [one for each in lines_of(Path(files[1])) for one in each["utterances"]]
+    with Path(files[2]).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "not sure" in Path(files[3]).read_text(encoding="utf-8")
+    assert 0 < sum(one["emotion"] is None for one in some) < len(some)
+    for one, other, row in zip(given, some, rows, strict=True):
+        sure = max(one["scores"].values()) >= limit
+        assert other["emotion"] == (one["emotion"] if sure else None)
+        assert other["scores"] == pytest.approx(one["scores"], abs=1e-5)
+        assert ("not sure" in other.get("reasons", [])) == (not sure)
+        assert row["emotion"] == (one["emotion"] if sure else "")
+        assert float(row["probability"]) == max(float(row[f"p_{label}"]) for label in LABELS)
+
+
+@pytest.mark.parametrize("given", ["0", "1", "nan", "-0.5"])
+@pytest.mark.parametrize("source", ["-", "test.jsonl"])
+def test_a_limit_that_is_no_probability_gets_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: str, source: str
+) -> None:
+    path = source if source == "-" else str(folder / source)
+    assert main(["predict", str(folder / "model"), path, f"--abstain-below={given}"]) == 2
+    out, err = capsys.readouterr()
+    said = f"redifu predict: error: abstain_below must be between 0 and 1, got {float(given)}\n"
+    assert (out, err) == ("", said)
 
 
 def test_predict_explains_in_lines_and_on_a_page(
@@ -313,7 +358,13 @@ def test_train_evaluate_and_predict_hang_together(
     assert (tmp_path / "dev.png").read_bytes().startswith(b"\x89PNG")
     assert f"{trained['dev']['weighted_f1']:.2f}" in out
     assert all(label in out for label in LABELS)
-    assert out.splitlines()[-1] == f"{results}: all metrics; confusion matrix in {tmp_path / 'dev.png'}"
+    curve = tmp_path / "dev.coverage.png"
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert out.splitlines()[-1] == f"{results}: all metrics; plots in {tmp_path / 'dev.png'} and {curve}"
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    (row,) = (row for row in trained["dev"]["coverage"] if row["coverage"] == 0.8)
+    numbers = [f"{row['accuracy']:.2f}", f"{row['weighted_f1']:.2f}", str(row["num_utterances"])]
+    assert ["80 %", *numbers, f"{row['threshold']:.3f}"] in cells
     assert err == ""
 
 

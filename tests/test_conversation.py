@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,14 @@ def test_predictions_are_written_beside_what_was_given() -> None:
     ]
     assert [(each.emotion, each.probability) for each in said] == [("b", 0.75), (None, None)]
     assert [each.scores for each in said] == [{"a": 0.25, "b": 0.75}, None]
+    unsure = replace(said[0], unsure=True, reasons=["not sure"])
+    assert (unsure.emotion, unsure.probability, unsure.scores) == (None, 0.75, said[0].scores)
+    (withheld, _) = with_predictions(read, [unsure, said[1]])["utterances"]
+    assert (withheld["emotion"], withheld["scores"], withheld["reasons"]) == (
+        None,
+        said[0].scores,
+        ["not sure"],
+    )
     written = with_predictions(read, said)
     assert list(written) == list(given)
     answers = [{"emotion": "b", "scores": {"a": 0.25, "b": 0.75}}, {"emotion": None, "scores": None}]

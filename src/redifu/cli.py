@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
     add("--explain", action="store_true", help="add explanations to the JSON lines")
+    add("--abstain-below", metavar="P", type=float, help="give no emotion with a probability below P")
     add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
 
     add = _command(commands, "train", _train, "train a model, or resume an interrupted run").add_argument
@@ -185,14 +186,13 @@ def _predict(options: argparse.Namespace) -> int:
         _complain(options, complaint)
         refused.append(complaint)
 
-    explain = options.explain or options.html is not None
+    how = {"explain": bool(options.explain or options.html), "abstain_below": options.abstain_below}
     if options.conversations == "-":
         if options.columns:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
-        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
+        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
     else:
-        given = recogniser.read(options.conversations, columns=options.columns)
-        answers = recogniser.predict(given, explain=explain)
+        answers = recogniser.predict(recogniser.read(options.conversations, columns=options.columns), **how)
     tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
@@ -257,10 +257,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
         replace_json(output, metrics)
-        picture = output.with_suffix(".png")
+        pictures = [output.with_suffix(ending) for ending in (".png", ".coverage.png")]
         if plots is not None:
-            plots.plot_confusion(metrics, recogniser.labels, picture)
-        print(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
+            plots.plot_confusion(metrics, recogniser.labels, pictures[0])
+            plots.plot_coverage(metrics, pictures[1])
+        print(f"{output}: all metrics" + ("; plots in {} and {}".format(*pictures) if plots else ""))
 
 
 def _evaluate_robustness(

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -71,24 +71,27 @@ def screen_writer(*, as_lines: bool) -> Callable[[Any, Any], None]:
     return write
 
 
-def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
+def _prediction_table(name: str, predictions: Sequence[Any]) -> Table:
     table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
     table.add_column("probability", justify="right")
+    if any(each.reasons for each in predictions):
+        table.add_column("reasons")
     for each in predictions:
         # As Text, because rich would interpret brackets as markup.
-        cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
-        table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
+        probability = "-" if each.probability is None else f"{each.probability:.2f}"
+        cells = (each.speaker, each.text or "", each.emotion or "-", probability, ", ".join(each.reasons))
+        table.add_row(*map(Text, cells[: len(table.columns)]))
     return table
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print scores with their intervals, and a table of the classes."""
+    """Print scores with their intervals, a table of the classes, and the scores at each coverage."""
     console = Console()
     scores = Table("metric", title=f"{metrics['num_utterances']:,} utterances", title_justify="left")
     scores.add_column("value", justify="right")
     scores.add_column("95 % interval", justify="right")
-    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece"):
-        digits = 3 if name in ("nll", "ece") else 2
+    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece", "aurc"):
+        digits = 3 if name in ("nll", "ece", "aurc") else 2
         low_high = [f"{value:.{digits}f}" for value in metrics["intervals"].get(name, [])]
         scores.add_row(name, f"{metrics[name]:.{digits}f}", " to ".join(low_high))
     console.print(scores)
@@ -99,6 +102,13 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
         classes.add_row(Text(label), *numbers, f"{values['support']:,}")
     console.print(classes)
+    coverage = Table()
+    for name in ("coverage", "accuracy", "weighted F1", "utterances", "predict --abstain-below"):
+        coverage.add_column(name, justify="right")
+    for row in metrics["coverage"]:
+        numbers = [f"{100 * row['coverage']:.0f} %", f"{row['accuracy']:.2f}", f"{row['weighted_f1']:.2f}"]
+        coverage.add_row(*numbers, f"{row['num_utterances']:,}", f"{row['threshold']:.3f}")
+    console.print(coverage)
 
 
 def plots_if_installed() -> Any:

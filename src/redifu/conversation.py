@@ -250,6 +250,8 @@ class Prediction:
         labels: names of the emotions.
         probabilities: (labels,) float32, calibrated; NaN if the model cannot use any stream of the utterance.
         reliability: how much the model trusted each stream it read, 0 to 1; None if it does not estimate it.
+        reasons: why the utterance cannot be judged, or not well, in words; see `inference.reasons`.
+        unsure: whether the model abstains: `emotion` is None, and the probabilities are kept.
         explanation: see `inference.explanation`; None unless requested.
     """
 
@@ -261,22 +263,25 @@ class Prediction:
     labels: Sequence[str]
     probabilities: np.ndarray
     reliability: Mapping[str, float] | None = None
+    reasons: Sequence[str] = ()
+    unsure: bool = False
     explanation: Mapping[str, Any] | None = None
 
     @property
     def emotion(self) -> str | None:
-        """The most probable label, or None if the model cannot use any stream of the utterance."""
-        return None if np.isnan(self.probabilities).any() else self.labels[int(self.probabilities.argmax())]
+        """The most probable label; None if the model is unsure or cannot use any stream of the utterance."""
+        unknown = self.unsure or self.probability is None
+        return None if unknown else self.labels[int(self.probabilities.argmax())]
 
     @property
     def probability(self) -> float | None:
-        """The probability of `emotion`, or None."""
-        return None if self.emotion is None else shortest(self.probabilities.max())
+        """The highest probability, or None if the model cannot use any stream of the utterance."""
+        return None if np.isnan(self.probabilities).any() else shortest(self.probabilities.max())
 
     @property
     def scores(self) -> dict[str, float] | None:
         """The probability of each label, or None if the model cannot use any stream of the utterance."""
-        if self.emotion is None:
+        if self.probability is None:
             return None
         return dict(zip(self.labels, map(shortest, self.probabilities), strict=True))
 

@@ -22,7 +22,8 @@ def with_predictions(conversation: Conversation, predictions: Sequence[Predictio
 
     Returns:
         The conversation with "emotion" (a label), "scores" ({label: probability}) and, if requested,
-        "explanation" in each utterance; None if the model cannot use any stream of the utterance.
+        "explanation" in each utterance; None if the model cannot use any stream of the utterance. Where the
+        model abstains, only "emotion" is None. "reasons" is added where there are any.
     """
     explained = any(prediction.explanation is not None for prediction in predictions)
     utterances = []
@@ -30,6 +31,9 @@ def with_predictions(conversation: Conversation, predictions: Sequence[Predictio
         answer: dict[str, Any] = {"emotion": prediction.emotion, "scores": prediction.scores}
         if explained:
             answer["explanation"] = prediction.explanation
+        # Reasons in the input are those of an earlier prediction.
+        if prediction.reasons or "reasons" in utterance.given:
+            answer["reasons"] = list(prediction.reasons)
         utterances.append({**utterance.given, **answer})
     return {**conversation.given, "utterances": utterances}
 

@@ -92,7 +92,7 @@ function recognisedOf({ words, text_confidence, overlap, corrected }) {
 }
 
 function fillCard([head, details], utterances, turn, { quote, choose, close }) {
-  const { speaker, start, end, label, emotion, explanation } = utterances[turn];
+  const { speaker, start, end, label, emotion, reasons, explanation } = utterances[turn];
   const closing = makeButton("close", close, "\u00d7");
   closing.setAttribute("aria-label", "Close");
   const times = [start, end].filter((time) => time !== null).map(clock).join(" to ");
@@ -101,12 +101,13 @@ function fillCard([head, details], utterances, turn, { quote, choose, close }) {
   if (explanation === null) {
     parts.push(make("p", "soft", "The model cannot use any stream of this utterance, so it gives no label."));
   } else {
-    parts.push(make("p", "label", emotionMark(emotion)));
+    parts.push(make("p", "label", emotion === null ? "The model is not sure, so it gives no label." : emotionMark(emotion)));
     if (label !== null) parts.push(make("p", "soft", "label in the data: ", bdi(label)));
     parts.push(make("h4", "", "Probabilities"), scoresOf(utterances[turn]));
     parts.push(make("h4", "", "Contribution of each stream"), sharesOf(explanation));
     parts.push(make("h4", "", "Earlier utterances attended to"), attendedOf(explanation, utterances, choose));
   }
+  if (reasons.length) parts.push(make("h4", "", "Why to doubt this"), make("ul", "", ...reasons.map((each) => make("li", "", bdi(each)))));
   details.replaceChildren(...parts);
   details.parentElement.scrollTop = 0;
 }

@@ -24,7 +24,8 @@ _PREDICTION = {
     },
     "scores": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
 }
-_ANSWER = {"type": "object", "required": list(_PREDICTION), "properties": _PREDICTION}
+_REASONS = {"reasons": {"type": "array", "items": {"type": "string"}, "description": "reasons to doubt it"}}
+_ANSWER = {"type": "object", "required": list(_PREDICTION), "properties": _PREDICTION | _REASONS}
 
 
 def _conversation(utterance: dict[str, Any], *, required: list[str]) -> dict[str, Any]:
