@@ -197,6 +197,17 @@ def test_a_page_without_media_has_no_player(opened, tmp_path):
     assert page.locator("video, .player").count() == 0
 
 
+@pytest.mark.slow
+def test_a_recording_without_speech_says_so(opened, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page_of(({"id": NASTY, "utterances": []}, [])), encoding="utf-8")
+    page = opened(path)
+    assert page.get_by_role("region", name=NASTY).inner_text() == (
+        f"{NASTY}\n\nNo utterances: no speech was found."
+    )
+    assert page.locator("button:visible").count() == 0
+
+
 def saved(page, path):
     """Download what was corrected and read it as the commands do."""
     with page.expect_download() as download:

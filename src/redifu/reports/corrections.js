@@ -101,6 +101,7 @@ function startCorrections(section, utterances, { buttons, rows, jump, renamed })
 
 function startDownload(conversations) {
   const [toggle, save, status] = [".correct", ".save", "[role=alert]"].map((each) => document.querySelector(`.corrections ${each}`));
+  toggle.hidden = !conversations.length;
   toggle.addEventListener("click", () => {
     const on = document.body.classList.toggle("correcting");
     toggle.setAttribute("aria-pressed", on);

@@ -144,6 +144,8 @@ def _section(
 ) -> dict[str, Any]:
     """Lay out one conversation; media paths become relative to the folder of the page, if it is known."""
     utterances = conversation.utterances
+    if not utterances:  # a recording without speech
+        return {"id": conversation.id, "rows": []}
     if folder is not None:
         utterances = [relocated(conversation, utterance, folder) for utterance in utterances]
     rows = [_row(utterance, said) for utterance, said in zip(utterances, predictions, strict=True)]
