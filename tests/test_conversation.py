@@ -58,6 +58,21 @@ def test_an_empty_text_beside_another_stream_counts_as_missing() -> None:
     assert Conversation.from_dict(given, source="x.json").to_dict() == given
 
 
+WORD = {"word": "Yes.", "start": 0.5, "end": 0.5, "probability": 1}
+HEARD = {"words": [WORD, {**WORD, "word": "ja", "probability": 0.25}], "text_confidence": 0, "overlap": 0.5}
+
+
+def test_what_was_recognised_is_read_and_comes_back_untouched() -> None:
+    given = conversation(**HEARD)
+    read = Conversation.from_dict(given, source="x.json")
+    ana, ben = read.utterances
+    assert (ben.words, ben.text_confidence, ben.overlap) == (HEARD["words"], 0, 0.5)
+    assert (ana.words, ana.text_confidence, ana.overlap) == (None, None, None)
+    assert json.dumps(read.to_dict()) == json.dumps(given)
+    assert second_of(conversation(words=[])).words == []
+    assert ben.to_inputs() == {"speaker": "Ben", "text": "Yes."}
+
+
 def test_features_become_arrays_and_are_written_as_they_were_given() -> None:
     given = conversation(audio_features=[1, 0.1, -2.5])
     features = second_of(given).audio_features
@@ -171,7 +186,7 @@ def test_media_that_are_no_paths_are_taken_only_where_they_are_allowed() -> None
 
 
 def test_predictions_are_written_beside_what_was_given() -> None:
-    given = {"utterances": conversation(mood=4)["utterances"], "scene": None, "id": "d"}
+    given = {"utterances": conversation(mood=4, **HEARD)["utterances"], "scene": None, "id": "d"}
     read = Conversation.from_dict(given)
     rows = np.array([[0.25, 0.75], [math.nan] * 2], np.float32)
     said = [
@@ -283,6 +298,22 @@ def test_a_piece_knows_the_speakers_of_the_whole_dialogue() -> None:
         ({"end": 10**400}, "end: expected a number of seconds from 0 up, got 1000000000000"),
         ({"end": True}, "end: expected a number of seconds from 0 up, got True"),
         ({"start": 2.0, "end": 2.0}, "end: expected a time after start 2.0, got 2.0"),
+        ({"overlap": 1.5}, "overlap: expected a number from 0 to 1, got 1.5"),
+        ({"overlap": True}, "overlap: expected a number from 0 to 1, got True"),
+        ({"text_confidence": math.nan}, "text_confidence: expected a number from 0 to 1, got nan"),
+        ({"text_confidence": "high"}, "text_confidence: expected a number from 0 to 1, got 'high'"),
+        ({"words": "Yes."}, "words: expected a list of objects, got 'Yes.'"),
+        ({"words": [WORD, "no"]}, "words: word 1: expected an object, got 'no'"),
+        ({"words": [{**WORD, "word": " "}]}, "words: word 0: word: expected a non-empty string, got ' '"),
+        (
+            {"words": [{**WORD, "start": None}]},
+            "words: word 0: start: expected a number of seconds from 0 up, got None",
+        ),
+        ({"words": [{**WORD, "end": 0.4}]}, "words: word 0: end: expected a time not before start 0.5, got "),
+        (
+            {"words": [{**WORD, "probability": -0.1}]},
+            "words: word 0: probability: expected a number from 0 to 1, got -0.1",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_dialogue_and_utterance(changes: dict, complaint: str) -> None:

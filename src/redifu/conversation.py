@@ -14,6 +14,8 @@ from redifu.media.quality import QUALITY
 
 # The key of an utterance that holds the medium of a stream.
 MEDIA = {"audio": "audio", "visual": "video"}
+# What speech recognition tells about an utterance besides its text, speaker and times.
+RECOGNISED = ("words", "text_confidence", "overlap")
 FEATURES = ("text_features", "audio_features", "visual_features")
 # The inputs to recognise an utterance from; one is enough.
 STREAMS = ("text", "audio", "video", *FEATURES)
@@ -36,6 +38,9 @@ class Utterance:
         start: seconds from the start of the medium.
         end: seconds, or None for the end of the medium.
         label: the true emotion.
+        words: {"word", "start", "end", "probability"} of each recognised word, in seconds and from 0 to 1.
+        text_confidence: how sure speech recognition was of the text, 0 to 1.
+        overlap: share of the turn in which somebody else speaks, 0 to 1.
         text_features: (size,) float32.
         audio_features: (size,) float32.
         visual_features: (size,) float32.
@@ -53,6 +58,9 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     label: str | None = None
+    words: Sequence[Mapping[str, Any]] | None = None
+    text_confidence: float | None = None
+    overlap: float | None = None
     text_features: np.ndarray | None = None
     audio_features: np.ndarray | None = None
     visual_features: np.ndarray | None = None
@@ -91,6 +99,7 @@ class Utterance:
             raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
             fields["label"] = _string("label", label)
+        fields |= _recognised(value)
         return cls(**fields, **_span(value), **_readings(value), given=value)
 
     @property
@@ -298,6 +307,7 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+_SHARE, _SECONDS = (1.0, "a number from 0 to 1"), (sys.float_info.max, "a number of seconds from 0 up")
 _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 
@@ -323,16 +333,43 @@ def _features(name: str, features: Any) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def _recognised(value: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: given for name in RECOGNISED if (given := value.get(name)) is not None}
+    for name, given in found.items():
+        found[name] = _words(given) if name == "words" else _number(name, given, *_SHARE)
+    return found
+
+
+def _words(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"words: expected a list of objects, got {shown(value)}")
+    return [_word(position, word) for position, word in enumerate(value)]
+
+
+def _word(position: int, word: Any) -> dict[str, Any]:
+    try:
+        if not isinstance(word, Mapping):
+            raise ValueError(f"expected an object, got {shown(word)}")
+        text = _string("word", word.get("word"))
+        start, end = (_number(name, word.get(name), *_SECONDS) for name in ("start", "end"))
+        if end < start:
+            raise ValueError(f"end: expected a time not before start {start}, got {end}")
+        probability = _number("probability", word.get("probability"), *_SHARE)
+    except ValueError as error:
+        raise ValueError(f"words: word {position}: {error}") from None
+    return {"word": text, "start": start, "end": end, "probability": probability}
+
+
+def _number(name: str, value: Any, most: float, expected: str) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most:
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
+    return value
+
+
 def _span(value: Mapping[str, Any]) -> dict[str, Any]:
-    span: dict[str, Any] = {}
-    for name in ("start", "end"):
-        seconds = value.get(name)
-        if seconds is None:
-            continue
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 <= seconds <= sys.float_info.max:
-            raise ValueError(f"{name}: expected a number of seconds from 0 up, got {shown(seconds)}")
-        span[name] = seconds
+    given = {name: seconds for name in ("start", "end") if (seconds := value.get(name)) is not None}
+    span = {name: _number(name, seconds, *_SECONDS) for name, seconds in given.items()}
     if len(span) == 2 and span["end"] <= span["start"]:
         raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
     return span

@@ -602,3 +602,10 @@ def test_an_empty_cell_of_a_column_of_floats_is_absent(tmp_path: Path) -> None:
     for name in ("ages.parquet", "ages.csv"):
         (conversation,) = read_conversations(tmp_path / name)
         assert ["age" in one.given for one in conversation.utterances] == [True, False]
+
+
+def test_columns_named_like_what_speech_recognition_finds_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    path.write_text("speaker,text,dialogue_id,words,overlap\nAna,So.,d,two words,7\n", encoding="utf-8")
+    (ana,) = next(read_conversations(path)).utterances
+    assert (ana.words, ana.overlap, ana.given) == (None, None, {"speaker": "Ana", "text": "So."})

@@ -102,8 +102,12 @@ def test_an_utterance_without_a_sure_emotion_says_so_and_why():
     (rows,) = data_of(page)
     assert (rows[0]["emotion"], rows[0]["unsure"]) == (None, True)
     assert rows[0]["reasons"] == ["not sure", "too short <b>"]
-    text = " ".join(Tags(page).text)
-    assert "not sure, too short <b>" in text
+    # The list shows the reasons where there is no emotion, and reads them aloud elsewhere.
+    assert '<div class="soft">not sure, too short &lt;b&gt;</div>' in page
+    conversation, (first, last) = unsure_dialogue()
+    sure = [(conversation, [replace(first, unsure=False), last])]
+    page_of_sure = render_report(sure, LABELS, streams=["text"], model_name="mood")
+    assert '<div class="streams soft">not sure, too short &lt;b&gt;</div>' in page_of_sure
     button = next(attrs for tag, attrs in Tags(page).tags if tag == "button" and "data-turn" in attrs)
     assert button["aria-label"].startswith("A, utterance 1: not sure.")
 
@@ -165,6 +169,7 @@ def test_the_policy_allows_the_page_its_own_script_and_no_other():
         "default-src": "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
+        "media-src": "'self'",
         "style-src": "'unsafe-inline'",
         "script-src": f"'sha256-{digest}'",
     }

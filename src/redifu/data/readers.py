@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
+from redifu.conversation import FEATURES, RECOGNISED, STREAMS, Conversation, shown, shown_names
 from redifu.data.tables import MANIFEST, read_csv_table, read_parquet, read_shards
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.turns import read_lines, seconds
@@ -355,7 +355,8 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
 def _utterance(row: dict[str, Any]) -> dict[str, Any]:
     # Float columns hold NaN for missing values, and NaN is the only value that differs from itself.
     given = {name: value for name, value in row.items() if value is not None and value == value}
-    cells = {name: value for name, value in given.items() if name != "dialogue_id"}
+    # Tables hold one cell a field, so a column with the name of a recogniser's field is somebody else's.
+    cells = {name: value for name, value in given.items() if name not in ("dialogue_id", *RECOGNISED)}
     return {name: _cell(name, value) for name, value in cells.items()}
 
 
