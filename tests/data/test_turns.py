@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redifu.data.turns import UNKNOWN_SPEAKER, Turn, read_turns
+from redifu.data.transcripts import UNKNOWN_SPEAKER
+from redifu.data.turns import Turn, read_turns
 
 ENDINGS = [".rttm", ".srt", ".vtt", ".ass", ".json", ".csv"]
 

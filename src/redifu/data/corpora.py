@@ -13,7 +13,7 @@ from redifu.conversation import Conversation
 from redifu.data.readers import conversations_from_table
 from redifu.data.recordings import relative_path
 from redifu.data.tables import read_csv_table
-from redifu.data.turns import read_lines
+from redifu.data.turn_lines import read_lines
 
 # In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx when
 # annotators disagreed) get no label and serve as context.

@@ -13,7 +13,7 @@ import pyarrow as pa
 from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
 from redifu.data.tables import MANIFEST, read_csv_table, read_parquet, read_shards
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
-from redifu.data.turns import read_lines, seconds
+from redifu.data.turn_lines import read_lines, seconds
 
 Check = Callable[[Conversation], None]
 
