@@ -2,10 +2,15 @@
 
 import math
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 CLOCK = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])(?:[.,]([0-9]{1,9}))?"
+
+
+# Called with one line about what the file leaves open.
+Note = Callable[[str], None]
 
 
 class Turn(NamedTuple):
@@ -74,6 +79,15 @@ def check_span(turn: Turn) -> None:
         raise LineError(turn.line, f"expected a start of at least 0 seconds, got {turn.start:g}")
     if not turn.start < turn.end < math.inf:
         raise LineError(turn.line, f"expected an end after the start {turn.start:g}, got {turn.end:g}")
+
+
+def shared_span(spoken: Sequence[tuple[str, str]], *, start: float, end: float, line: int) -> Iterator[Turn]:
+    """Yield a turn for each speaker and text, which share a span by the length of the texts."""
+    total, done = sum(len(text) for _, text in spoken), 0
+    for name, text in spoken:
+        begins, done = start + (end - start) * done / total, done + len(text)
+        until = start + (end - start) * done / total if done < total else end
+        yield Turn(begins, until, name, text, line)
 
 
 def clock(hours: str | None, minutes: str, seconds: str, fraction: str | None) -> float:

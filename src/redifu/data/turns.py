@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 from redifu.conversation import shown, shown_names
 from redifu.data.subtitles import turns_of_ass, turns_of_srt, turns_of_vtt
 from redifu.data.transcripts import utterance_of_segment
-from redifu.data.turn_lines import LineError, Turn, check_span, name_of, read_lines, seconds_of
+from redifu.data.turn_lines import LineError, Note, Turn, check_span, name_of, read_lines, seconds_of
+
+logger = logging.getLogger(__name__)
 
 # The objects of an RTTM file that are no turns of a speaker.
 _OTHER_RTTM = {
@@ -22,11 +25,14 @@ _OTHER_RTTM = {
 def read_turns(path: str | Path) -> list[Turn]:
     """Read the turns of a recording.
 
-    In subtitles, `<v Ana>`, `Ana: ` and a dash begin a part of a cue with a speaker of its own, and the parts
-    share the time of the cue by their length. A name in front of a colon has at most four words, none of
-    which begins with a small letter. A dash without a name stands for "speaker 1", "speaker 2" by its place
-    in the cue. In ASS, the field Name is the speaker of a line. Whatever has no mark goes on with the speaker
-    before it, "unknown" at first. Cues without text are left out, and so is all formatting.
+    In subtitles, `<v Ana>`, `Ana: `, `[SPEAKER_00]`, `>>` and a dash begin a part of a cue with a speaker of
+    its own, and the parts share the time of the cue by their length. Names in front of a colon have at most
+    four words, which begin with a capital letter unless the name recurs over cues; identifiers of cues that
+    recur are names as well. A dash without a name stands for "speaker 1", "speaker 2" by its place in the
+    cue, and `>>` for the other one of two speakers. In ASS, the field Name is the speaker of a line. Whatever
+    has no mark goes on with the speaker before it, "unknown" at first. Lines of rolling captions are read
+    once, from when they first appear. Cues without text are left out, and so is all formatting. What a file
+    leaves open is logged as a warning.
 
     Args:
         path: .rttm (its SPEAKER lines, without text), .srt, .vtt, .ass, .ssa, .json of whisperX (segments
@@ -49,9 +55,10 @@ def read_turns(path: str | Path) -> list[Turn]:
             f"{path}: expected a file name ending in one of {', '.join(_FORMATS)}, got {path.suffix!r}"
         )
     lines = read_lines(path)
-    turns = []
+    turns: list[Turn] = []
+    notes: list[str] = []
     try:
-        for turn in _FORMATS[ending](lines):
+        for turn in _FORMATS[ending](lines, notes.append):
             check_span(turn)
             turns.append(turn)
     except LineError as error:
@@ -59,6 +66,8 @@ def read_turns(path: str | Path) -> list[Turn]:
         raise ValueError(f"{path}: {place}{error}") from None
     if not turns:
         raise ValueError(f"{path}: expected at least one turn, got none")
+    for note in notes:
+        logger.warning(f"{path}: {note}")
     return sorted(turns, key=lambda turn: (turn.start, turn.end))
 
 
@@ -67,7 +76,7 @@ def place_of(line: int, path: str | Path) -> str:
     return f"{'segment' if Path(path).suffix.lower() == '.json' else 'line'} {line}"
 
 
-def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
+def _turns_of_rttm(lines: list[str], note: Note) -> Iterator[Turn]:
     recording = None
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -83,7 +92,7 @@ def _turns_of_rttm(lines: list[str]) -> Iterator[Turn]:
         yield Turn(start, start + duration, name_of(fields[7], line=number), None, number)
 
 
-def _turns_of_csv(lines: list[str]) -> Iterator[Turn]:
+def _turns_of_csv(lines: list[str], note: Note) -> Iterator[Turn]:
     rows = csv.reader(io.StringIO("\n".join(lines), newline=""), strict=True)
     try:
         header = [cell.strip().lower() for cell in next(rows, [])]
@@ -111,7 +120,7 @@ def _turn_of_row(header: list[str], row: list[str], *, line: int) -> Turn:
     return Turn(start, end, name_of(cells["speaker"], line=line), text or None, line)
 
 
-def _turns_of_json(lines: list[str]) -> Iterator[Turn]:
+def _turns_of_json(lines: list[str], note: Note) -> Iterator[Turn]:
     try:
         given = json.loads("\n".join(lines))
     except (ValueError, RecursionError) as error:
@@ -128,7 +137,7 @@ def _turns_of_json(lines: list[str]) -> Iterator[Turn]:
             yield Turn(start, end, name_of(str(said["speaker"]), line=number), said["text"], number)
 
 
-_FORMATS: dict[str, Callable[[list[str]], Iterator[Turn]]] = {
+_FORMATS: dict[str, Callable[[list[str], Note], Iterator[Turn]]] = {
     ".rttm": _turns_of_rttm,
     ".srt": turns_of_srt,
     ".vtt": turns_of_vtt,
