@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redifu.conversation import FEATURES, Conversation
-from redifu.data import readers
+from redifu.data.conversation_tables import COLUMNS as READ_COLUMNS
 from redifu.data.readers import conversation_from_line, conversations_from_dataset, read_conversations
 
 TALK: list[dict[str, Any]] = [
@@ -411,7 +411,11 @@ def test_columns_may_swap_names(tmp_path: Path) -> None:
     ("name", "columns", "complaint"),
     [
         ("a.csv", {"text": "Words"}, "missing columns: Words; found: speaker, text"),
-        ("a.csv", {"words": "text"}, f"unknown names: words; expected: {', '.join(readers.COLUMNS)}"),
+        (
+            "a.csv",
+            {"words": "text"},
+            f"unknown names: words; expected: {', '.join(READ_COLUMNS)}",
+        ),
         ("a.csv", {"text": "text", "label": "text"}, "expected distinct columns, got text, text"),
         ("a.json", {"text": "Words"}, "columns can be mapped only in tables, got a .json file"),
     ],

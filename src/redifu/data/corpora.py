@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from redifu.conversation import Conversation
-from redifu.data.readers import conversations_from_table
+from redifu.data.conversation_tables import conversations_from_table
 from redifu.data.recordings import relative_path
 from redifu.data.tables import read_csv_table
 from redifu.data.turn_lines import read_lines
