@@ -223,7 +223,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
             "line 2: expected turns from one recording, got 'a' and 'b'",
         ),
         ("a.csv", "", "line 1: missing columns: start, end, speaker; found: none"),
-        ("a.csv", "begin;end;speaker", "line 1: missing columns: start, end, speaker; found: begin;end"),
+        ("a.csv", "begin;end;speaker", "line 1: missing columns: start; found: begin, end, speaker"),
         ("a.csv", "start,\x1b[31m", "line 1: missing columns: end, speaker; found: start, '\\x1b[31m'"),
         ("a.csv", "start,end,speaker\n", "expected at least one turn, got none"),
         ("a.csv", "start,end,speaker\n0,1,Ana,hi", "line 2: expected 3 cells, got 4"),

@@ -31,8 +31,8 @@ class Turn(NamedTuple):
     line: int
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file in UTF-8, or UTF-16 with a byte order mark, with any line ending.
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, or UTF-16 with a byte order mark, with its line endings.
 
     Raises:
         ValueError: the file has another encoding; names the file and line.
@@ -40,14 +40,23 @@ def read_lines(path: Path) -> list[str]:
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        text = content.decode(encoding)
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path}: line {line}: the text is neither UTF-8 nor UTF-16 with a byte order mark"
+            f"{path}: line {line}: the text is neither UTF-8 nor UTF-16 with a byte order mark; "
+            "save the file as UTF-8 (in Excel: CSV UTF-8)"
         ) from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file like `read_text`, with any line ending.
+
+    Raises:
+        ValueError: the file has another encoding; names the file and line.
+    """
     # Not splitlines(), which also splits at characters that may occur within a line.
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for place, each in enumerate(lines, start=1):
         if "\0" in each:
             raise ValueError(f"{path}: line {place}: expected text, got a NUL character")

@@ -1,7 +1,5 @@
 """Who speaks when, and what: turns of a recording from RTTM, subtitles, CSV and whisperX's JSON."""
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -9,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from redifu.conversation import shown, shown_names
+from redifu.data.csv_rows import csv_rows
 from redifu.data.subtitles import turns_of_ass, turns_of_srt, turns_of_vtt
 from redifu.data.transcripts import utterance_of_segment
 from redifu.data.turn_lines import LineError, Note, Turn, check_span, name_of, read_lines, seconds_of
@@ -93,31 +92,15 @@ def _turns_of_rttm(lines: list[str], note: Note) -> Iterator[Turn]:
 
 
 def _turns_of_csv(lines: list[str], note: Note) -> Iterator[Turn]:
-    rows = csv.reader(io.StringIO("\n".join(lines), newline=""), strict=True)
-    try:
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        missing = [name for name in ("start", "end", "speaker") if name not in header]
-        if missing:
-            raise LineError(
-                1, f"missing columns: {', '.join(missing)}; found: {shown_names(header) or 'none'}"
-            )
-        line = rows.line_num + 1
-        for row in rows:
-            if any(cell.strip() for cell in row):
-                yield _turn_of_row(header, row, line=line)
-            # Cells may contain line breaks, so a row starts after the end of the previous one.
-            line = rows.line_num + 1
-    except csv.Error as error:
-        raise LineError(rows.line_num, f"not a CSV table: {error}") from None
-
-
-def _turn_of_row(header: list[str], row: list[str], *, line: int) -> Turn:
-    if len(row) != len(header):
-        raise LineError(line, f"expected {len(header)} cells, got {len(row)}")
-    cells = dict(zip(header, row, strict=True))
-    start, end = (seconds_of(cells[name], line=line) for name in ("start", "end"))
-    text = " ".join(cells.get("text", "").split())
-    return Turn(start, end, name_of(cells["speaker"], line=line), text or None, line)
+    header, rows = csv_rows("\n".join(lines))
+    names = [name.strip().lower() for name in header]
+    if missing := [name for name in ("start", "end", "speaker") if name not in names]:
+        raise LineError(1, f"missing columns: {', '.join(missing)}; found: {shown_names(names) or 'none'}")
+    for line, row in rows:
+        cells = dict(zip(names, row, strict=True))
+        start, end = (seconds_of(cells[name], line=line) for name in ("start", "end"))
+        text = " ".join(cells.get("text", "").split())
+        yield Turn(start, end, name_of(cells["speaker"], line=line), text or None, line)
 
 
 def _turns_of_json(lines: list[str], note: Note) -> Iterator[Turn]:
