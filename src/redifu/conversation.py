@@ -2,6 +2,7 @@
 
 import reprlib
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ class Utterance:
     """What one speaker says in one turn; only the speaker is required in every utterance.
 
     Attributes:
-        speaker: the name.
+        speaker: the name in normal form, so that one name in several spellings is one speaker: Unicode's NFC,
+            single spaces, no invisible marks; `given` holds it as written.
         text: the words, or None.
         audio: a path, the bytes of a file, {"array", "sampling_rate"} or a value of a datasets column.
         video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
@@ -75,7 +77,7 @@ class Utterance:
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object, got {shown(value)}")
-        fields: dict[str, Any] = {"speaker": _string("speaker", value.get("speaker"))}
+        fields: dict[str, Any] = {"speaker": _speaker(value.get("speaker"))}
         text = value.get("text")
         # Real transcripts contain empty lines: with another stream, an empty text just counts as missing.
         if text is not None and not (isinstance(text, str) and not text.strip()):
@@ -120,6 +122,7 @@ class Conversation:
         utterances: at least one.
         folder: base of relative media paths.
         speakers: speakers of the whole dialogue in order of appearance; () means those of `utterances`.
+        columns: columns of the table it was read from that a table of its predictions repeats.
         given: the original JSON object; `utterances` replace its own when it is written.
     """
 
@@ -127,6 +130,7 @@ class Conversation:
     utterances: Sequence[Utterance]
     folder: Path = Path()
     speakers: Sequence[str] = ()
+    columns: Sequence[str] = ()
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -181,6 +185,13 @@ class Conversation:
         """The split named in the file, or None."""
         split = self.given.get("split")
         return None if split is None else str(split)
+
+    @property
+    def turns(self) -> Sequence[int]:
+        """The numbers of the utterances: their own key "turn" if these differ, else 0, 1, ..."""
+        given = [utterance.given.get("turn") for utterance in self.utterances]
+        own = [turn for turn in given if isinstance(turn, int) and not isinstance(turn, bool)]
+        return own if len(set(own)) == len(given) else range(len(given))
 
     def where(self, turn: int) -> str:
         """Return the dialogue and utterance for use in a message."""
@@ -293,6 +304,7 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+_VARIATIONS = {chr(code) for code in range(0xFE00, 0xFE10)}  # choose between pictures of one character
 _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 
@@ -303,6 +315,16 @@ def _string(name: str, value: Any) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
     return value
+
+
+def _speaker(value: Any) -> str:
+    name = _string("speaker", value)
+    if not name.isascii():
+        name = "".join(
+            each for each in name if each not in _VARIATIONS and unicodedata.category(each) != "Cf"
+        )
+        name = unicodedata.normalize("NFC", name)
+    return _string("speaker", " ".join(name.split()))
 
 
 def _features(name: str, features: Any) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Conversations of tables with one utterance per row, and of datasets."""
 
+import ast
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from pyarrow.types import is_nested, is_temporal
 
 from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
 from redifu.data.turn_lines import seconds
@@ -29,6 +33,10 @@ MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
 
 # The columns that are interpreted; utterances keep other columns of a table.
 COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", *STREAMS)
+
+# The columns that every table of predictions has, and long ones.
+_OWN = {"dialogue_id", "turn", "speaker", "text", *FEATURES}
+_BYTES = re.compile(r"b(['\"]).*\1", re.DOTALL)
 
 # Some copies of MELD were decoded as Latin-1, so their control characters are Windows-1252 bytes. The five
 # bytes that Windows-1252 does not define are removed.
@@ -89,8 +97,11 @@ def conversations_from_table(
     if columns:
         _check_columns(columns, table.column_names, source=source)
         table = _renamed(table, columns)
+    table = _decoded(_in_our_names(table, source=source), source=source)
+    kept = [field.name for field in table.schema if field.name not in _OWN and not is_nested(field.type)]
     rows = _rows_to_conversations(table, source=source, split=split)
-    return validated(rows, source=source, check=check, folder=folder)
+    read = validated(rows, source=source, check=check, folder=folder)
+    return (replace(conversation, columns=kept) for conversation in read)
 
 
 def checked(conversation: Conversation, check: Check | None, *, source: str) -> Conversation:
@@ -116,6 +127,25 @@ def validated(
 
 
 def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -> Iterator[dict[str, Any]]:
+    keys = _row_keys(table, source=source, split=split)
+    # The same dialogue id in two splits denotes two dialogues, as in MELD.
+    group = [name for name in ("split", "dialogue_id") if name in keys]
+    table = table.drop_columns([name for name in ("split", "turn") if name in keys]).combine_chunks()
+    for _, rows in keys.groupby(group, sort=False, dropna=False, observed=True):
+        if "turn" in rows:
+            rows = rows.sort_values("turn", kind="stable")
+        cells = table.take(pa.array(rows.index)).to_pylist()
+        utterances = [_utterance(row) for row in cells]
+        if "turn" in rows:
+            for utterance, turn in zip(utterances, rows["turn"].tolist(), strict=True):
+                utterance["turn"] = int(turn) if turn == int(turn) else turn
+        conversation = {"id": str(cells[0]["dialogue_id"]), "utterances": utterances}
+        name = rows["split"].iloc[0] if "split" in rows else None
+        yield conversation if pd.isna(name) else {**conversation, "split": str(name)}
+
+
+def _in_our_names(table: pa.Table, *, source: str) -> pa.Table:
+    """Rename the columns of MELD; name the dialogue of a table without dialogues."""
     if set(table.column_names) >= MELD_REQUIRED:
         for column in ("Utterance", "Speaker"):
             table = _with_column(table, column, lambda text: str(text).translate(WINDOWS_1252))
@@ -123,17 +153,31 @@ def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -
         table = _renamed(table, given)
     if "dialogue_id" not in table.column_names and {"speaker"} <= set(table.column_names) <= set(COLUMNS):
         table = table.append_column("dialogue_id", pa.array([Path(source).stem] * len(table)))
-    keys = _row_keys(table, source=source, split=split)
-    # The same dialogue id in two splits denotes two dialogues, as in MELD.
-    group = [name for name in ("split", "dialogue_id") if name in keys]
-    table = table.drop_columns([name for name in ("split", "turn") if name in keys]).combine_chunks()
-    for _, rows in keys.groupby(group, sort=False, dropna=False):
-        if "turn" in rows:
-            rows = rows.sort_values("turn", kind="stable")
-        cells = table.take(pa.array(rows.index)).to_pylist()
-        conversation = {"id": str(cells[0]["dialogue_id"]), "utterances": [_utterance(row) for row in cells]}
-        name = rows["split"].iloc[0] if "split" in rows else None
-        yield conversation if pd.isna(name) else {**conversation, "split": str(name)}
+    return table
+
+
+def _decoded(table: pa.Table, *, source: str) -> pa.Table:
+    """Decode columns of bytes, and of the text b'...' that pandas writes for bytes."""
+    for name in [field.name for field in table.schema if _may_hold_bytes(field.type)]:
+        cells = [cell for cell in table[name].to_pylist() if cell is not None]
+        if not cells or not all(isinstance(cell, bytes) or _BYTES.fullmatch(cell) for cell in cells):
+            continue
+        try:
+            table = _with_column(table, name, _decoded_cell)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"{source}: {name}: expected text or bytes in UTF-8: {error}") from None
+    return table
+
+
+def _may_hold_bytes(kind: pa.DataType) -> bool:
+    return any(
+        is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
+    )
+
+
+def _decoded_cell(cell: str | bytes) -> str:
+    content = ast.literal_eval(cell) if isinstance(cell, str) else cell
+    return content.decode()
 
 
 def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
@@ -164,7 +208,11 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
             f"{source}: missing columns: {', '.join(missing)}; found: {shown_names(names) or 'none'}; "
             "map columns with other names by --columns text=Utterance,speaker=Speaker"
         )
-    keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
+    names = [name for name in ("split", "dialogue_id", "turn") if name in names]
+    for name in names:
+        if is_nested(kind := table.schema.field(name).type) or (name == "turn" and is_temporal(kind)):
+            raise ValueError(f"{source}: {name}: expected text or numbers, got a column of {kind!s:.60}")
+    keys = table.select(names).to_pandas()
     if split is not None:
         splits = keys["split"].dropna().astype(str)
         keys = keys.loc[splits.index[splits == split]]
@@ -180,7 +228,21 @@ def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFram
             kind = "a number" if name == "turn" else "a value"
             got = "an empty cell" if pd.isna(given[name][row]) else shown(given[name][row])
             raise ValueError(f"{source}: row {row + 1}: {name}: expected {kind}, got {got}")
+    _check_repeats(keys, source=source)
     return keys
+
+
+def _check_repeats(keys: pd.DataFrame, *, source: str) -> None:
+    """Raise ValueError where two dialogues with one id would be read as one."""
+    if "turn" in keys and (again := keys.duplicated()).any():
+        places = list(keys.astype(str).itertuples(index=False, name=None))
+        later = int(again.argmax())
+        rows = [keys.index[place] + 1 for place in (places.index(places[later]), later)]
+        name, turn = (keys[column].iloc[later] for column in ("dialogue_id", "turn"))
+        raise ValueError(
+            f"{source}: rows {rows[0]} and {rows[1]}: dialogue {shown_names([str(name)])} has turn {turn:g} "
+            "twice; give each dialogue an id of its own"
+        )
 
 
 def _utterance(row: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +255,7 @@ def _utterance(row: dict[str, Any]) -> dict[str, Any]:
 def _cell(name: str, value: Any) -> Any:
     """Convert a cell to its JSON value; an invalid cell is left for validation to report."""
     if name in ("speaker", "text", "label"):
-        return str(value)
+        return value if isinstance(value, dict | list) else str(value)
     with suppress(ValueError, RecursionError):
         if name in ("start", "end"):
             return seconds(str(value))

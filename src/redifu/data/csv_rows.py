@@ -15,11 +15,22 @@ csv.field_size_limit(2**24)
 _DELIMITERS = (",", ";", "\t")
 _QUOTES = "write quotes inside a cell twice, or save the table again from a spreadsheet"
 
+# A spreadsheet takes a cell that begins so for a formula, unless an apostrophe stands before it.
+_FORMULA = re.compile(r"(?='*[=+\-@\t\r])")
+_DATA = re.compile(r"'(?='*[=+\-@\t\r])")
+
 Row = tuple[int, list[str]]
+
+
+def as_data(cell: str) -> str:
+    """Put an apostrophe before a cell that a spreadsheet would run as a formula; `csv_rows` removes it."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def csv_rows(text: str) -> tuple[list[str], list[Row]]:
     """Read a table whose cells are separated by commas, semicolons or tabs, whichever the header has.
+
+    An apostrophe before a cell that would be a formula is not part of it; see `as_data`.
 
     Returns:
         The header, [] for an empty text, and the rows that are not empty, each with its first line, counted
@@ -46,7 +57,13 @@ def csv_rows(text: str) -> tuple[list[str], list[Row]]:
         if len(cells) != len(header):
             raise LineError(line, f"expected {len(header)} cells, got {len(cells)}")
     _check_quotes(header, rows, delimiter)
-    return header, rows
+    return [_plain(name) for name in header], [
+        (line, [_plain(cell) for cell in cells]) for line, cells in rows
+    ]
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if _DATA.match(cell) else cell
 
 
 def _delimiter(text: str) -> str:
