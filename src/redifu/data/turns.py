@@ -9,7 +9,7 @@ from pathlib import Path
 from redifu.conversation import shown, shown_names
 from redifu.data.csv_rows import csv_rows
 from redifu.data.subtitles import turns_of_ass, turns_of_srt, turns_of_vtt
-from redifu.data.transcripts import utterance_of_segment
+from redifu.data.transcripts import turns_of_transcript, utterance_of_segment
 from redifu.data.turn_lines import LineError, Note, Turn, check_span, name_of, read_lines, seconds_of
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,10 @@ def read_turns(path: str | Path) -> list[Turn]:
 
     Args:
         path: .rttm (its SPEAKER lines, without text), .srt, .vtt, .ass, .ssa, .json of whisperX (segments
-            without a speaker are said by "unknown"), or .csv with the columns start, end (seconds or H:M:S),
-            speaker and perhaps text; in UTF-8, or in UTF-16 with a byte order mark.
+            without a speaker are said by "unknown"), .csv with the columns start, end (seconds or H:M:S),
+            speaker and perhaps text, or .txt with lines such as `Ana  0:03` above the words, as Otter exports
+            it, or `0:03 Ana: words` (a turn ends where the next begins); in UTF-8, or in UTF-16 with a byte
+            order mark.
 
     Returns:
         At least one turn, sorted by start and then by end; turns may overlap.
@@ -128,4 +130,5 @@ _FORMATS: dict[str, Callable[[list[str], Note], Iterator[Turn]]] = {
     ".ssa": partial(turns_of_ass, kind="ssa"),
     ".json": _turns_of_json,
     ".csv": _turns_of_csv,
+    ".txt": lambda lines, note: turns_of_transcript(lines),
 }
