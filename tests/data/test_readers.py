@@ -493,6 +493,106 @@ def test_class_labels_of_a_dataset_become_their_names() -> None:
     assert [u.label for u in read.utterances] == ["joy", None, None]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_texts_of_bytes_are_decoded(tmp_path: Path, ending: str) -> None:
+    texts = ["caf\u00e9 b'x'", 'it\'s "b"', "two\nlines", None]
+    said = {"text": texts, "speaker": ["Zo\u00eb"] * 4, "label": ["joy"] * 4, "note": ["b'a'", "b"] * 2}
+    encoded = {
+        name: [None if each is None else each.encode() for each in column]
+        if name in ("text", "speaker")
+        else column
+        for name, column in said.items()
+    }
+    frame = pd.DataFrame({**encoded, "dialogue_id": "d", "audio": "a.wav"})
+    path = tmp_path / f"talk.{ending}"
+    frame.to_csv(path, index=False) if ending == "csv" else frame.to_parquet(path)
+    (read,) = read_conversations(path)
+    assert [one.text for one in read.utterances] == texts
+    assert {one.speaker for one in read.utterances} == {"Zo\u00eb"}
+    # A column that holds other cells as well means what it says.
+    assert [one.given["note"] for one in read.utterances] == said["note"]
+
+
+def test_bytes_of_another_encoding_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    path.write_text("speaker,text\nAna,b'caf\\xe9'\n", "utf-8")
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path))
+    assert str(error.value).startswith(f"{path}: text: expected text or bytes in UTF-8: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "complaint"),
+    [
+        ("dialogue_id", {"a": 1}, "dialogue_id: expected text or numbers, got a column of struct<a: int64>"),
+        ("turn", [1, 2], "turn: expected text or numbers, got a column of list<"),
+        ("turn", pd.Timedelta(1, "s"), "turn: expected text or numbers, got a column of duration["),
+        ("split", {"a": 1}, "split: expected text or numbers, got a column of struct<a: int64>"),
+        ("speaker", {"a": 1}, "dialogue d, utterance 0: speaker: expected a non-empty string, got {'a': 1}"),
+        ("text", [1, 2], "dialogue d, utterance 0: text: expected a non-empty string, got [1, 2]"),
+        ("label", [1], "dialogue d, utterance 0: label: expected a non-empty string, got [1]"),
+        ("start", {"a": 1}, "dialogue d, utterance 0: start: expected a number of seconds"),
+        ("end", pd.Timestamp(0), "dialogue d, utterance 0: end: expected a number of seconds"),
+        ("audio", [1], "dialogue d, utterance 0: audio: expected a non-empty string, got [1]"),
+        ("text_features", {"a": 1}, "dialogue d, utterance 0: text_features: expected a non-empty list"),
+    ],
+)
+def test_a_column_of_another_type_gets_one_line(tmp_path: Path, name: str, cell: Any, complaint: str) -> None:
+    row = {"dialogue_id": "d", "turn": 0, "speaker": "Ana", "text": "Hi.", name: cell}
+    path = tmp_path / "talk.parquet"
+    pd.DataFrame([row]).to_parquet(path)
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(path))
+    assert str(error.value).startswith(f"{path}: {complaint}")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("cell", [{"a": 1}, [1], pd.Timedelta(1, "s"), pd.Timestamp(0), b"x", 1.5, True])
+def test_other_columns_may_have_any_type(tmp_path: Path, cell: Any) -> None:
+    row = {"dialogue_id": "d", "turn": 0, "speaker": "Ana", "text": "Hi.", "mood": cell, "missing": cell}
+    path = tmp_path / "talk.parquet"
+    pd.DataFrame([row]).to_parquet(path)
+    (read,) = read_conversations(path)
+    assert {"mood", "missing"} <= read.utterances[0].given.keys()
+    assert ("mood" in read.columns) == (not isinstance(cell, dict | list))
+
+
+def test_categories_are_read_as_their_names(tmp_path: Path) -> None:
+    said = {"dialogue_id": ["b", "a"], "speaker": ["Ana", "Ben"], "text": ["Hi.", "Yes."]}
+    frame = pd.DataFrame(said).astype("category")
+    frame["dialogue_id"] = frame["dialogue_id"].cat.add_categories(["unused"])
+    frame.to_parquet(tmp_path / "talk.parquet")
+    assert [each.id for each in read_conversations(tmp_path / "talk.parquet")] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"shards": []}',
+        '{"shards": [{"file": 5}]}',
+        '{"shards": [{"file": "../part.parquet"}]}',
+        '{"shards": [{"file": "none.parquet"}]}',
+        '{"shards": [{"file": "part.parquet"}, {"file": "other.parquet"}]}',
+        '{"shards": {"file": "part.parquet"}}',
+        "\x00",
+    ],
+)
+def test_an_odd_manifest_gets_one_line(tmp_path: Path, manifest: str) -> None:
+    folder = tmp_path / "features"
+    folder.mkdir()
+    row = {"dialogue_id": ["d"], "speaker": ["Ana"], "text": ["Hi."]}
+    for path in (folder / "part.parquet", tmp_path / "part.parquet"):
+        pd.DataFrame(row).to_parquet(path)
+    pd.DataFrame({**row, "text": [1]}).to_parquet(folder / "other.parquet")
+    (folder / "manifest.json").write_text(manifest, "utf-8")
+    with pytest.raises(ValueError) as error:
+        list(read_conversations(folder))
+    assert str(error.value).startswith(str(folder))
+    assert str(error.value).isprintable()
+
+
 # MELD
 
 MELD_HEADER = (

@@ -50,8 +50,17 @@ def read_shards(folder: Path) -> pa.Table:
     Raises:
         ValueError: the manifest or a shard is broken.
     """
+    place = folder / MANIFEST
     try:
-        shards = [shard["file"] for shard in json.loads((folder / MANIFEST).read_bytes())["shards"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MANIFEST}: not a manifest of extracted features: {error}") from None
-    return pa.concat_tables([read_parquet(folder / name) for name in shards])
+        names = [shard["file"] for shard in json.loads(place.read_bytes())["shards"]]
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("expected the names of files beside it")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{place}: not a manifest of extracted features: {error}") from None
+    tables = [read_parquet(folder / name) for name in names]
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{place}: its files have different columns: {' '.join(str(error).split())}"
+        ) from None
