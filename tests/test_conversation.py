@@ -13,7 +13,8 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from redifu.conversation import FEATURES, STREAMS, Conversation, Prediction, Utterance, shown_names
+from redifu.conversation import FEATURES, STREAMS, Conversation, Prediction, Utterance
+from redifu.conversation_values import shown_names
 from redifu.data.writers import with_predictions
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY

@@ -30,6 +30,7 @@ FLOORS = (
     "transcription",
     "data",
     "conversation",
+    "conversation_values",
     "model",
     "media",
     "optional_packages",

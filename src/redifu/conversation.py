@@ -1,29 +1,30 @@
 """Conversations, utterances and predictions: the only place that validates user input."""
 
-import reprlib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from redifu.conversation_values import (
+    checked_features,
+    checked_span,
+    checked_string,
+    normal_speaker,
+    readings,
+    recognised,
+    shown,
+    shown_names,
+)
 from redifu.media.decoding import Span
-from redifu.media.quality import QUALITY
 
 # The key of an utterance that holds the medium of a stream.
 MEDIA = {"audio": "audio", "visual": "video"}
-# What speech recognition tells about an utterance besides its text, speaker and times.
-RECOGNISED = ("words", "text_confidence", "overlap")
 FEATURES = ("text_features", "audio_features", "visual_features")
 # The inputs to recognise an utterance from; one is enough.
 STREAMS = ("text", "audio", "video", *FEATURES)
-# Models compute in float32, where larger values are infinite.
-LARGEST_FEATURE = float(np.finfo(np.float32).max)
-
-# Limits for user-supplied names in errors: characters per name, and number of names.
-_LONGEST_NAME, _MOST_NAMES = 80, 20
+_INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ class Utterance:
     """What one speaker says in one turn; only the speaker is required in every utterance.
 
     Attributes:
-        speaker: the name.
+        speaker: the name in normal form, so that one name in several spellings is one speaker: Unicode's NFC,
+            single spaces, no invisible marks; `given` holds it as written.
         text: the words, or None.
         audio: a path, the bytes of a file, {"array", "sampling_rate"} or a value of a datasets column.
         video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
@@ -83,24 +85,24 @@ class Utterance:
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object, got {shown(value)}")
-        fields: dict[str, Any] = {"speaker": _string("speaker", value.get("speaker"))}
+        fields: dict[str, Any] = {"speaker": normal_speaker(value.get("speaker"))}
         text = value.get("text")
         # Real transcripts contain empty lines: with another stream, an empty text just counts as missing.
         if text is not None and not (isinstance(text, str) and not text.strip()):
-            fields["text"] = _string("text", text)
+            fields["text"] = checked_string("text", text)
         for name in MEDIA.values():
             if (medium := value.get(name)) is not None:
                 plain = isinstance(medium, str) or not allow_media_objects
-                fields[name] = _string(name, medium) if plain else medium
+                fields[name] = checked_string(name, medium) if plain else medium
         for name in FEATURES:
             if (features := value.get(name)) is not None:
-                fields[name] = _features(name, features)
+                fields[name] = checked_features(name, features)
         if len(fields) == 1:
             raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
-            fields["label"] = _string("label", label)
-        fields |= _recognised(value)
-        return cls(**fields, **_span(value), **_readings(value), given=value)
+            fields["label"] = checked_string("label", label)
+        fields |= recognised(value)
+        return cls(**fields, **checked_span(value), **readings(value), given=value)
 
     @property
     def span(self) -> Span:
@@ -129,6 +131,7 @@ class Conversation:
         utterances: at least one.
         folder: base of relative media paths.
         speakers: speakers of the whole dialogue in order of appearance; () means those of `utterances`.
+        columns: columns of the table it was read from that a table of its predictions repeats.
         given: the original JSON object; `utterances` replace its own when it is written.
     """
 
@@ -136,6 +139,7 @@ class Conversation:
     utterances: Sequence[Utterance]
     folder: Path = Path()
     speakers: Sequence[str] = ()
+    columns: Sequence[str] = ()
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -170,7 +174,7 @@ class Conversation:
             raise ValueError(f"{place}: conversation {index}: expected an object, got {shown(value)}")
         name = value.get("id")
         try:
-            name = f"{Path(source).stem}-{index}" if name is None else _string("id", name)
+            name = f"{Path(source).stem}-{index}" if name is None else checked_string("id", name)
         except ValueError as error:
             raise ValueError(f"{place}: conversation {index}: {error}") from None
         where = f"{place}: dialogue {shown_names([name])}"
@@ -190,6 +194,13 @@ class Conversation:
         """The split named in the file, or None."""
         split = self.given.get("split")
         return None if split is None else str(split)
+
+    @property
+    def turns(self) -> Sequence[int]:
+        """The numbers of the utterances: their own key "turn" if these differ, else 0, 1, ..."""
+        given = [utterance.given.get("turn") for utterance in self.utterances]
+        own = [turn for turn in given if isinstance(turn, int) and not isinstance(turn, bool)]
+        return own if len(set(own)) == len(given) else range(len(given))
 
     def where(self, turn: int) -> str:
         """Return the dialogue and utterance for use in a message."""
@@ -289,107 +300,3 @@ class Prediction:
 def shortest(value: Any) -> float:
     """Return the float with the shortest decimal form of the same float32, which prints without noise."""
     return float(str(np.float32(value)))
-
-
-def shown_names(names: Iterable[str]) -> str:
-    """Format the first 20 user-supplied names for a one-line error.
-
-    Names that are long or contain unprintable characters are shown as shortened literals.
-    """
-    given = list(names)
-    plain = (each.isprintable() and len(each) <= _LONGEST_NAME for each in given[:_MOST_NAMES])
-    parts = [each if ok else shown(each) for each, ok in zip(given, plain, strict=False)]
-    return ", ".join([*parts, "..."] if len(given) > _MOST_NAMES else parts)
-
-
-def shown(value: Any) -> str:
-    """Format a user-supplied value as a shortened literal for a one-line error."""
-    return reprlib.repr(value)
-
-
-_SHARE, _SECONDS = (1.0, "a number from 0 to 1"), (sys.float_info.max, "a number of seconds from 0 up")
-_INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
-
-
-def _string(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
-    # JSON can hold an unpaired surrogate, which tokenizers and files cannot encode.
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
-    return value
-
-
-def _features(name: str, features: Any) -> np.ndarray:
-    try:
-        values = np.asarray(features)
-    except ValueError:  # nested lists of different lengths
-        values = np.asarray(None)
-    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected a non-empty list of numbers, got {shown(features)}")
-    wrong = np.flatnonzero(~(np.abs(values) <= LARGEST_FEATURE))
-    if wrong.size:
-        raise ValueError(f"{name}: expected finite numbers, got {values[wrong[0]]} at position {wrong[0]}")
-    return values.astype(np.float32)
-
-
-def _recognised(value: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: given for name in RECOGNISED if (given := value.get(name)) is not None}
-    for name, given in found.items():
-        found[name] = _words(given) if name == "words" else _number(name, given, *_SHARE)
-    return found
-
-
-def _words(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"words: expected a list of objects, got {shown(value)}")
-    return [_word(position, word) for position, word in enumerate(value)]
-
-
-def _word(position: int, word: Any) -> dict[str, Any]:
-    try:
-        if not isinstance(word, Mapping):
-            raise ValueError(f"expected an object, got {shown(word)}")
-        text = _string("word", word.get("word"))
-        start, end = (_number(name, word.get(name), *_SECONDS) for name in ("start", "end"))
-        if end < start:
-            raise ValueError(f"end: expected a time not before start {start}, got {end}")
-        probability = _number("probability", word.get("probability"), *_SHARE)
-    except ValueError as error:
-        raise ValueError(f"words: word {position}: {error}") from None
-    return {"word": text, "start": start, "end": end, "probability": probability}
-
-
-def _number(name: str, value: Any, most: float, expected: str) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most:
-        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
-    return value
-
-
-def _span(value: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: seconds for name in ("start", "end") if (seconds := value.get(name)) is not None}
-    span = {name: _number(name, seconds, *_SECONDS) for name, seconds in given.items()}
-    if len(span) == 2 and span["end"] <= span["start"]:
-        raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
-    return span
-
-
-def _readings(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Read quality and missing streams from a table of features; ignore invalid values."""
-    quality: dict[str, dict[str, float]] = {}
-    for stream, measures in QUALITY.items():
-        values = value.get(f"{stream}_quality")
-        if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == len(measures):
-            known = {
-                name: float(number)
-                for name, number in zip(measures, values, strict=True)
-                if isinstance(number, float | int) and abs(number) <= LARGEST_FEATURE  # False of NaN
-            }
-            quality |= {stream: known} if known else {}
-    reasons = value.get("missing")
-    missing = {}
-    if isinstance(reasons, Mapping):
-        missing = {name: reasons[name] for name in MEDIA if isinstance(reasons.get(name), str)}
-    read: dict[str, Any] = {"quality": quality} if quality else {}
-    return {**read, "missing": missing} if missing else read

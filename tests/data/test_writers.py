@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from redifu.conversation import Conversation, Prediction
 from redifu.data.readers import read_conversations
+from redifu.data.tables import read_csv_table
 from redifu.data.writers import prediction_writer, with_predictions, write_conversations
 from redifu.inference.predictions import predictions_of
 
@@ -203,7 +204,10 @@ def test_written_lines_read_back_and_agree_with_the_table(
     ]
     assert without == conversations
 
-    rows = read_csv(write(folder / "out.csv", predicted))
+    rows = [
+        {name: cell or "" for name, cell in row.items()}
+        for row in read_csv_table(write(folder / "out.csv", predicted)).to_pylist()
+    ]
     utterances = [(each, turn, u) for each in again for turn, u in enumerate(each["utterances"])]
     for row, (each, turn, utterance), numbers in zip(
         rows, utterances, np.concatenate(probabilities), strict=True

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 
 from redifu.atomic_files import replace_json, replace_text, replacing
 from redifu.conversation import FEATURES, MEDIA, Conversation, Utterance
+from redifu.conversation_values import shown_names
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
 from redifu.data.recordings import relocated
@@ -28,7 +30,7 @@ from redifu.model.feature_extraction_redifu import BACKBONE
 
 REPORT, CACHE = "report.jsonl", "cache"
 # Raise this when a backend's output for the same file changes: cached readings of other versions are ignored.
-VERSION = 1
+VERSION = 2
 SHARD_UTTERANCES = 10_000
 
 
@@ -73,7 +75,8 @@ def extract_conversations(
     Raises:
         ImportError: a package that a backend or the engine requires is not installed.
         OSError: the output cannot be written.
-        ValueError: a backend produces no features, or `engine` or `num_processes` is invalid.
+        ValueError: a backend produces no features, two dialogues have one id, or `engine` or `num_processes`
+            is invalid.
     """
     for name in extractor.raw:
         raise ValueError(f"{name}_backend must produce features to save; {BACKBONE!r} does not")
@@ -81,6 +84,11 @@ def extract_conversations(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+    names = [(conversation.split, conversation.id) for conversation in conversations]
+    if repeated := [name for (_, name), count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"expected an id of its own for each dialogue of a split, got twice: {shown_names(repeated)}"
+        )
     output = Path(output)
     (output / CACHE).mkdir(parents=True, exist_ok=True)
     # An old manifest would list shards that are about to be replaced.
@@ -95,8 +103,8 @@ def extract_conversations(
         report(len(readings), total)
     rows, missing = [], []
     for conversation in conversations:
-        for turn, given in enumerate(conversation.utterances):
-            row = {"dialogue_id": conversation.id, "turn": turn, "split": conversation.split}
+        for turn, (number, given) in enumerate(zip(conversation.turns, conversation.utterances, strict=True)):
+            row = {"dialogue_id": conversation.id, "turn": number, "split": conversation.split}
             utterance = relocated(conversation, given, output)
             for stream in extractor.backends:
                 if (path := conversation.medium_of(given, stream)) is None:
@@ -197,7 +205,7 @@ _NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
         "dialogue_id": pa.string(),
-        "turn": pa.int32(),
+        "turn": pa.int64(),
         **dict.fromkeys(("split", *_TEXTS), pa.string()),
         **dict.fromkeys(_TIMES, pa.float64()),
         **dict.fromkeys(MEDIA.values(), pa.string()),
