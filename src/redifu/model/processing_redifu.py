@@ -15,6 +15,8 @@ from .remote_code import CarriesCode
 
 logger = logging.get_logger(__name__)
 
+_MOST_CHARACTERS_OF_A_TOKEN = 100
+
 TEXT = MODALITIES.index("text")
 
 
@@ -89,6 +91,30 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if label is not None and self.labels and label not in self.labels:
             raise ValueError(f"label must be one of {', '.join(self.labels)}, got {label!r}")
         self.feature_extractor.check(utterance)
+
+    def text_loss(self, utterance: Mapping[str, Any]) -> str | None:
+        """Say what the tokens of an utterance's text lack of it; None if nothing.
+
+        Args:
+            utterance: an utterance with a text, as for `__call__`.
+
+        Returns:
+            That it is cut at `max_text_tokens`, or that all its words are unknown to the tokenizer; earlier
+            turns in its context do not count.
+        """
+        if self.tokenizer is None or not has_content(utterance, "text"):
+            return None
+        # A long word is one token, but no text of so many characters fits.
+        text, most = utterance["text"], _MOST_CHARACTERS_OF_A_TOKEN * self.max_text_tokens
+        ids = self.tokenizer(text[:most], add_special_tokens=False, verbose=False)["input_ids"]
+        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+        known = (token for token in tokens if token != self.tokenizer.unk_token)
+        if self.tokenizer.unk_token in tokens and not any(map(str.isalnum, "".join(known))):
+            return "all its words are unknown to the model"
+        spoken = self._text_in_context([utterance], 0)[: most + len(utterance["speaker"])]
+        if len(text) > most or len(self.tokenizer(spoken, verbose=False)["input_ids"]) > self.max_text_tokens:
+            return f"cut after {self.max_text_tokens} tokens"
+        return None
 
     def __call__(
         self, conversations: Mapping[str, Any] | Sequence[Any] | str, return_tensors: str = "pt"
