@@ -71,6 +71,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             ValueError: a missing speaker, an unknown label or invalid features; the message names the
                 dialogue and the utterance.
         """
+        speakers = conversation.get("speakers") or ()
+        if (
+            isinstance(speakers, str)
+            or not isinstance(speakers, Sequence)
+            or not all(isinstance(name, str) for name in speakers)
+        ):
+            raise ValueError(
+                f"dialogue {conversation.get('id')}: speakers must be a list of names, got {speakers!r:.80}"
+            )
         for turn, utterance in enumerate(conversation["utterances"]):
             try:
                 self.check_utterance(utterance)
