@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from redifu.conversation_values import shown, shown_names
 from redifu.data.turn_lines import LineError, seconds
@@ -57,9 +58,9 @@ def csv_rows(text: str) -> tuple[list[str], list[Row]]:
         if len(cells) != len(header):
             raise LineError(line, f"expected {len(header)} cells, got {len(cells)}")
     _check_quotes(header, rows, delimiter)
-    return [_plain(name) for name in header], [
-        (line, [_plain(cell) for cell in cells]) for line, cells in rows
-    ]
+    if not _DATA.search(text):
+        return header, rows
+    return [_plain(name) for name in header], [(line, list(map(_plain, cells))) for line, cells in rows]
 
 
 def _plain(cell: str) -> str:
@@ -83,14 +84,17 @@ def _strict_rows(text: str, delimiter: str, *, first: int) -> list[Row]:
             raise LineError(line, f"not a CSV table: {error}; {_QUOTES}") from None
         if row is None:
             return rows
-        if any(cell.strip() for cell in row):
+        if "".join(row).strip():
             rows.append((line, row))
 
 
 def _check_quotes(header: Sequence[str], rows: Sequence[Row], delimiter: str) -> None:
     """Raise LineError for a quoted cell that holds a line break and then what looks like a row."""
     seen: list[set[str]] | None = None
-    for line, cells in rows:
+    for (line, cells), following in zip_longest(rows, rows[1:]):
+        # Nearly all rows are of one line.
+        if following is not None and following[0] == line + 1:
+            continue
         for place, cell in enumerate(cells):
             if "\n" not in cell and "\r" not in cell:
                 continue
