@@ -1,6 +1,7 @@
 """Processor: turns conversations into the inputs of a ReDiFu model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         cls, sub_processor_type: Any, pretrained_model_name_or_path: Any, subfolder: Any = "", **kwargs: Any
     ) -> Any:
         place, options = pretrained_model_name_or_path, {"subfolder": subfolder, **kwargs}
-        if cached_file(
-            place, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **options
-        ):
-            return super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
-        return None
+        find: Any = partial(cached_file, place, _raise_exceptions_for_missing_entries=False, **options)
+        if not find("tokenizer_config.json"):
+            return None
+        tokenizer = super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
+        # Without its vocabulary, transformers builds a tokenizer to which all words are the same.
+        names = sorted(tokenizer.vocab_files_names.values())
+        if names and not any(map(find, names)):
+            raise ValueError(f"the tokenizer has no vocabulary: expected {' or '.join(names)}")
+        return tokenizer
 
     def _with_arrays(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
         utterances = []
