@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and one clear line with status 2 for every mistake."""
 
 import csv
+import errno
 import io
 import json
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from media.made_media import tone, write_sound
 from redifu.cli import main
@@ -647,6 +649,47 @@ def test_a_terminal_obeys_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_words_of_all_scripts_are_shown_as_they_are() -> None:
     for text in ("می‌خواهم", "👩‍👩‍👧 oui\u00a0!", "你好\u3000世界", "Zoë [bold]"):
         assert printable(text) == text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_disk_gets_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    output = tmp_path / "out.csv"
+    err = refused(
+        capsys, "predict", str(folder / "model"), str(folder / "dev.jsonl"), "--output", str(output)
+    )
+    assert err.endswith(f"{os.strerror(number)}: '{output}'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_that_safetensors_finds_gets_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("redifu.training.checkpoints.save_file", fail)
+    values = toy_values(tmp_path, training_epochs=1)
+    write_toy_data(tmp_path)
+    recipe = write_json(tmp_path / "recipe.yaml", values)
+    assert main(["train", recipe]) == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_behind_stdout_gets_one_line() -> None:
+    command = [sys.executable, "-c", "from redifu import cli; cli._serve = print; cli.main(['serve', 'm'])"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "redifu serve: error: [Errno 28] No space left on device\n"
 
 
 def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ Each command imports only what it needs, so help and error messages do not wait 
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -47,14 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make_log_printable()
     try:
         _check_inputs(options)
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
     except MISTAKES as error:
         complain(options.command, error)
         return 2
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        _drop_stdout()
         return 1
+    except Exception as error:
+        if not _is_storage_fault(error):
+            raise
+        complain(options.command, error)
+        _drop_stdout()
+        return 2
+
+
+def _drop_stdout() -> None:
+    """Drop what cannot be printed: Python would complain again when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_storage_fault(error: Exception) -> bool:
+    """Return whether a disk is full or cannot be written to."""
+    faults = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    # The writer of safetensors raises an error of its own, with the number in its message.
+    return getattr(error, "errno", None) in faults or any(
+        f"(os error {each})" in str(error) for each in faults
+    )
 
 
 def _check_inputs(options: argparse.Namespace) -> None:
@@ -254,10 +279,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
-        replace_json(output, metrics)
         picture = output.with_suffix(".png")
         if plots is not None:
             plots.plot_confusion(metrics, recogniser.labels, picture)
+        replace_json(output, metrics)  # last: when it is there, all files are
         say(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
 
 
