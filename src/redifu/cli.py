@@ -4,7 +4,6 @@ Each command imports only what it needs, so help and error messages do not wait 
 """
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
-    from redifu.console import complain, make_log_printable
+    from redifu.console import complain, drop_stdout, is_storage_fault, make_log_printable
 
     make_log_printable()
     try:
@@ -55,31 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(options.command, error)
         return 2
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        _drop_stdout()
+        drop_stdout()
         return 1
     except Exception as error:
-        if not _is_storage_fault(error):
+        if not is_storage_fault(error):
             raise
         complain(options.command, error)
-        _drop_stdout()
+        drop_stdout()
         return 2
-
-
-def _drop_stdout() -> None:
-    """Drop what cannot be printed: Python would complain again when it flushes at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _is_storage_fault(error: Exception) -> bool:
-    """Return whether a disk is full or cannot be written to."""
-    faults = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-    # The writer of safetensors raises an error of its own, with the number in its message.
-    return getattr(error, "errno", None) in faults or any(
-        f"(os error {each})" in str(error) for each in faults
-    )
 
 
 def _check_inputs(options: argparse.Namespace) -> None:

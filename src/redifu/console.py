@@ -1,7 +1,9 @@
 """Output of the command line: tables, progress bars and summaries of what was written."""
 
+import errno
 import json
 import logging
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -60,6 +62,22 @@ def _printable_record(*arguments: Any, **options: Any) -> logging.LogRecord:
     if record.name.partition(".")[0] == "redifu":
         record.msg, record.args = printable(record.getMessage()), None
     return record
+
+
+def is_storage_fault(error: Exception) -> bool:
+    """Return whether an error says that a disk is full or cannot be written to."""
+    faults = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    # The writer of safetensors raises an error of its own, with the number in its message.
+    said = any(f"(os error {fault})" in str(error) for fault in faults)
+    return said or getattr(error, "errno", None) in faults
+
+
+def drop_stdout() -> None:
+    """Drop what cannot be printed: Python would complain again when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def number_of(count: int, noun: str) -> str:
