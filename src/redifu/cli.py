@@ -42,26 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
-    from redifu.console import complain, drop_stdout, is_storage_fault, make_log_printable
+    from redifu.console import exit_status
 
-    make_log_printable()
-    try:
-        _check_inputs(options)
-        status = options.run(options) or 0
-        sys.stdout.flush()
-        return status
-    except MISTAKES as error:
-        complain(options.command, error)
-        return 2
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        drop_stdout()
-        return 1
-    except Exception as error:
-        if not is_storage_fault(error):
-            raise
-        complain(options.command, error)
-        drop_stdout()
-        return 2
+    return exit_status(options.command, lambda: _check_inputs(options) or options.run(options), MISTAKES)
 
 
 def _check_inputs(options: argparse.Namespace) -> None:

@@ -64,7 +64,25 @@ def _printable_record(*arguments: Any, **options: Any) -> logging.LogRecord:
     return record
 
 
-def is_storage_fault(error: Exception) -> bool:
+def exit_status(command: str, run: Callable[[], int | None], mistakes: tuple[type[Exception], ...]) -> int:
+    """Run a command and return its exit status; a user's mistake, or a full disk, is printed in one line."""
+    make_log_printable()
+    try:
+        status = run() or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        _drop_stdout()
+        return 1
+    except Exception as error:
+        if not (isinstance(error, mistakes) or _is_storage_fault(error)):
+            raise
+        complain(command, error)
+        _drop_stdout()
+        return 2
+
+
+def _is_storage_fault(error: Exception) -> bool:
     """Return whether an error says that a disk is full or cannot be written to."""
     faults = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
     # The writer of safetensors raises an error of its own, with the number in its message.
@@ -72,7 +90,7 @@ def is_storage_fault(error: Exception) -> bool:
     return said or getattr(error, "errno", None) in faults
 
 
-def drop_stdout() -> None:
+def _drop_stdout() -> None:
     """Drop what cannot be printed: Python would complain again when it flushes at exit."""
     try:
         sys.stdout.flush()
