@@ -44,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from redifu.console import exit_status
 
-    return exit_status(options.command, lambda: _check_inputs(options) or options.run(options), MISTAKES)
+    return exit_status(options.command, partial(_run, options), MISTAKES)
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    _check_inputs(options)
+    return options.run(options)
 
 
 def _check_inputs(options: argparse.Namespace) -> None:
