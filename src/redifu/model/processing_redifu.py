@@ -127,13 +127,20 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if self.tokenizer is not None:
             texts = []
             for row, conversation in enumerate(conversations):
-                for turn, utterance in enumerate(conversation["utterances"]):
-                    if has_content(utterance, "text"):
-                        batch["modality_mask"][row, turn, TEXT] = True
-                        texts.append(self._text_in_context(conversation["utterances"], turn))
+                for turn, text in self.texts_of(conversation["utterances"]).items():
+                    batch["modality_mask"][row, turn, TEXT] = True
+                    texts.append(text)
             if texts:
                 batch.update(self._tokenize(texts))
         return BatchFeature(dict(batch), tensor_type=return_tensors)
+
+    def texts_of(self, utterances: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+        """Return what is tokenized for each utterance with text: its text in context, by its index."""
+        return {
+            turn: self._text_in_context(utterances, turn)
+            for turn, utterance in enumerate(utterances)
+            if has_content(utterance, "text")
+        }
 
     @classmethod
     def from_pretrained(
