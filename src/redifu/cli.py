@@ -42,16 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
     options = _parser().parse_args(arguments)
-    try:
-        _check_inputs(options)
-        return options.run(options) or 0
-    except MISTAKES as error:
-        _complain(options, error)
-        return 2
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    from redifu.console import exit_status
+
+    return exit_status(options.command, partial(_run, options), MISTAKES)
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    _check_inputs(options)
+    return options.run(options)
 
 
 def _check_inputs(options: argparse.Namespace) -> None:
@@ -62,18 +60,13 @@ def _check_inputs(options: argparse.Namespace) -> None:
             raise FileNotFoundError(f"{path}: no such file")
 
 
-def _complain(options: argparse.Namespace, mistake: object) -> None:
-    line = " ".join(str(mistake).split())
-    # A file name can contain control sequences, which a terminal would obey.
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
-    print(f"redifu {options.command}: error: {shown}", file=sys.stderr, flush=True)
-
-
 class _Parser(argparse.ArgumentParser):
     """Reports an invalid argument in one line; argparse would also print the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        from redifu.console import printable
+
+        self.exit(2, printable(f"{self.prog}: error: {message} (see {self.prog} --help)") + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,7 +163,7 @@ def _command(commands: Any, name: str, run: Callable, summary: str) -> argparse.
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from redifu.console import Tally, counted, screen_writer
+    from redifu.console import Tally, complain, counted, say, screen_writer
 
     ending = None if options.output is None else Path(options.output).suffix.lower()
     as_lines = ending == ".jsonl" if ending is not None else options.conversations == "-"
@@ -183,7 +176,7 @@ def _predict(options: argparse.Namespace) -> int:
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
-        _complain(options, complaint)
+        complain(options.command, complaint)
         refused.append(complaint)
 
     how = {"explain": bool(options.explain or options.html), "abstain_below": options.abstain_below}
@@ -206,7 +199,7 @@ def _predict(options: argparse.Namespace) -> int:
             tally.add(predictions)
     lines_on_screen = as_lines and options.output is None
     for path in filter(None, (options.output, options.html)):
-        print(f"{path}: {tally}", file=sys.stderr if lines_on_screen else sys.stdout)
+        say(f"{path}: {tally}", error=lines_on_screen)
     return 2 if refused else 0
 
 
@@ -241,7 +234,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from redifu.console import plots_if_installed, print_metrics
+    from redifu.console import plots_if_installed, print_metrics, say
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.scoring import evaluate_conversations
 
@@ -256,18 +249,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
-        replace_json(output, metrics)
         pictures = [output.with_suffix(ending) for ending in (".png", ".coverage.png")]
         if plots is not None:
             plots.plot_confusion(metrics, recogniser.labels, pictures[0])
             plots.plot_coverage(metrics, pictures[1])
-        print(f"{output}: all metrics" + ("; plots in {} and {}".format(*pictures) if plots else ""))
+        replace_json(output, metrics)  # last: when it is there, all files are
+        say(f"{output}: all metrics" + ("; plots in {} and {}".format(*pictures) if plots else ""))
 
 
 def _evaluate_robustness(
     options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any, plots: Any
 ) -> list[dict]:
-    from redifu.console import print_robustness
+    from redifu.console import print_robustness, say
     from redifu.evaluation.robustness import evaluate_robustness, write_robustness
 
     rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
@@ -277,31 +270,33 @@ def _evaluate_robustness(
         named = write_robustness(path, rows, data=Path(options.data), run=Path(options.model))
         if plots is not None:
             plots.plot_severity(named, path.with_suffix(".png"))
-        print(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
+        say(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
     return rows
 
 
 def _publish(options: argparse.Namespace) -> None:
+    from redifu.console import say
     from redifu.hub.publishing import files_to_publish, publish, size_of
 
     _be_quiet()
     files = files_to_publish(options.folder, options.repo_id)
     for path, content in files.items():
-        print(f"{size_of(content):>13,}  {path}")
+        say(f"{size_of(content):>13,}  {path}")
     if not options.dry_run:
-        print(publish(files, options.repo_id, private=options.private))
+        say(publish(files, options.repo_id, private=options.private))
 
 
 def _export(options: argparse.Namespace) -> None:
+    from redifu.console import say
     from redifu.hub.onnx_export import export_onnx
 
     model = _load(options.folder).model
     difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
-    print(f"{options.output}: logits differ from the model's by at most {difference:.1e}")
+    say(f"{options.output}: logits differ from the model's by at most {difference:.1e}")
 
 
 def _extract(options: argparse.Namespace) -> int:
-    from redifu.console import Tally, extraction_progress, number_of
+    from redifu.console import Tally, extraction_progress, number_of, say
     from redifu.data.extraction import REPORT, extract_conversations
     from redifu.data.readers import read_conversations
     from redifu.model import ReDiFuFeatureExtractor
@@ -325,16 +320,16 @@ def _extract(options: argparse.Namespace) -> int:
             engine=options.engine,
             report=report,
         )
-    print(f"{options.output}: features of {tally}")
+    say(f"{options.output}: features of {tally}")
     if failed:
         place = Path(options.output, REPORT)
         said = f"{number_of(failed, 'stream')} could not be read, see {place}"
-        print(f"redifu extract: {said}", file=sys.stderr)
+        say(f"redifu extract: {said}", error=True)
     return 1 if failed else 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from redifu.console import Tally
+    from redifu.console import Tally, say
     from redifu.data.writers import write_conversations
 
     folder = Path(options.output).parent
@@ -350,12 +345,12 @@ def _prepare(options: argparse.Namespace) -> None:
     tally = Tally()
     write_conversations(options.output, tally.counting(conversations))
     for note in notes:
-        print(note, file=sys.stderr)
-    print(f"{options.output}: {tally}")
+        say(note, error=True)
+    say(f"{options.output}: {tally}")
 
 
 def _add_noise(options: argparse.Namespace) -> None:
-    from redifu.console import Tally
+    from redifu.console import Tally, say
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
@@ -364,7 +359,7 @@ def _add_noise(options: argparse.Namespace) -> None:
         read_conversations(options.conversations, split=options.split, columns=options.columns)
     )
     written = write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed)
-    print(f"{written}: {tally}")
+    say(f"{written}: {tally}")
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -47,6 +47,7 @@ KEY = "a key of 20 letters"
 def service(*, key: str | None = None, model: Any = MODEL, **limits: int) -> Iterator[httpx.Client]:
     app = http_service.create_app(Recogniser(model, PROCESSOR), limits=Limits(**limits), key=key)
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        client.headers["Content-Type"] = "application/json"
         yield client
 
 
@@ -165,8 +166,15 @@ def test_a_body_is_json_and_not_too_large(client: httpx.Client) -> None:
     parts = (b" " * 1000 for _ in range(11))
     headers = {"Content-Type": "application/json"}
     error_of(client.post("/predict", content=parts, headers=headers), 413)
-    said = error_of(client.post("/predict", content=json.dumps(DINNER)), 415)
-    assert said == "Content-Type must be application/json, got none"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/sessions", "/sessions/one/utterances"])
+def test_every_post_tells_its_type(client: httpx.Client, path: str) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        said = error_of(client.post(path, content=json.dumps(DINNER), headers={"Content-Type": kind}), 415)
+        assert said == f"Content-Type must be application/json, got {kind}"
+    bare = testclient.TestClient(client.app)
+    assert "got none" in error_of(bare.post(path, content=json.dumps(DINNER)), 415)
 
 
 def test_a_session_answers_as_the_package_does(client: httpx.Client) -> None:
@@ -314,7 +322,7 @@ def test_whatever_comes_is_answered_as_the_schema_says(client: Any, mode: Any) -
     found = schemathesis.openapi.from_asgi("/openapi.json", client.app).get_all_operations()
     # Only what takes a body can be asked in a wrong way.
     operations = [each.ok() for each in found if mode is GenerationMode.POSITIVE or each.ok().body]
-    assert len(operations) == (6 if mode is GenerationMode.POSITIVE else 2)
+    assert len(operations) == (6 if mode is GenerationMode.POSITIVE else 3)
     for operation in operations:
 
         @settings(max_examples=12, derandomize=True, deadline=None, database=None)
