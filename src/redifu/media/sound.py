@@ -35,10 +35,10 @@ def sound_blocks(source: str | Path | bytes, *, sampling_rate: int) -> Iterator[
     try:
         for seconds, frame in decoded(source, "audio"):
             changes = form != (form := (frame.format.name, frame.layout.name, frame.sample_rate))
-            if changes or timeline.jumps_to(seconds):
+            jump = timeline.jump(seconds)
+            if changes or jump is not None:
                 yield from timeline.placed(_resampled(resampler, None))
-                if timeline.jumps_to(seconds):
-                    timeline.position = round(seconds * sampling_rate)
+                timeline.position = timeline.position if jump is None else jump
                 # Packed samples, because PyAV reads beyond the end of 8 or more planes.
                 resampler = av.AudioResampler(format="flt", rate=sampling_rate)
             yield from timeline.placed(_resampled(resampler, frame))
@@ -55,9 +55,11 @@ class _Timeline:
         self.position = 0  # of the next sample
         self.written = 0  # the end of what has been placed, where `position` may have gone back
 
-    def jumps_to(self, seconds: float | None) -> bool:
-        """Return whether a timestamp is far from the position of the next sample."""
-        return seconds is not None and abs(seconds - self.position / self.sampling_rate) > LARGEST_DRIFT
+    def jump(self, seconds: float | None) -> int | None:
+        """Return the position that a timestamp demands, if it is far from that of the next sample."""
+        if seconds is None or abs(seconds - self.position / self.sampling_rate) <= LARGEST_DRIFT:
+            return None
+        return round(seconds * self.sampling_rate)
 
     def placed(self, blocks: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (channels, samples) blocks with their positions, without what would lie over earlier ones."""
