@@ -202,6 +202,29 @@ def test_sessions_are_so_many_at_a_time() -> None:
         assert client.post("/sessions").status_code == 201
 
 
+def test_sessions_of_one_client_leave_room_for_others() -> None:
+    with service(max_sessions=9, max_client_sessions=2) as client:
+        session = client.post("/sessions").json()["id"]
+        client.post("/sessions")
+        assert "too many live sessions of this client (2)" in error_of(client.post("/sessions"), 429)
+        other = testclient.TestClient(client.app, client=("192.0.2.1", 1), headers=dict(client.headers))
+        assert other.post("/sessions").status_code == 201
+        client.delete(f"/sessions/{session}")
+        assert client.post("/sessions").status_code == 201
+
+
+@pytest.mark.parametrize("name", ["text", "speaker"])
+def test_a_text_is_not_too_long(name: str) -> None:
+    with service(max_text_characters=20) as client:
+        given = {**utterance(text="no"), name: "x" * 21}
+        complaint = f"{name}: expected at most 20 characters, got 21"
+        said = error_of(client.post("/predict", json=conversation(given)), 422)
+        assert said == f"request: dialogue d1, utterance 0: {complaint}"
+        session = client.post("/sessions").json()["id"]
+        said = error_of(client.post(f"/sessions/{session}/utterances", json=given), 422)
+        assert said == f"request: {complaint}"
+
+
 class BusyModel:
     """A model that is at work until it is told to go on."""
 
@@ -259,8 +282,10 @@ def test_a_key_is_demanded_of_all_but_health() -> None:
             response = client.post("/predict", json=DINNER, headers=headers)
             error_of(response, 401)
             assert response.headers["WWW-Authenticate"] == "Bearer"
-        headers = {"Authorization": f"Bearer {KEY}"}
-        assert client.post("/predict", json=DINNER, headers=headers).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            headers = {"Authorization": f"{scheme} {KEY}"}
+            assert client.post("/predict", json=DINNER, headers=headers).status_code == 200
+        assert client.get("/metrics", headers={"Authorization": f"Basic {KEY}"}).status_code == 401
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
