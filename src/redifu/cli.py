@@ -79,7 +79,8 @@ def _predict(options: argparse.Namespace) -> int:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
     else:
-        answers = recogniser.predict(recogniser.read(options.conversations, columns=options.columns), **how)
+        given = recogniser.read(options.conversations, columns=options.columns, **_hearing(options))
+        answers = recogniser.predict(given, **how)
     tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
@@ -95,6 +96,12 @@ def _predict(options: argparse.Namespace) -> int:
     for path in filter(None, (options.output, options.html)):
         say(f"{path}: {tally}", error=lines_on_screen)
     return 2 if refused else 0
+
+
+def _hearing(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options given for a recording."""
+    names = ("turns", "speakers", "channels", "language", "speech_model")
+    return {name: given for name in names if (given := getattr(options, name))}
 
 
 def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
@@ -223,19 +230,21 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from redifu.console import Tally, say
+    from redifu.console import Tally, recording_progress, say
     from redifu.data.writers import write_conversations
 
     folder = Path(options.output).parent
     notes: list[str] = []
-    if options.turns is not None:
-        from redifu.data.recordings import prepare_recording
-
-        conversations = [prepare_recording(options.source, options.turns, folder=folder)]
-    else:
+    if options.dataset is not None:
         from redifu.data.corpora import read_corpus
 
         conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
+    else:
+        from redifu.transcription.transcribe import read_recording
+
+        with recording_progress() as report:
+            heard = read_recording(options.source, folder=folder, report=report, **_hearing(options))
+        conversations = [heard]
     tally = Tally()
     write_conversations(options.output, tally.counting(conversations))
     for note in notes:

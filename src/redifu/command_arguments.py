@@ -1,6 +1,7 @@
 """The arguments of each command."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -30,8 +31,9 @@ def command_parser() -> argparse.ArgumentParser:
 
     add = _command(commands, "predict", "recognise the emotion of every utterance").add_argument
     add("model", metavar="MODEL", help=_MODEL)
-    reads = "JSON, JSONL, CSV, Parquet or .txt file; - predicts JSON lines from stdin as they arrive"
-    add("conversations", metavar="CONVERSATIONS", help=reads)
+    reads = "audio or video file; or JSON, JSONL, CSV, Parquet or .txt; - reads JSON lines from stdin"
+    add("conversations", metavar="RECORDING|CONVERSATIONS", help=reads)
+    _add_recording_options(add)
     add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
     add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
     add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
@@ -77,12 +79,10 @@ def command_parser() -> argparse.ArgumentParser:
     )
 
     prepare = _command(commands, "prepare", "make a conversation file from a recording or a data set")
-    add, kind = prepare.add_argument, prepare.add_mutually_exclusive_group(required=True)
+    add = prepare.add_argument
     add("source", metavar="RECORDING", help="audio or video file, or the folder of a data set")
-    kind.add_argument(
-        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV or whisperX JSON"
-    )
-    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="data set in the folder")
+    _add_recording_options(add)
+    add("--dataset", choices=("iemocap", "meld", "mosei"), help="data set in the folder")
     add("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
 
     add = _command(commands, "add-noise", "copy conversations and add noise to their audio").add_argument
@@ -104,6 +104,19 @@ def command_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_recording_options(add: Callable[..., Any]) -> None:
+    add(
+        "--turns",
+        metavar="FILE",
+        help="who speaks when: RTTM, subtitles, CSV or whisperX JSON (default: found)",
+    )
+    add("--speakers", metavar="N|MIN-MAX", type=speakers, help="number of speakers (default: found)")
+    add("--channels", action="store_true", help="every channel of the recording is one speaker")
+    add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
+    said = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
+    add("--speech-model", metavar="NAME", help=f"Whisper model: {said}")
+
+
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     return parser
@@ -112,3 +125,12 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 def mapping(text: str) -> dict[str, str]:
     """Parse "text=Utterance,speaker=Speaker"; argparse shows this function's name in its error message."""
     return dict(pair.split("=", 1) for pair in text.split(","))
+
+
+def speakers(text: str) -> tuple[int, int]:
+    """Parse "2" or "2-4"; argparse shows this function's name in its error message."""
+    least, _, most = text.partition("-")
+    low, high = int(least), int(most or least)
+    if not 1 <= low <= high:
+        raise ValueError(text)
+    return low, high

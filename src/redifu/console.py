@@ -242,6 +242,16 @@ def extraction_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def recording_progress() -> Iterator[Callable[[float, float | None], None]]:
+    """Show on stderr how much of a recording was heard, and the time left."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("recognising speech and speakers", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
 def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
     """Print a line on stderr for each stage and epoch of a run; on a terminal, show its steps as well."""
     console = Console(stderr=True)
