@@ -149,7 +149,9 @@ def words_on_turns(words: Sequence[Word], turns: Sequence[Timed]) -> list[list[W
 def overlap_share(start: float, end: float, others: Sequence[Timed]) -> float:
     """Return the share of a span, 0 to 1 with 3 digits, in which at least one of `others` is active."""
     active, until = 0.0, start
-    for begin, stop in sorted((each.start, each.end) for each in others if each.start < end):
+    for begin, stop in sorted(
+        (each.start, each.end) for each in others if each.start < end and each.end > start
+    ):
         active += max(min(stop, end) - max(begin, until), 0.0)
         until = max(until, stop)
     return round(min(active / (end - start), 1.0), 3)
