@@ -1,5 +1,9 @@
 """Whole files as chunks, channels, and sound that changes on the way."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +59,39 @@ def test_what_has_no_sound_is_said(tmp_path: Path) -> None:
             next(sound_chunks(path, sampling_rate=16000))
         with pytest.raises(MediaError, match=reason):
             channels_of(path)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "least"),
+    [
+        (["7.1", "16 channels", "64 channels", "65 channels"], 30),
+        pytest.param([], 300, marks=pytest.mark.slow),
+    ],
+)
+def test_no_number_of_channels_ends_the_process(tmp_path: Path, layouts: list[str], least: int) -> None:
+    program = Path(__file__).with_name("strange_sounds.py")
+    path = os.pathsep.join([str(program.parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, *layouts],
+        env={**os.environ, "PYTHONPATH": path, "MALLOC_CHECK_": "3"},
+        capture_output=True,
+        text=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (lines[-1:], done.stderr[-500:])
+    found = [line for line in lines if "channels" in line]
+    assert len(found) >= least
+    for one in found:
+        if one["channels"] > 64:
+            assert one["reason"] == f"sound has {one['channels']} channels: the limit is 64"
+        elif one["exact"]:
+            assert one["samples"] == 4800 and one["error"] < 1e-4, one
+        else:
+            assert 0.5 < one["level"] < 1.5, one
+
+
+def test_a_file_of_too_many_channels_costs_no_other(tmp_path: Path) -> None:
+    write_sound(tmp_path / "many.wav", np.stack([tone(0.3)] * 65), codec="pcm_f32le", layout="65 channels")
+    write_sound(tmp_path / "one.wav", tone(0.3))
+    many, one = (sound(tmp_path / name)[0] for name in ("many.wav", "one.wav"))
+    assert str(many) == "sound has 65 channels: the limit is 64" and len(one) == 4800

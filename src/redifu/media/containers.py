@@ -5,10 +5,12 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from redifu.media.timestamps import continuous
 from redifu.optional_packages import optional_package
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 LARGEST_PICTURE = 8192  # pixels per side
 MOST_CHANNELS = 64  # which FFmpeg can resample
 DECODING_LIMIT = 1800.0  # seconds of work per file
+USUAL_RATE = 25  # pictures per second, if a raw stream does not tell
 # The names of FFmpeg's readers that are used. None of them opens a second file or the network, as readers of
 # playlists (hls, dash, concat), of numbered pictures (image2) and of devices do.
 FORMATS = (
@@ -65,26 +68,84 @@ def opened(source: str | Path | bytes) -> Any:
 
 
 def decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
-    """Decode one kind of stream; yield the time of each frame in seconds (None if unknown) and the frame."""
+    """Decode one kind of stream.
+
+    Damaged packets are left out. If nothing could be decoded after them, the error is raised at the end.
+
+    Yields:
+        The time of each frame in seconds since the start of the medium (None for sound without timestamps),
+        and the frame.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        MediaError: the medium cannot be opened or decoded, or has no such stream.
+    """
     av = pyav()
     with opened(source) as container:
         stream = chosen_stream(container, kind)
-        beginning = (container.start_time or 0) / av.time_base
-        frames = container.decode(stream)
-        worked = 0.0
-        while True:
-            started = time.monotonic()
-            try:
-                frame = next(frames, None)
-            except (av.FFmpegError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise UnreadableMediumError(f"cannot be decoded: {reason}") from None
-            worked += time.monotonic() - started
-            if frame is None:
-                return
-            if worked > DECODING_LIMIT:
-                raise UnreadableMediumError(f"decoding took longer than {DECODING_LIMIT:g} s")
-            yield None if frame.time is None else frame.time - beginning, frame
+        beginning = None if container.start_time is None else container.start_time / av.time_base
+        # The timestamps of other streams tell how far a part of the file reaches.
+        streams = [*streams_of(container, "audio"), *streams_of(container, "video")]
+        packets = continuous(container.demux(streams), container.format.name)
+        following = 0.0
+        try:
+            for frame in _limited(_frames(packets, stream, in_order=container.format.name == "avi")):
+                seconds = frame.time
+                if seconds is not None:
+                    beginning = seconds if beginning is None else beginning
+                    seconds -= beginning
+                elif kind == "video":  # raw streams have no timestamps
+                    seconds = following
+                if kind == "video":
+                    check_size(frame)
+                    following = round(seconds + float(1 / (stream.guessed_rate or USUAL_RATE)), 9)
+                yield seconds, frame
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, MediaError):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise UnreadableMediumError(f"cannot be decoded: {reason}") from None
+
+
+def _frames(packets: Iterable[Any], stream: Any, *, in_order: bool) -> Iterator[Any]:
+    """Decode the packets of one stream.
+
+    Args:
+        packets: packets of all streams.
+        stream: the stream to decode.
+        in_order: whether the pictures of the stream are shown in the order of its packets' times; AVI stores
+            no others, and FFmpeg's guess is some pictures off.
+    """
+    failure = None
+    waiting: deque[int | None] = deque()
+    for packet in packets:
+        if packet.stream_index != stream.index:
+            continue
+        try:
+            frames = packet.decode()
+        except (pyav().FFmpegError, ValueError) as error:
+            failure = error
+            continue
+        if in_order and packet.size:
+            waiting.append(packet.dts)
+        for frame in frames:
+            failure = None
+            if in_order and waiting and stream.type == "video":
+                frame.pts = waiting.popleft()
+            yield frame
+    if failure is not None:
+        raise failure
+
+
+def _limited(frames: Iterator[Any]) -> Iterator[Any]:
+    """Yield frames as long as decoding them takes no longer than DECODING_LIMIT."""
+    worked, started = 0.0, time.monotonic()
+    for frame in frames:
+        worked += time.monotonic() - started
+        if worked > DECODING_LIMIT:
+            raise UnreadableMediumError(f"decoding took longer than {DECODING_LIMIT:g} s")
+        yield frame
+        started = time.monotonic()
 
 
 def streams_of(container: Any, kind: str) -> list[Any]:
@@ -94,19 +155,35 @@ def streams_of(container: Any, kind: str) -> list[Any]:
 
 
 def chosen_stream(container: Any, kind: str) -> Any:
-    """Return the stream to decode.
+    """Return the stream to decode: the one that the container marks as default, or else the first.
 
     Raises:
-        MediaError: there is none, or it has too large pictures or too many channels.
+        MediaError: there is none, it has too large pictures or too many channels, or FFmpeg has no decoder.
     """
     streams = streams_of(container, kind)
     if not streams:
         raise MediaError(f"there is no {kind} stream")
+    default = pyav().stream.Disposition.default
+    stream = next((one for one in streams if one.disposition & default), streams[0])
+    if stream.codec_context is None:
+        raise MediaError(f"FFmpeg has no decoder for the {kind} stream")
     if kind == "video":
-        check_size(streams[0].codec_context)
-    elif (channels := streams[0].codec_context.channels) > MOST_CHANNELS:
+        check_size(stream.codec_context)
+    elif (channels := _counted_channels(stream.codec_context)) > MOST_CHANNELS:
         raise MediaError(f"sound has {channels} channels: the limit is {MOST_CHANNELS}")
-    return streams[0]
+    return stream
+
+
+def _counted_channels(context: Any) -> int:
+    """Return the number of channels, and forget which loudspeaker each of them is for.
+
+    PyAV would free unusual layouts twice. Call it once, before anything else reads the layout.
+    """
+    layout = context.layout
+    if count := int(layout.nb_channels):
+        # While `layout` lives, so that the context never holds what has been freed.
+        context.layout = f"{count} channels"
+    return count
 
 
 def check_size(picture: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from redifu.media.containers import MediaError, UnreadableMediumError, chosen_stream, decoded, opened, pyav
+from redifu.media.containers import MediaError, UnreadableMediumError, decoded, pyav
 
 # A larger difference between timestamps and decoded samples means that there is a gap.
 LARGEST_DRIFT = 0.05  # seconds
@@ -100,11 +100,12 @@ def check_finite(waveform: np.ndarray) -> None:
 
 
 def channels_of(source: str | Path | bytes) -> int:
-    """Return the number of sound channels of a file.
+    """Return the number of sound channels with which a file begins.
 
     Raises:
         ImportError: PyAV is not installed.
         MediaError: the file cannot be opened, or has no sound.
     """
-    with opened(source) as container:
-        return int(chosen_stream(container, "audio").codec_context.channels)
+    for _, samples in sound_blocks(source, sampling_rate=16000):
+        return len(samples)
+    raise MediaError("there is no sound in the audio stream")
