@@ -12,7 +12,7 @@ from model.tiny_models import text_model
 from model.tiny_processors import conversation, text_processor, utterance
 from redifu import ConversationSession
 from redifu.inference.recogniser import Recogniser
-from redifu.serving.batching import FairThread, ModelThread
+from redifu.serving.batching import BATCH_TOKENS, FairThread, ModelThread
 from redifu.serving.fair_queue import FairQueue
 from redifu.serving.ready_texts import PART_CHARACTERS, ReadyTexts
 
@@ -90,8 +90,7 @@ def test_texts_of_a_greedy_client_are_embedded_in_parts(monkeypatch: pytest.Monk
         rows, row = asyncio.run(ask())
     finally:
         thread.close()
-    # 16 tokens a text, and about a thousand tokens a part.
-    assert max(sizes) <= 64 + 1
+    assert max(sizes) * 16 <= BATCH_TOKENS
     assert (rows.shape[0], row.shape[0]) == (300, 1)
     assert rows[0].equal(rows[299])
 

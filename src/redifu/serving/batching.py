@@ -12,8 +12,12 @@ from torch import Tensor
 from redifu.conversation import Conversation, Prediction
 from redifu.inference.predictions import BATCH_UTTERANCES
 from redifu.inference.recogniser import Recogniser
-from redifu.model.backbones import TEXT_CHUNK_TOKENS
 from redifu.serving.fair_queue import FairQueue
+
+# A client's texts are embedded in parts of about this many tokens, between which others have their turn.
+PART_TOKENS = 256
+# Parts of several clients are embedded together up to this many.
+BATCH_TOKENS = 512
 
 
 class TooManyWaitingError(Exception):
@@ -156,7 +160,7 @@ class ModelThread(FairThread):
         return await self._put(client, _Request(conversation=conversation))
 
     async def embed(self, tokens: Sequence[Sequence[int]], *, client: str = "") -> Tensor:
-        """Embed texts with the model's text backbone, in parts of about `TEXT_CHUNK_TOKENS` tokens.
+        """Embed texts with the model's text backbone, in parts of about `PART_TOKENS` tokens.
 
         Args:
             tokens: the tokens of each text.
@@ -170,7 +174,7 @@ class ModelThread(FairThread):
         """
         parts: list[list[Sequence[int]]] = [[]]
         for each in tokens:
-            if parts[-1] and _length([*parts[-1], each]) > TEXT_CHUNK_TOKENS:
+            if parts[-1] and _length([*parts[-1], each]) > PART_TOKENS:
                 parts.append([])
             parts[-1].append(each)
         return torch.cat([await self._put(client, _Texts(tokens=part)) for part in parts])
@@ -180,7 +184,7 @@ class ModelThread(FairThread):
             return False
         together = [*taken, item]
         if isinstance(item, _Texts):
-            return sum(_length(each.tokens) for each in together) <= TEXT_CHUNK_TOKENS
+            return sum(_length(each.tokens) for each in together) <= BATCH_TOKENS
         lengths = [len(each.conversation.utterances) for each in together]
         return len(together) <= self._max_batch and max(lengths) * len(lengths) <= BATCH_UTTERANCES
 
