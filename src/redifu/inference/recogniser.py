@@ -15,6 +15,7 @@ from redifu.inference.predictions import predict_conversations
 from redifu.inference.reasons import NOT_SURE
 from redifu.inference.session import ConversationSession
 from redifu.inference.stdin_predictions import answer_lines
+from redifu.inference.text_notes import with_text_notes
 
 RUNTIMES = {"torch": load_pretrained, "onnx": load_onnx}
 
@@ -164,6 +165,7 @@ class Recogniser:
         _check_limit(abstain_below)
         predict = explain_conversations if explain else predict_conversations
         answers = predict(self.model, self.processor, conversations, **limits)
+        answers = with_text_notes(answers, self.processor)
         return answers if abstain_below is None else _abstaining(answers, abstain_below)
 
     def answer_lines(
