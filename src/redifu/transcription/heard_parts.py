@@ -20,6 +20,7 @@ from redifu.transcription.timed_words import Word
 
 # Seconds of sound that are heard at a time, and the seconds at its end in which it is cut at a pause.
 PART, END_OF_PART = 240.0, 30.0
+SECONDS_OF_CHUNK = 30.0
 
 Report = Callable[[float, float | None], None]
 
@@ -78,7 +79,9 @@ class PartReader:
     def _waveforms(self, channel: int | None) -> Iterator[tuple[float, np.ndarray]]:
         """Yield the parts, which end in a pause, each with its start in seconds."""
         start, waiting = 0, np.zeros(0, np.float32)
-        for chunk in sound_chunks(self.recording, sampling_rate=SAMPLING_RATE, channel=channel):
+        for chunk in sound_chunks(
+            self.recording, sampling_rate=SAMPLING_RATE, seconds=SECONDS_OF_CHUNK, channel=channel
+        ):
             waiting = np.concatenate([waiting, chunk])
             if len(waiting) >= PART * SAMPLING_RATE:
                 cut = self._pause(waiting)
