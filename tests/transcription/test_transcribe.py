@@ -26,16 +26,13 @@ class LoudWords:
     def __init__(self, name="", *, language=None):
         self.calls = 0
 
-    def spans_of_speech(self, waveform):
+    def spans_of_speech(self, waveform, *, threshold=0.5):
         seconds = [np.abs(waveform[at : at + 16000]).max() for at in range(0, len(waveform), 16000)]
         return [(float(at), at + 1.0) for at, level in enumerate(seconds) if level > 0.05]
 
-    def recognise(self, waveform):
+    def recognise(self, waveform, spans):
         self.calls += 1
-        return [
-            Word(f"w{int(start)}.", start + 0.1, end - 0.1, 0.5)
-            for start, end in self.spans_of_speech(waveform)
-        ]
+        return [Word(f"w{int(start)}.", start + 0.1, end - 0.1, 0.5) for start, end in spans]
 
 
 class EverySecondSpeaker:
@@ -131,6 +128,12 @@ def test_each_channel_is_a_speaker(models, tmp_path):
     conversation = transcribe.read_recording(path, channels=True)
     said = [(each.speaker, each.text) for each in conversation.utterances]
     assert said == [("speaker 1", "w0. w1."), ("speaker 2", "w3.")]
+
+
+def test_channels_that_speak_together_overlap(models, tmp_path):
+    path = write_sound(tmp_path / "call.wav", np.stack([tone(1.0), tone(1.0)]))
+    conversation = transcribe.read_recording(path, channels=True)
+    assert [each.overlap for each in conversation.utterances] == [1.0, 1.0]
 
 
 def test_silence_has_no_utterances(models, tmp_path, caplog):

@@ -21,6 +21,8 @@ from redifu.transcription.timed_words import Word
 # Seconds of sound that are heard at a time, and the seconds at its end in which it is cut at a pause.
 PART, END_OF_PART = 240.0, 30.0
 SECONDS_OF_CHUNK = 30.0
+# Voices are gathered from fainter speech than words are recognised in.
+VOICE_THRESHOLD = 0.2
 
 Report = Callable[[float, float | None], None]
 
@@ -69,12 +71,15 @@ class PartReader:
         return heard
 
     def _hear(self, waveform: np.ndarray, start: float, *, voices: bool) -> HeardPart:
+        spans = self.speech.spans_of_speech(waveform)
         words = [
             word._replace(start=word.start + start, end=word.end + start)
-            for word in self.speech.recognise(waveform)
+            for word in self.speech.recognise(waveform, spans)
         ]
-        spans = self.speech.spans_of_speech(waveform) if words else []
-        return HeardPart(words, self.speakers.hear(waveform, spans if voices else [], start=start))
+        if not words or not voices:
+            return HeardPart(words, HeardVoices.only_speech(spans if words else [], start=start))
+        spans = self.speech.spans_of_speech(waveform, threshold=VOICE_THRESHOLD)
+        return HeardPart(words, self.speakers.hear(waveform, spans, start=start))
 
     def _waveforms(self, channel: int | None) -> Iterator[tuple[float, np.ndarray]]:
         """Yield the parts, which end in a pause, each with its start in seconds."""

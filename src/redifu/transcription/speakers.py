@@ -44,6 +44,12 @@ class HeardVoices(NamedTuple):
     windows: np.ndarray
     voices: np.ndarray
 
+    @classmethod
+    def only_speech(cls, spans: Sequence[tuple[float, float]], *, start: float) -> "HeardVoices":
+        """Return spans of speech, in seconds after `start`, whose voices are not needed."""
+        speech = np.array(spans, dtype=float).reshape(-1, 2) + start
+        return cls(speech, np.zeros((0, 2)), np.zeros((0, VOICE_SIZE), dtype=np.float32))
+
 
 class SpeakerModel(Protocol):
     """Finds speakers; `digest` names its weights and settings."""
