@@ -123,6 +123,21 @@ def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path, reads: list
     assert batch["modality_mask"][0, :, 1].tolist() == [True, False, True]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_and_an_address_are_missing_streams(tmp_path: Path) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    os.mkfifo(tmp_path / "pipe")
+    talk = json.loads(path.read_text())
+    for turn, audio in enumerate(["pipe", "http://127.0.0.1:9/a.wav", "concat:talk 0.wav"]):
+        talk[0]["utterances"][turn]["audio"] = audio
+    path.write_text(json.dumps(talk))
+    assert extract(path, output) == 3
+    reasons = [json.loads(line)["reason"] for line in (output / REPORT).read_text().splitlines()]
+    assert reasons[0] == "cannot be opened: Not a regular file"
+    assert set(reasons[1:]) == {"cannot be opened: No such file or directory"}
+    assert all(one.audio_features is not None for one in list(read_conversations(output))[1].utterances)
+
+
 def test_shards_are_bounded_and_those_of_an_earlier_extraction_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

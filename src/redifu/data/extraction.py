@@ -155,6 +155,8 @@ def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
     digest = hashlib.sha256(json.dumps([VERSION, medium.stream, backend, detector, spans]).encode())
     path = action_units_file(medium.path) if backend == "action_units" else Path(medium.path)
     try:
+        if not path.is_file():  # reading a pipe or device may never end
+            return None
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     except OSError:

@@ -7,6 +7,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ LARGEST_PICTURE = 8192  # pixels per side
 MOST_CHANNELS = 64  # which FFmpeg can resample
 DECODING_LIMIT = 1800.0  # seconds of work per file
 USUAL_RATE = 25  # pictures per second, if a raw stream does not tell
+# Formats whose duration FFmpeg guesses from the size of the file.
+GUESSED = (
+    *("aac", "ac3", "adx", "amr", "amrnb", "amrwb", "dts", "dtshd", "eac3", "g722", "g726", "g729", "gsm"),
+    *("h264", "hevc", "loas", "m4v", "mlp", "mp3", "mpegvideo", "sbc", "truehd"),
+)
 # The names of FFmpeg's readers that are used. None of them opens a second file or the network, as readers of
 # playlists (hls, dash, concat), of numbered pictures (image2) and of devices do.
 FORMATS = (
@@ -64,7 +70,34 @@ def opened(source: str | Path | bytes) -> Any:
         return av.open(file, timeout=DECODING_LIMIT, metadata_errors="ignore", container_options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, av.ArgumentError):  # which FFmpeg says of formats that are not in FORMATS
+            raise UnreadableMediumError("expected an audio or video stream, found neither") from None
         raise UnreadableMediumError(f"cannot be opened: {reason}") from None
+
+
+def duration_of(container: Any) -> float | None:
+    """Return the duration of an open container in seconds, or None if there is none to be found.
+
+    Formats without a header guess it from the size of the file, so that their packets are read to the end.
+    """
+    av = pyav()
+    if container.duration is not None and container.format.name not in GUESSED:
+        return float(container.duration / av.time_base)
+    return measured_duration(container)
+
+
+def measured_duration(container: Any) -> float | None:
+    """Return the end of the last packet of an open container in seconds, or None without timestamps."""
+    av = pyav()
+    beginning = (container.start_time or 0) / av.time_base
+    streams = [*streams_of(container, "audio"), *streams_of(container, "video")]
+    end = None
+    with suppress(av.FFmpegError):
+        for packet in continuous(container.demux(streams), container.format.name):
+            if packet.pts is not None:
+                stops = float((packet.pts + (packet.duration or 0)) * packet.time_base) - beginning
+                end = stops if end is None else max(end, stops)
+    return end
 
 
 def decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:

@@ -12,6 +12,7 @@ from redifu.media.containers import MediaError, UnreadableMediumError, decoded, 
 LARGEST_DRIFT = 0.05  # seconds
 # Share of the power that unrelated channels keep in their mean, below which the channels cancel each other.
 CANCELLED = 0.01
+NOT_FINITE = "the sound has samples that are not finite numbers"
 
 
 def sound_blocks(source: str | Path | bytes, *, sampling_rate: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -37,8 +38,10 @@ def sound_blocks(source: str | Path | bytes, *, sampling_rate: int) -> Iterator[
             changes = form != (form := (frame.format.name, frame.layout.name, frame.sample_rate))
             jump = timeline.jump(seconds)
             if changes or jump is not None:
-                yield from timeline.placed(_resampled(resampler, None))
-                timeline.position = timeline.position if jump is None else jump
+                # At a change of format, the millisecond that the resampler holds is lost, as with FFmpeg.
+                if jump is not None:
+                    yield from timeline.placed(_resampled(resampler, None))
+                    timeline.position = jump
                 # Packed samples, because PyAV reads beyond the end of 8 or more planes.
                 resampler = av.AudioResampler(format="flt", rate=sampling_rate)
             yield from timeline.placed(_resampled(resampler, frame))
@@ -95,8 +98,8 @@ def mono(channels: np.ndarray) -> np.ndarray:
 
 def check_finite(waveform: np.ndarray) -> None:
     """Raise a MediaError if samples are not finite numbers."""
-    if wrong := np.count_nonzero(~np.isfinite(waveform)):
-        raise MediaError(f"{wrong} of {waveform.size} samples are not finite numbers")
+    if not np.isfinite(waveform).all():
+        raise MediaError(NOT_FINITE)
 
 
 def channels_of(source: str | Path | bytes) -> int:
