@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from redifu.conversation import MEDIA, Conversation, Utterance
 from redifu.data.turns import Turn, place_of, read_turns
-from redifu.media.decoding import streams_of
+from redifu.media.containers import streams_of
 
 
 class Recording(NamedTuple):
