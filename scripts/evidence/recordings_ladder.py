@@ -114,13 +114,12 @@ def climb(
 ) -> dict[str, list[Counts]]:
     """Count the errors in each recording of a folder, {rung: [counts]}."""
     counts: dict[str, list[Counts]] = {rung: [] for rung in rungs}
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise ValueError(f"{folder}: expected NAME.json beside NAME.flac, got no such file")
-    for file in files:
-        (reference,) = read_conversations(file)
+    recordings = sorted(folder.glob("*.flac"))
+    if not recordings:
+        raise ValueError(f"{folder}: expected NAME.flac and NAME.json, got no such file")
+    for recording in recordings:
+        (reference,) = read_conversations(recording.with_suffix(".json"))
         true = turns_of(reference, [utterance.label for utterance in reference.utterances])
-        recording = file.with_suffix(".flac")
         for rung in rungs:
             print(f"{recording}: {RUNGS[rung]}", flush=True)
             found = hypothesis_of(recording, rung, reference, recogniser=recogniser, transcribe=transcribe)

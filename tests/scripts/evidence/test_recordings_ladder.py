@@ -51,6 +51,7 @@ def unheard(path, *, turns=None):
 
 @pytest.fixture
 def folder(tmp_path):
+    (tmp_path / "a.flac").touch()
     (tmp_path / "a.json").write_text(json.dumps({"id": "a", "utterances": GIVEN}), encoding="utf-8")
     return tmp_path
 
@@ -100,5 +101,5 @@ def test_given_words_share_the_time_of_their_turn():
 
 
 def test_a_folder_without_recordings_is_rejected(tmp_path):
-    with pytest.raises(ValueError, match=r"expected NAME\.json"):
+    with pytest.raises(ValueError, match=r"expected NAME\.flac"):
         script.climb(tmp_path, "a", recogniser=StandInRecogniser(), transcribe=heard)
