@@ -1,8 +1,10 @@
 """The command line: what it prints and writes, and one clear line with status 2 for every mistake."""
 
 import csv
+import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from media.made_media import tone, write_sound
 from redifu.cli import main
-from redifu.console import print_run
+from redifu.console import print_metrics, print_robustness, print_run, printable, say, training_progress
 from redifu.data.readers import read_conversations
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
@@ -643,6 +646,101 @@ def test_bad_recipes_get_one_line(
 def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "\x1b[31mred\u202e.yaml"]) == 2
     assert "\\x1b[31mred\\u202e.yaml: no such" in capsys.readouterr().err
+
+
+ATTACK = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\u2066\r\n\x7f"
+SHOWN = "\\x1b]0;owned\\x07\\x1b[2J\\x9b1m\\u202e\\u2066\\r\\n\\x7f"
+
+
+def is_harmless(printed: str) -> bool:
+    """Whether a terminal shows every character, and obeys nothing but the ends of lines."""
+    return all(each.isprintable() for each in printed.replace("\n", ""))
+
+
+def test_a_terminal_obeys_no_cell_of_the_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    given = {**one_utterance(speaker=f"Ana{ATTACK}", text=f"great{ATTACK}"), "id": f"dinner{ATTACK}"}
+    assert main(["predict", str(folder / "model"), write_json(tmp_path / "dinner.json", given)]) == 0
+    out = capsys.readouterr().out
+    assert is_harmless(out)
+    for cell in ("Ana", "great", "dinner"):
+        assert cell + SHOWN in out
+
+
+def test_a_terminal_obeys_no_label_condition_or_path(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    say(f"{tmp_path}/{ATTACK}: 1 utterance")
+    values = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    scores = dict.fromkeys(("weighted_f1", "macro_f1", "accuracy", "nll", "ece"), 1.0)
+    print_metrics({**scores, "num_utterances": 1, "intervals": {}, "per_class": {ATTACK: values}})
+    row = {"condition": ATTACK, "severity": ATTACK, "metric": "weighted_f1", "value": 1.0}
+    print_robustness([row])
+    with training_progress() as report:
+        report({"event": "stage", "stage": f"reading {ATTACK}"})
+    out, err = capsys.readouterr()
+    assert is_harmless(out + err)
+    assert out.count(SHOWN) == 4
+    assert err == f"reading {SHOWN}\n"
+    with pytest.raises(SystemExit):
+        main(["predict", "model", "file", ATTACK])
+    assert SHOWN in (err := capsys.readouterr().err)
+    assert is_harmless(err)
+
+
+def test_a_terminal_obeys_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    main(["train", "nowhere.yaml"])
+    logging.getLogger("redifu.data.media_reading").warning("dialogue %s is missing", ATTACK)
+    assert caplog.messages == [f"dialogue {SHOWN} is missing"]
+
+
+def test_words_of_all_scripts_are_shown_as_they_are() -> None:
+    for text in ("می‌خواهم", "👩‍👩‍👧 oui\u00a0!", "你好\u3000世界", "Zoë [bold]"):
+        assert printable(text) == text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_disk_gets_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    output = tmp_path / "out.csv"
+    err = refused(
+        capsys, "predict", str(folder / "model"), str(folder / "dev.jsonl"), "--output", str(output)
+    )
+    assert err.endswith(f"{os.strerror(number)}: '{output}'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_that_safetensors_finds_gets_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("redifu.training.checkpoints.save_file", fail)
+    values = toy_values(tmp_path, training_epochs=1)
+    write_toy_data(tmp_path)
+    recipe = write_json(tmp_path / "recipe.yaml", values)
+    assert main(["train", recipe]) == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_behind_stdout_gets_one_line() -> None:
+    command = [sys.executable, "-c", "from redifu import cli; cli._serve = print; cli.main(['serve', 'm'])"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "redifu serve: error: [Errno 28] No space left on device\n"
 
 
 def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:

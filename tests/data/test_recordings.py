@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import sys
 import wave
@@ -145,3 +146,23 @@ def test_several_conversations_are_a_list_or_lines(tmp_path: Path) -> None:
     assert isinstance(json.loads((tmp_path / "a.json").read_text("utf-8")), list)
     with pytest.raises(ValueError, match="expected a file name ending in .json or .jsonl, got '.csv'"):
         write_conversations(tmp_path / "a.csv", [])
+
+
+def test_no_turn_is_cut_by_a_guess(tmp_path: Path, test_data: Path) -> None:
+    folder = test_data / "cases" / "duration"
+    probed = probe_recording(folder / "hold_q5.mp3")
+    assert probed == (True, False, pytest.approx(74.2, abs=0.1))  # FFmpeg guesses 42.9
+    conversation = prepare_recording(folder / "hold_q5.mp3", folder / "hold_turns.csv", folder=tmp_path)
+    assert [(one.start, one.end) for one in conversation.utterances] == [
+        *((0.0, 3.9), (3.9, 7.3)),
+        *((57.7, 61.6), (62.2, 65.6)),
+    ]
+    assert probe_recording(folder / "adts.aac").duration == pytest.approx(18.53, abs=0.01)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_is_no_recording(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    for path, reason in ((tmp_path / "a.wav", "Not a regular file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ValueError, match=f"cannot be read as a recording: {reason}"):
+            probe_recording(path)

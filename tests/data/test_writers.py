@@ -96,7 +96,8 @@ def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == stat.S_IMODE(os.stat(plain).st_mode)
 
 
-def test_conversations_are_written_as_they_come(tmp_path: Path) -> None:
+def test_conversations_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)  # so that the unfinished file has a name
     with prediction_writer(tmp_path / "out.jsonl", LABELS) as write_one:
         for _ in range(1000):
             write_one(DINNER, SAID)

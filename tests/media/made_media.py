@@ -1,6 +1,7 @@
 """Small media files for tests, written with PyAV."""
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,25 +15,48 @@ def tone(seconds: float, *, rate: int = 16000, frequency: float = 220.0, level: 
     )
 
 
-def write_sound(path: Path, waveform: np.ndarray, *, rate: int = 16000) -> Path:
-    """Write (samples,) or (channels, samples) float as sound; the ending of the name chooses the format."""
+def write_sound(
+    path: Path,
+    waveform: np.ndarray,
+    *,
+    rate: int = 16000,
+    codec: str | None = None,
+    layout: str | None = None,
+    late: float = 0.0,
+) -> Path:
+    """Write (samples,) or (channels, samples) float as sound; the ending of the name chooses the format.
+
+    The sound begins `late` seconds after time 0, where the format can tell.
+    """
     codecs = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "mp3", ".ogg": "libopus"}
     planes = np.atleast_2d(waveform)
     with av.open(str(path), "w") as container:
-        layout = "mono" if len(planes) == 1 else "stereo"
-        coded = 48000 if path.suffix == ".ogg" else rate  # which Opus knows
-        stream = container.add_stream(codecs[path.suffix], rate=coded, layout=layout)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes, dtype=np.float32), "fltp", layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        resampler = av.AudioResampler(stream.format, stream.layout, stream.rate)
-        fifo = av.AudioFifo()
-        for part in resampler.resample(frame):
-            fifo.write(part)
-        size = stream.codec_context.frame_size or 1024
-        while (part := fifo.read(size)) or (part := fifo.read(size, partial=True)):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        layout = layout or ("mono" if len(planes) == 1 else "stereo")
+        codec = codec or codecs[path.suffix]
+        coded = 48000 if codec == "libopus" else rate  # which Opus knows
+        stream = container.add_stream(codec, rate=coded, layout=layout)
+        for packet in sound_packets(stream, planes, rate=rate, layout=layout, late=late):
+            container.mux(packet)
     return path
+
+
+def sound_packets(
+    stream: av.AudioStream, planes: np.ndarray, *, rate: int, layout: str, late: float = 0.0
+) -> Iterator[av.Packet]:
+    """Encode (channels, samples) float."""
+    # Packed, because PyAV reads beyond the end of 8 or more planes.
+    packed = np.ascontiguousarray(planes.T, dtype=np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, round(late * rate), Fraction(1, rate)
+    resampler = av.AudioResampler(stream.format, stream.layout, stream.rate)
+    fifo = av.AudioFifo()
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        if part is not None:
+            fifo.write(part)
+    size = stream.codec_context.frame_size or 1024
+    while (part := fifo.read(size)) or (part := fifo.read(size, partial=True)):
+        yield from stream.encode(part)
+    yield from stream.encode(None)
 
 
 def write_video(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, turn_mp4, write_sound, write_video
-from redifu.media import decoding
+from redifu.media import containers, decoding
+from redifu.media import sound as sound_module
 from redifu.media.decoding import Frames, MediaError, Span, read_frames, read_sound
 
 
@@ -98,7 +99,7 @@ def test_bytes_are_as_good_as_a_path(tmp_path: Path) -> None:
 def test_no_more_is_decoded_than_the_last_span_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.wav", tone(20.0))
     count = 0
-    decoded = decoding._decoded
+    decoded = sound_module.decoded
 
     def counted(*arguments: object) -> object:
         nonlocal count
@@ -106,7 +107,7 @@ def test_no_more_is_decoded_than_the_last_span_needs(tmp_path: Path, monkeypatch
             count += 1
             yield each
 
-    monkeypatch.setattr(decoding, "_decoded", counted)
+    monkeypatch.setattr(sound_module, "decoded", counted)
     sound(path)
     whole, count = count, 0
     sound(path, Span(start=0.0, end=1.0))
@@ -220,10 +221,10 @@ def test_of_a_damaged_file_what_comes_before_the_damage_is_used(tmp_path: Path) 
 
 def test_limits_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(4))
-    monkeypatch.setattr(decoding, "LARGEST_PICTURE", 40)
+    monkeypatch.setattr(containers, "LARGEST_PICTURE", 40)
     assert "the limit is 40 per side" in str(frames(path)[0])
     monkeypatch.undo()
-    monkeypatch.setattr(decoding, "DECODING_LIMIT", 0.0)
+    monkeypatch.setattr(containers, "DECODING_LIMIT", 0.0)
     assert isinstance(frames(path)[0], MediaError)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, TypeVar
 
 from redifu.optional_packages import optional_package
@@ -36,7 +37,7 @@ def in_processes(
         return
     # Spawn, because threads of torch, FFmpeg and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(number, context, initializer=_quieten_opencv) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(number, context, initializer=_begin_worker) as pool:
         waiting = {pool.submit(work, item): item for item in items}
         try:
             for done in as_completed(waiting):
@@ -103,6 +104,18 @@ def _one_thread_each() -> Iterator[None]:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
+
+
+def _begin_worker() -> None:
+    _quieten_opencv()
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent does; a killed parent tells its workers nothing."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _quieten_opencv() -> None:

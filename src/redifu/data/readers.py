@@ -81,6 +81,15 @@ def read_conversations(
     return validated(conversations, source=source, check=check, folder=folder)
 
 
+def is_recording(given: Any) -> bool:
+    """Return whether this is the path of a file that holds no conversations, by the ending of its name."""
+    return (
+        isinstance(given, str | Path)
+        and Path(given).is_file()
+        and Path(given).suffix.lower() not in (*_OBJECTS, *_TABLES)
+    )
+
+
 def conversation_from_line(
     line: str | bytes, *, source: str, number: int, index: int, check: Check | None = None
 ) -> Conversation:

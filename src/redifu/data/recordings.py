@@ -1,13 +1,14 @@
 """Create conversations from a recording and a file of its turns."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from redifu.conversation import MEDIA, Conversation, Utterance
 from redifu.data.turns import Turn, place_of, read_turns
-from redifu.media.decoding import streams_of
+from redifu.media.containers import MediaError, duration_of, measured_duration, opened, streams_of
 
 
 class Recording(NamedTuple):
@@ -16,7 +17,7 @@ class Recording(NamedTuple):
     Attributes:
         has_audio: whether the file has audio.
         has_video: whether the file has video; cover images do not count.
-        duration: seconds, or None if the file does not specify it.
+        duration: seconds, or None if there are no timestamps.
     """
 
     has_audio: bool
@@ -46,7 +47,12 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
     media = probe_recording(recording)
     path = relative_path(Path(recording), Path(folder))
     streams = {name: path for name, has in (("audio", media.has_audio), ("video", media.has_video)) if has}
-    utterances = [_utterance(turn, streams) for turn in _within(given, media.duration, source=str(turns))]
+    duration = media.duration
+    if duration is not None and any(turn.end > duration for turn in given):
+        # Only what was measured cuts a turn, because a header can be wrong.
+        with _opened(recording) as container:
+            duration = measured_duration(container)
+    utterances = [_utterance(turn, streams) for turn in _within(given, duration, source=str(turns))]
     value = {"id": Path(recording).stem, "utterances": utterances}
     return Conversation.from_dict(value, source=str(turns), folder=folder)
 
@@ -54,29 +60,34 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
 def probe_recording(path: str | Path) -> Recording:
     """Find the streams and duration of a media file without decoding it.
 
+    Of formats without a duration, such as MP3 without a header, the whole file is read to find it.
+
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not a media file or has no audio or video; or PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        # A ValueError, because the command line reports it in one line.
-        raise ValueError("reading recordings requires PyAV: pip install 'redifu[media]'") from error
-
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        # Tags in an old encoding do not affect the streams.
-        with av.open(str(path), metadata_errors="ignore") as container:
-            has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
-            duration = None if container.duration is None else container.duration / av.time_base
-    except av.FFmpegError as error:
-        raise ValueError(f"{path}: cannot be read as a recording: {error.strerror}") from None
+    with _opened(path) as container:
+        has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
+        duration = duration_of(container) if has_audio or has_video else None
     if not has_audio and not has_video:
         raise ValueError(f"{path}: expected an audio or video stream, found neither")
     return Recording(has_audio, has_video, duration)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a media file; every error is a ValueError, which the command line reports in one line."""
+    try:
+        with opened(path) as container:
+            yield container
+    except ImportError as error:
+        raise ValueError("reading recordings requires PyAV: pip install 'redifu[media]'") from error
+    except MediaError as error:
+        reason = str(error).replace("cannot be opened", "cannot be read as a recording")
+        raise ValueError(f"{path}: {reason}") from None
 
 
 def relative_path(path: Path, folder: Path) -> str:

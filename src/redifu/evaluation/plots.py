@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from redifu.atomic_files import replacing
 from redifu.evaluation.corruptions import subsets_of
 from redifu.model.configuration_redifu import MODALITIES
 
@@ -45,7 +46,12 @@ def plot_confusion(metrics: Mapping[str, Any], labels: Sequence[str], path: str 
         f"{metrics['num_utterances']:,} utterances",
         fontsize=13,
     )
-    figure.savefig(path)
+    _save(figure, Path(path))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:])
 
 
 def _write_cells(axes: Axes, shares: np.ndarray, counts: np.ndarray, *, font_scale: float) -> None:
@@ -172,7 +178,7 @@ def plot_severity(
             axes.set_ylabel(METRICS[metric], fontsize=10)
             axes.grid(alpha=0.3)
     add_legend(figure)
-    figure.savefig(path)
+    _save(figure, Path(path))
 
 
 def summarize_rows(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:

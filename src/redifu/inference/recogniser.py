@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation, Prediction
-from redifu.data.readers import checked, conversations_from_dataset, read_conversations
+from redifu.data.readers import checked, conversations_from_dataset, is_recording, read_conversations
 from redifu.inference.explanation import explain_conversations
 from redifu.inference.loading import load_pretrained
 from redifu.inference.onnx_runtime import load_onnx
@@ -73,8 +73,8 @@ class Recogniser:
         """Predict conversations.
 
         Args:
-            given: the path of a conversation file, a conversation, a list of conversations, or a datasets
-                Dataset with one utterance per row; see `read`.
+            given: the path of a recording or of a conversation file, a conversation, a list of
+                conversations, or a datasets Dataset with one utterance per row; see `read`.
             explain: whether to add explanations to the predictions; see `explain_conversations`.
             abstain_below: see `predict`.
 
@@ -95,22 +95,34 @@ class Recogniser:
         return answers if several or len(answers) != 1 else answers[0]
 
     def read(
-        self, given: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None
+        self,
+        given: Any,
+        *,
+        split: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        **recording: Any,
     ) -> Iterator[Conversation]:
         """Read and validate conversations, lazily.
 
         Args:
-            given: a path, see `read_conversations`; a dict {"utterances": [...]} as in a conversation file,
-                where audio and video may also be arrays; a list of such dicts; a datasets Dataset; or
+            given: the path of a recording (its words and speakers are recognised) or of a conversation
+                file, see `read_conversations`; a dict {"utterances": [...]} as in such a file, where audio
+                and video may also be arrays; a list of such dicts; a datasets Dataset; or
                 `Conversation` objects.
             split: the split to read from a file or Dataset with several.
             columns: the table's column name for each of our keys, {"text": "Utterance"}.
+            recording: turns, speakers, channels, language, speech_model and report of `read_recording`.
 
         Raises:
             FileNotFoundError: the file does not exist.
+            ImportError: recognising speech requires the extras `media` and `speech`.
             ValueError: a conversation is invalid or does not fit the model; the message names file, dialogue
                 and utterance.
         """
+        if is_recording(given):
+            return self._recording(given, **recording)
+        if recording:
+            raise ValueError(f"{', '.join(recording)}: expected a recording, got {given!s:.80}")
         if isinstance(given, str | Path):
             return read_conversations(given, split=split, columns=columns, check=self.check)
         if hasattr(given, "with_format"):
@@ -172,6 +184,12 @@ class Recogniser:
     def session(self, window: int = 50) -> ConversationSession:
         """Start a live conversation, whose utterances arrive one by one."""
         return ConversationSession(self.model, self.processor, window=window)
+
+    def _recording(self, path: str | Path, **options: Any) -> Iterator[Conversation]:
+        from redifu.transcription.transcribe import read_recording  # brings the models of the extra `speech`
+
+        conversation = read_recording(path, **options)
+        yield checked(conversation, self.check, source=str(path)) if conversation.utterances else conversation
 
     def _conversation(self, value: Any, index: int) -> Conversation:
         if not isinstance(value, Conversation):

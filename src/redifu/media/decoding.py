@@ -1,7 +1,6 @@
 """Decode audio and sampled frames from media files in one pass with bounded memory."""
 
-import io
-import time
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,27 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from redifu.optional_packages import optional_package
+from redifu.media.containers import MediaError, decoded
+from redifu.media.containers import UnreadableMediumError as UnreadableMediumError
+from redifu.media.sound import channels_of as channels_of
+from redifu.media.sound import check_finite, mono, sound_blocks
 
-# Limits on the work that an untrusted file can cause.
+logger = logging.getLogger(__name__)
+
 LONGEST_UTTERANCE = 300.0  # seconds
-LARGEST_PICTURE = 8192  # pixels per side
-DECODING_LIMIT = 1800.0  # seconds of work per file
 # Limits on stored frames: pixels per side, and frames per utterance (then every second one is dropped).
 PICTURE_SIDE = 960
 MOST_PICTURES = 120
-# A larger difference between timestamps and decoded samples means that there is a gap.
-LARGEST_DRIFT = 0.05  # seconds
+# Of sound with more channels, a span holds only the mean.
+KEPT_CHANNELS = 8
 # Duration of the last frame of a stream if there is no previous frame to infer it from.
 PICTURE_SECONDS = 0.04
-
-
-class MediaError(ValueError):
-    """A medium lacks a stream or a span of it; the message says why."""
-
-
-class UnreadableMediumError(MediaError):
-    """A file cannot be opened or decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +67,73 @@ def read_sound(
     Yields:
         The index of each span and its waveform (samples,) float32, or an error, as each span ends.
     """
-    takers = _Takers([_SoundTaker(span, sampling_rate) for span in spans])
+    takers = _Takers([_SpanOfSound(span, sampling_rate) for span in spans])
     failure = None
     try:
-        resampler = _av().AudioResampler(format="fltp", rate=sampling_rate)
-        position = 0
-        for seconds, frame in _decoded(source, "audio"):
-            if seconds is not None and abs(seconds - position / sampling_rate) > LARGEST_DRIFT:
-                position = round(seconds * sampling_rate)
-            for resampled in resampler.resample(frame):
-                samples = resampled.to_ndarray().mean(axis=0)
-                for taker in takers.until((position + len(samples)) / sampling_rate):
-                    taker.take(position, samples)
-                position += len(samples)
-                yield from takers.ended(position / sampling_rate)
+        for position, samples in sound_blocks(source, sampling_rate=sampling_rate):
+            end = position + samples.shape[1]
+            for taker in takers.until(end / sampling_rate):
+                taker.take(position, samples)
+            yield from takers.ended(end / sampling_rate)
             if takers.are_done:
                 return
     except MediaError as error:
         failure = error
     yield from takers.rest(failure)
+
+
+def sound_chunks(
+    source: str | Path | bytes, *, sampling_rate: int, seconds: float = 30.0, channel: int | None = None
+) -> Iterator[np.ndarray]:
+    """Read the audio of a whole file as consecutive chunks in bounded memory.
+
+    Gaps in the timestamps and a late start of the stream are filled with zeros. In a damaged file, everything
+    before the damage is used, and a warning says where the sound ends.
+
+    Args:
+        source: a path, or the bytes of a file, in any format that FFmpeg reads.
+        sampling_rate: output samples per second.
+        seconds: length of a chunk.
+        channel: the number of a channel, from 0; None for the mean of the channels (see `sound.mono`).
+
+    Yields:
+        Waveforms (seconds * sampling_rate,) float32 from time 0 on; the last can be shorter.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        MediaError: the file cannot be opened, has no sound or no such channel, or a chunk holds samples that
+            are not finite numbers.
+    """
+    size = round(seconds * sampling_rate)
+    if size < 1:
+        raise ValueError(f"seconds must be at least one sample, got {seconds:g}")
+    chunk = _Chunk(0, size)
+    end = 0
+    try:
+        for position, samples in sound_blocks(source, sampling_rate=sampling_rate):
+            end = position + samples.shape[1]
+            while True:
+                chunk.take(position, _of_channel(samples, channel))
+                if end < chunk.stop:
+                    break
+                yield chunk.waveform(size)
+                chunk = _Chunk(chunk.stop, chunk.stop + size)
+    except UnreadableMediumError as error:
+        if not end:
+            raise
+        logger.warning(f"the sound ends at {end / sampling_rate:.2f} s: {error}")
+    if not end:
+        raise MediaError("there is no sound in the audio stream")
+    if chunk.parts:
+        yield chunk.waveform(max(place + part.shape[1] for place, part in chunk.parts))
+
+
+def _of_channel(samples: np.ndarray, channel: int | None) -> np.ndarray:
+    if channel is None:
+        return samples
+    if not 0 <= channel < len(samples):
+        raise MediaError(f"there is no channel {channel}: expected 0 to {len(samples) - 1}")
+    return samples[channel : channel + 1]
 
 
 def read_frames(
@@ -117,7 +158,7 @@ def read_frames(
     shown: tuple[float, _Picture] | None = None
     shown_for = PICTURE_SECONDS
     try:
-        for seconds, frame in _decoded(source, "video"):
+        for seconds, frame in decoded(source, "video"):
             if seconds is None:
                 continue
             if shown is not None:
@@ -193,28 +234,53 @@ class _Taker:
         return failure or MediaError(f"no data found from {self.span.start:g} s onward")
 
 
-class _SoundTaker(_Taker):
-    def __init__(self, span: Span, sampling_rate: int):
-        super().__init__(span)
-        self.sampling_rate = sampling_rate
-        self.start, self.stop = round(span.start * sampling_rate), round(span.stop * sampling_rate)
+class _Chunk:
+    """Collects sound between two positions, in samples since time 0."""
+
+    def __init__(self, start: int, stop: int):
+        self.start, self.stop = start, stop
         self.parts: list[tuple[int, np.ndarray]] = []
 
     def take(self, position: int, samples: np.ndarray) -> None:
+        """Take what lies in the chunk of samples (channels, count) that start at `position`."""
+        first, last = max(position, self.start), min(position + samples.shape[1], self.stop)
+        if first < last:
+            part = samples[:, first - position : last - position]
+            # More channels would take too much memory.
+            few = part if len(part) <= KEPT_CHANNELS else part.mean(axis=0, keepdims=True)
+            self.parts.append((first - self.start, few))
+
+    def waveform(self, length: int) -> np.ndarray:
+        """Return the sound as mono (length,) float32, with zeros in gaps; raise a MediaError for NaN."""
+        waveform = np.zeros(length, dtype=np.float32)
+        for count in {len(part) for _, part in self.parts}:  # which can change within a file
+            parts = [(place, part) for place, part in self.parts if len(part) == count]
+            mixed = mono(np.concatenate([part for _, part in parts], axis=1))
+            for place, part in parts:
+                waveform[place : place + part.shape[1]], mixed = np.split(mixed, [part.shape[1]])
+        check_finite(waveform)
+        return waveform
+
+
+class _SpanOfSound(_Taker):
+    def __init__(self, span: Span, sampling_rate: int):
+        super().__init__(span)
+        self.sampling_rate = sampling_rate
+        self.chunk = _Chunk(round(span.start * sampling_rate), round(span.stop * sampling_rate))
+
+    def take(self, position: int, samples: np.ndarray) -> None:
         """Take the part of the samples, which start at `position` in the medium, that is in the span."""
-        end = position + len(samples)
-        first, last = max(position, self.start), min(end, self.stop)
-        if self.see(end / self.sampling_rate) and first < last:
-            self.parts.append((first - self.start, samples[first - position : last - position]))
+        if self.see((position + samples.shape[1]) / self.sampling_rate):
+            self.chunk.take(position, samples)
 
     def result(self, failure: MediaError | None) -> np.ndarray | MediaError:
         """Return the waveform, or an error."""
-        if self.too_long or not self.parts:
+        if self.too_long or not self.chunk.parts:
             return self.missing(failure)
-        waveform = np.zeros(max(place + len(part) for place, part in self.parts), dtype=np.float32)
-        for place, part in self.parts:
-            waveform[place : place + len(part)] = part
-        return waveform
+        try:
+            return self.chunk.waveform(max(place + part.shape[1] for place, part in self.chunk.parts))
+        except MediaError as error:
+            return error
 
 
 class _FrameTaker(_Taker):
@@ -266,53 +332,3 @@ class _Picture:
             # The angle is counterclockwise, as in rot90.
             self.array = np.ascontiguousarray(np.rot90(self.array, round(self.frame.rotation / 90)))
         return self.array
-
-
-def _av() -> Any:
-    return optional_package("av", extra="media")
-
-
-def _opened(source: str | Path | bytes) -> Any:
-    """Open a medium; errors of FFmpeg and the file system become a MediaError."""
-    av = _av()
-    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-    try:
-        # Tags in an old encoding do not affect the streams.
-        return av.open(file, timeout=DECODING_LIMIT, metadata_errors="ignore")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UnreadableMediumError(
-            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-        ) from None
-
-
-def _decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | None, Any]]:
-    """Decode one kind of stream; yield the time of each frame in seconds (None if unknown) and the frame."""
-    av = _av()
-    with _opened(source) as container:
-        stream = _stream(container, kind)
-        beginning = (container.start_time or 0) / av.time_base
-        deadline = time.monotonic() + DECODING_LIMIT
-        try:
-            for frame in container.decode(stream):
-                if time.monotonic() > deadline:
-                    raise UnreadableMediumError(f"decoding took longer than {DECODING_LIMIT:g} s")
-                yield None if frame.time is None else frame.time - beginning, frame
-        except av.FFmpegError as error:
-            raise UnreadableMediumError(f"cannot be decoded: {error.strerror}") from None
-
-
-def streams_of(container: Any, kind: str) -> list[Any]:
-    """Return the "audio" or "video" streams of an open container, without cover images."""
-    cover = _av().stream.Disposition.attached_pic
-    return [one for one in getattr(container.streams, kind) if not one.disposition & cover]
-
-
-def _stream(container: Any, kind: str) -> Any:
-    streams = streams_of(container, kind)
-    if not streams:
-        raise MediaError(f"there is no {kind} stream")
-    if kind == "video":
-        width, height = streams[0].codec_context.width, streams[0].codec_context.height
-        if max(width, height) > LARGEST_PICTURE:
-            raise MediaError(f"video is {width} x {height} pixels: the limit is {LARGEST_PICTURE} per side")
-    return streams[0]

@@ -1,6 +1,7 @@
 """Compute features, crops and quality measures from an utterance's frames and its speaking face."""
 
 import csv
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -135,6 +136,8 @@ def read_action_units(
     # OpenFace writes no times for single images, so there is no span to choose.
     whole = start == 0 and end is None
     required = ("success", *ACTION_UNITS) if whole else ("success", *ACTION_UNITS, "timestamp")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: not a regular file")  # reading a pipe or device may never end
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]

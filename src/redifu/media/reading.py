@@ -21,6 +21,7 @@ from redifu.media.decoding import (
 from redifu.media.face_features import face_crops, face_descriptor, read_action_units, visual_quality
 from redifu.media.face_tracking import FaceFinder, choose_speaking_face
 from redifu.media.quality import audio_quality, reason_to_drop
+from redifu.media.sound import NOT_FINITE, mono
 from redifu.optional_packages import optional_package
 
 FRAMES_PER_SECOND = 5.0
@@ -155,15 +156,16 @@ def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int
         medium = {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
     waveform, given_rate = _parts(medium, "array", "sampling_rate")
     waveform = np.asarray(waveform, dtype=np.float32)
-    waveform = waveform.mean(axis=0) if waveform.ndim == 2 else waveform
-    if waveform.ndim != 1 or not np.isfinite(waveform).all():
-        raise ValueError(f"expected a (samples,) waveform of finite numbers, got shape {waveform.shape}")
+    if waveform.ndim not in (1, 2):
+        raise ValueError(f"expected a (samples,) or (channels, samples) waveform, got shape {waveform.shape}")
     for number, span in enumerate(spans):
-        part = waveform[round(span.start * given_rate) : round(span.stop * given_rate)]
-        if not len(part):
+        part = waveform[..., round(span.start * given_rate) : round(span.stop * given_rate)]
+        if not part.size:
             yield number, MediaError(f"the waveform has no samples from {span.start:g} s onward")
-            continue
-        yield number, _resampled(part, int(given_rate), rate)
+        elif not np.isfinite(part).all():
+            yield number, MediaError(NOT_FINITE)
+        else:
+            yield number, _resampled(mono(np.atleast_2d(part)), int(given_rate), rate)
 
 
 def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Processor: turns conversations into the inputs of a ReDiFu model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +162,20 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if self.tokenizer is not None:
             texts = []
             for row, conversation in enumerate(conversations):
-                for turn, utterance in enumerate(conversation["utterances"]):
-                    if has_content(utterance, "text"):
-                        batch["modality_mask"][row, turn, TEXT] = True
-                        texts.append(self._text_in_context(conversation["utterances"], turn))
+                for turn, text in self.texts_of(conversation["utterances"]).items():
+                    batch["modality_mask"][row, turn, TEXT] = True
+                    texts.append(text)
             if texts:
                 batch.update(self._tokenize(texts))
         return BatchFeature(dict(batch), tensor_type=return_tensors)
+
+    def texts_of(self, utterances: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+        """Return what is tokenized for each utterance with text: its text in context, by its index."""
+        return {
+            turn: self._text_in_context(utterances, turn)
+            for turn, utterance in enumerate(utterances)
+            if has_content(utterance, "text")
+        }
 
     @classmethod
     def from_pretrained(
@@ -208,11 +216,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         cls, sub_processor_type: Any, pretrained_model_name_or_path: Any, subfolder: Any = "", **kwargs: Any
     ) -> Any:
         place, options = pretrained_model_name_or_path, {"subfolder": subfolder, **kwargs}
-        if cached_file(
-            place, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **options
-        ):
-            return super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
-        return None
+        find: Any = partial(cached_file, place, _raise_exceptions_for_missing_entries=False, **options)
+        if not find("tokenizer_config.json"):
+            return None
+        tokenizer = super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
+        # Without its vocabulary, transformers builds a tokenizer to which all words are the same.
+        names = sorted(tokenizer.vocab_files_names.values())
+        if names and not any(map(find, names)):
+            raise ValueError(f"the tokenizer has no vocabulary: expected {' or '.join(names)}")
+        return tokenizer
 
     def _with_arrays(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
         utterances = []
