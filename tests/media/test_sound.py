@@ -147,6 +147,14 @@ def test_samples_that_are_not_numbers_cost_their_own_span(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.95])
+@pytest.mark.parametrize("value", [1e10, -1e38])
+def test_samples_whose_power_is_no_number_cost_their_span(tmp_path: Path, value: float) -> None:
+    samples = tone(1.0)
+    samples[8000] = value
+    (heard,) = sound(write_sound(tmp_path / "a.wav", samples, codec="pcm_f32le"))
+    assert "not finite numbers" in str(heard)
+
+
 def test_channels_in_antiphase_do_not_cancel_each_other(tmp_path: Path, gain: float) -> None:
     voice = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
     for planes in ([voice, -gain * voice], [0 * voice, voice, -gain * voice]):
