@@ -20,6 +20,10 @@ STREAMS = ("text", "audio", "video", *FEATURES)
 # Models compute in float32, where larger values are infinite.
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 
+# Far beyond what anybody says in one turn, and the names and paths of anybody: what is longer is a mistake.
+LONGEST_TEXT, LONGEST_NAME = 100_000, 4_096
+MOST_SPEAKERS = 1_000  # in a conversation
+
 # Limits for user-supplied names in errors: characters per name, and number of names.
 _LONGEST_NAME, _MOST_NAMES = 80, 20
 
@@ -174,6 +178,8 @@ class Conversation:
                 utterances.append(Utterance.from_dict(utterance, allow_media_objects=allow_media_objects))
             except ValueError as error:
                 raise ValueError(f"{where}, utterance {turn}: {error}") from None
+        if (number := len({utterance.speaker for utterance in utterances})) > MOST_SPEAKERS:
+            raise ValueError(f"{where}: expected at most {MOST_SPEAKERS:,} speakers, got {number:,}")
         return cls(id=name, utterances=utterances, folder=Path(folder), given={**value, "id": name})
 
     @property
@@ -299,6 +305,8 @@ _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
 def _string(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
+    if len(value) > (most := LONGEST_TEXT if name == "text" else LONGEST_NAME):
+        raise ValueError(f"{name}: expected at most {most:,} characters, got {len(value):,}")
     # JSON can hold an unpaired surrogate, which tokenizers and files cannot encode.
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
