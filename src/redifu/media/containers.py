@@ -128,11 +128,12 @@ def decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | Non
                 if seconds is not None:
                     beginning = seconds if beginning is None else beginning
                     seconds -= beginning
-                elif kind == "video":  # raw streams have no timestamps
-                    seconds = following
                 if kind == "video":
                     check_size(frame)
-                    following = round(seconds + float(1 / (stream.guessed_rate or USUAL_RATE)), 9)
+                    seconds = following if seconds is None else seconds  # raw streams have no timestamps
+                    following = seconds + float(1 / (stream.guessed_rate or USUAL_RATE))
+                # To microseconds, which hides floating-point error.
+                seconds = None if seconds is None else round(seconds, 6)
                 yield seconds, frame
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, MediaError):
