@@ -30,12 +30,9 @@ class LoudWords:
         seconds = [np.abs(waveform[at : at + 16000]).max() for at in range(0, len(waveform), 16000)]
         return [(float(at), at + 1.0) for at, level in enumerate(seconds) if level > 0.05]
 
-    def recognise(self, waveform):
+    def recognise(self, waveform, spans):
         self.calls += 1
-        return [
-            Word(f"w{int(start)}.", start + 0.1, end - 0.1, 0.5)
-            for start, end in self.spans_of_speech(waveform)
-        ]
+        return [Word(f"w{int(start)}.", start + 0.1, end - 0.1, 0.5) for start, end in spans]
 
 
 class EverySecondSpeaker:

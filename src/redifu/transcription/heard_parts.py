@@ -71,13 +71,13 @@ class PartReader:
         return heard
 
     def _hear(self, waveform: np.ndarray, start: float, *, voices: bool) -> HeardPart:
+        spans = self.speech.spans_of_speech(waveform)
         words = [
             word._replace(start=word.start + start, end=word.end + start)
-            for word in self.speech.recognise(waveform)
+            for word in self.speech.recognise(waveform, spans)
         ]
         if not words or not voices:
-            spans = self.speech.spans_of_speech(waveform) if words else []
-            return HeardPart(words, HeardVoices.only_speech(spans, start=start))
+            return HeardPart(words, HeardVoices.only_speech(spans if words else [], start=start))
         spans = self.speech.spans_of_speech(waveform, threshold=VOICE_THRESHOLD)
         return HeardPart(words, self.speakers.hear(waveform, spans, start=start))
 
