@@ -356,3 +356,22 @@ def test_of_many_or_long_names_some_are_shown() -> None:
     assert shown_names(["a", "b c"]) == "a, b c"
     assert shown_names(map(str, range(21))).endswith("18, 19, ...")
     assert len(shown_names(["x" * 1000])) < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("text", 100_000), ("speaker", 4096), ("label", 4096), ("audio", 4096)]
+)
+def test_a_text_or_a_name_is_not_endless(name: str, most: int) -> None:
+    given = {"speaker": "Ana", "text": "no", name: "x" * most}
+    Conversation.from_dict({"id": "d", "utterances": [given]})
+    given[name] += "x"
+    complaint = f"dialogue d, utterance 0: {name}: expected at most {most:,} characters, got {most + 1:,}"
+    with pytest.raises(ValueError, match=complaint):
+        Conversation.from_dict({"id": "d", "utterances": [given]})
+
+
+def test_a_conversation_is_not_of_everybody() -> None:
+    given = [{"speaker": f"{number}", "text": "no"} for number in range(100_000)]
+    Conversation.from_dict({"id": "d", "utterances": given[:1000]})
+    with pytest.raises(ValueError, match="dialogue d: expected at most 1,000 speakers, got 100,000"):
+        Conversation.from_dict({"id": "d", "utterances": given})

@@ -25,6 +25,7 @@ FEATURES = ("text_features", "audio_features", "visual_features")
 # The inputs to recognise an utterance from; one is enough.
 STREAMS = ("text", "audio", "video", *FEATURES)
 _INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
+MOST_SPEAKERS = 1_000  # in a conversation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +188,8 @@ class Conversation:
                 utterances.append(Utterance.from_dict(utterance, allow_media_objects=allow_media_objects))
             except ValueError as error:
                 raise ValueError(f"{where}, utterance {turn}: {error}") from None
+        if (number := len({utterance.speaker for utterance in utterances})) > MOST_SPEAKERS:
+            raise ValueError(f"{where}: expected at most {MOST_SPEAKERS:,} speakers, got {number:,}")
         return cls(id=name, utterances=utterances, folder=Path(folder), given={**value, "id": name})
 
     @property

@@ -15,6 +15,9 @@ RECOGNISED = ("words", "text_confidence", "overlap")
 # Models compute in float32, where larger values are infinite.
 LARGEST_FEATURE = float(np.finfo(np.float32).max)
 
+# Far beyond what anybody says in one turn, and the names and paths of anybody: what is longer is a mistake.
+LONGEST_TEXT, LONGEST_NAME = 100_000, 4_096
+
 # Limits for user-supplied names in errors: characters per name, and number of names.
 _LONGEST_NAME, _MOST_NAMES = 80, 20
 _SHARE, _SECONDS = (1.0, "a number from 0 to 1"), (sys.float_info.max, "a number of seconds from 0 up")
@@ -41,6 +44,8 @@ def checked_string(name: str, value: Any) -> str:
     """Return a string that is not blank and valid Unicode."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
+    if len(value) > (most := LONGEST_TEXT if name == "text" else LONGEST_NAME):
+        raise ValueError(f"{name}: expected at most {most:,} characters, got {len(value):,}")
     # JSON can hold an unpaired surrogate, which tokenizers and files cannot encode.
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")

@@ -158,3 +158,23 @@ def test_the_conversations_are_not_overwritten(tmp_path: Path) -> None:
 def test_ratios_that_are_no_range_are_refused(snr: tuple[float, float], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="snr must be two ratios from -100 to 100 dB, the lower first, got"):
         write_noisy_copies([], tmp_path, snr=snr)
+
+
+def test_a_sound_that_is_not_a_number_spoils_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_talk(tmp_path / "in")
+    bad = tone(0.4)
+    bad[100] = np.nan
+    write_sound(tmp_path / "in" / "bad.wav", bad, codec="pcm_f32le")
+    talk = json.loads(source.read_text())
+    talk[0]["utterances"][2]["audio"] = "bad.wav"
+    source.write_text(json.dumps(talk))
+    path = write_noisy_copies(read_conversations(source), tmp_path / "out", snr=(5, 5))
+    (message,) = caplog.messages
+    assert message.startswith("dialogue d0, utterance 2: audio left unchanged: ")
+    for copy, given in zip(read_conversations(path), read_conversations(source), strict=True):
+        for noisy, clean in zip(waveforms(copy), waveforms(given), strict=True):
+            assert (noisy is None) == (clean is None)
+            if clean is not None:
+                assert ratio(noisy, clean) == pytest.approx(5, abs=1.0)

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoProcessor, pipeline
 
 from hub.toy_models import CONVERSATION, write_features_model, write_text_model
+from redifu import ReDiFuForEmotionRecognition
 from redifu.cli import main
 from redifu.hub.publishing import files_to_publish
 from redifu.inference.loading import check_processor, load_pretrained
@@ -85,6 +86,29 @@ def test_a_part_that_is_missing_or_does_not_fit_is_named(text_model: Path, damag
     assert str(refused.value).startswith(f"{text_model}: not a ReDiFu model: ")
     with pytest.raises(ValueError, match=complaint):
         files_to_publish(text_model, "ana/mood")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("text_config", "num_hidden_layers", 10**6),
+        ("text_config", "max_position_embeddings", 10**12),
+        ("text_config", "vocab_size", 10**12),
+        (None, "diffusion_steps", 10**6),
+        (None, "num_speakers", 10**12),
+        (None, "hidden_size", 10**9),
+    ],
+)
+def test_a_config_larger_than_the_weights_is_refused_before_it_is_built(
+    text_model: Path, monkeypatch: pytest.MonkeyPatch, section: str | None, key: str, value: int
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        (config if section is None else config[section])[key] = value
+
+    edit(text_model / "config.json", change)
+    monkeypatch.setattr(ReDiFuForEmotionRecognition, "__init__", None)
+    with pytest.raises(ValueError, match=f"config.json: {key} is {value:,}, but its weights allow at most"):
+        load_pretrained(text_model)
 
 
 def test_features_that_the_model_needs_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from redifu.media import face_features, face_tracking
+from redifu.media.decoding import Span
 from redifu.media.face_features import (
     ACTION_UNITS,
     FACE_DESCRIPTOR_SIZE,
@@ -19,8 +20,9 @@ from redifu.media.face_features import (
     read_action_units,
     visual_quality,
 )
-from redifu.media.face_tracking import FaceFinder, choose_speaking_face
+from redifu.media.face_tracking import FaceFinder, choose_speaking_face, same_shots
 from redifu.media.quality import QUALITY
+from redifu.media.reading import read_face_descriptors
 
 cv2 = pytest.importorskip("cv2", reason="reading faces needs the extra `media`")
 
@@ -409,3 +411,20 @@ def test_a_face_that_comes_and_goes(test_data: Path) -> None:
 def test_a_video_without_faces(test_data: Path) -> None:
     frames, times = sampled(test_data / "fixtures" / "no_face.mp4")
     assert choose_speaking_face(FaceFinder(), frames, times) == [None] * len(frames)
+
+
+def test_a_face_is_measured_relative_to_its_own_frame() -> None:
+    small = np.zeros((120, 120, 3), np.uint8)
+    large = np.zeros((240, 240, 3), np.uint8)
+    boxes = [np.array([30, 30, 60, 60.0]), None, np.array([60, 60, 120, 120.0])]
+    assert visual_quality([small, small, large], boxes)["face_size"] == pytest.approx(0.5)
+    assert same_shots([small, small, large, large]) == [True, False, True]
+
+
+def test_a_video_that_changes_its_size_has_no_jump(test_data: Path) -> None:
+    path = str(test_data / "cases" / "resolution" / "up.webm")  # which changes at 6.6 s
+    spans = [Span(start=2.9, end=5.1), Span(start=5.3, end=8.0), Span(start=8.4, end=11.9)]
+    found = dict(read_face_descriptors(path, spans))
+    for number in range(3):
+        assert found[number].quality["face_share"] == 1.0
+        assert found[number].quality["face_size"] == pytest.approx(0.63, abs=0.03)

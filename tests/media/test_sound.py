@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from media.made_media import tone, write_sound
 from redifu.media.decoding import MediaError, Span, channels_of, read_sound, sound_chunks
 from redifu.media.quality import audio_quality
+from redifu.media.sound import LARGEST_DRIFT
 
 
 def sound(source: object, *spans: Span, rate: int = 16000) -> list:
@@ -146,6 +148,14 @@ def test_samples_that_are_not_numbers_cost_their_own_span(tmp_path: Path) -> Non
         next(chunks)
 
 
+@pytest.mark.parametrize("value", [1e10, -1e38])
+def test_samples_whose_power_is_no_number_cost_their_span(tmp_path: Path, value: float) -> None:
+    samples = tone(1.0)
+    samples[8000] = value
+    (heard,) = sound(write_sound(tmp_path / "a.wav", samples, codec="pcm_f32le"))
+    assert "not finite numbers" in str(heard)
+
+
 @pytest.mark.parametrize("gain", [1.0, 0.95])
 def test_channels_in_antiphase_do_not_cancel_each_other(tmp_path: Path, gain: float) -> None:
     voice = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
@@ -169,3 +179,39 @@ def test_channels_that_cancel_only_in_part_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(sound(path)[0], np.mean(planes, axis=0), atol=1e-6)
     (silent,) = sound(write_sound(tmp_path / "b.wav", np.zeros((2, 16000))))
     assert not silent.any()
+
+
+def media_of(folder: Path) -> list[Path]:
+    endings = (".wav", ".mp3", ".flac", ".aac", ".mp4", ".mov", ".mkv", ".webm")
+    return sorted(path for path in folder.rglob("*") if path.suffix in endings)
+
+
+def test_real_sounds_are_as_ffmpeg_decodes_them(test_data: Path) -> None:
+    compared = 0
+    for path in [*media_of(test_data / "cases"), *media_of(test_data / "fixtures")]:
+        with av.open(str(path)) as container:
+            default = [one for one in container.streams.audio if one.disposition & 1]
+            stream = next(iter([*default, *container.streams.audio]), None)
+            decoded = [] if stream is None else list(container.decode(stream))
+            start = (container.start_time or 0) / 1e6
+        if len({(one.rate, one.layout.name) for one in decoded}) != 1 or "nan" in str(path):
+            continue  # others have tests of their own
+        rate, channels = decoded[0].rate, decoded[0].layout.nb_channels
+        planes = np.concatenate([samples_of(one) for one in decoded], axis=1)
+        expected = planes[0] if "antiphase" in path.name else planes.mean(axis=0)
+        pieces = list(sound_chunks(path, sampling_rate=rate))
+        late = decoded[0].time - start
+        whole = np.concatenate(pieces)[round(late * rate) if late > LARGEST_DRIFT else 0 :]
+        assert channels_of(path) == channels
+        assert abs(len(whole) - len(expected)) <= 1, path
+        shared = min(len(whole), len(expected))
+        np.testing.assert_allclose(whole[:shared], expected[:shared], atol=1e-6, err_msg=str(path))
+        compared += 1
+    assert compared > 15
+
+
+def samples_of(frame: av.AudioFrame) -> np.ndarray:
+    """Return (channels, samples) of a frame, full scale 1."""
+    values = frame.to_ndarray()
+    values = values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T
+    return values if values.dtype.kind == "f" else values / np.float32(2 ** (8 * values.itemsize - 1))

@@ -123,14 +123,27 @@ def test_the_log_has_each_warning_once(capfd: pytest.CaptureFixture[str]) -> Non
     assert sorted(line.split()[1] for line in lines) == ["Invalid", "more"]
 
 
-def test_stopping_waits_a_while_for_a_client_that_does_not_read() -> None:
-    long = conversation(*[utterance(text="no", note="x" * 10_000)] * 300)
-    body = json.dumps(long).encode()
+def ask_without_reading(connection: socket.socket) -> None:
+    """Send a request whose answer is larger than all buffers on the way, and read only its begin."""
+    body = json.dumps(conversation(*[utterance(text="no", note="x" * 10_000)] * 300)).encode()
     head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    head += f"Content-Length: {len(body)}\r\n\r\n"
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert connection.recv(10)
+
+
+def test_a_client_that_does_not_read_loses_its_connection() -> None:
+    with service(head_seconds=1) as one, one.connect() as connection:
+        ask_without_reading(connection)
+        end = time.monotonic() + 20
+        while one.server.server_state.connections:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_stopping_waits_a_while_for_a_client_that_does_not_read() -> None:
     with service(drain_seconds=1) as one, one.connect() as connection:
-        connection.sendall(head.encode() + body)
-        assert connection.recv(10)
+        ask_without_reading(connection)
         began = time.monotonic()
         one.server.should_exit = True
         one.thread.join(timeout=20)

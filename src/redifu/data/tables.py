@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from redifu.data.csv_rows import csv_rows
 from redifu.data.turn_lines import LineError, read_text
 
+# Far more than any corpus of conversations, and no more than a machine can hold.
+MOST_ROWS, MOST_BYTES = 10_000_000, 4 * 1024**3
 MANIFEST = "manifest.json"  # lists the shards in a folder of extracted features
 
 
@@ -36,12 +38,30 @@ def read_parquet(path: Path) -> pa.Table:
     """Read a Parquet file.
 
     Raises:
-        ValueError: the file is not Parquet.
+        ValueError: the file is not Parquet, or is too large once it is expanded.
     """
     try:
-        return pq.ParquetFile(path).read()
+        return _bounded(pq.ParquetFile(path))
+    except _TooLargeError as error:
+        raise ValueError(f"{path}: {error}: split the file") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file: {' '.join(str(error).split())}") from error
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _bounded(file: pq.ParquetFile) -> pa.Table:
+    """Read a file in parts; a file of some kilobytes can expand to more than the memory holds."""
+    if (rows := file.metadata.num_rows) > MOST_ROWS:
+        raise _TooLargeError(f"expected at most {MOST_ROWS:,} rows, got {rows:,}")
+    parts, size = [], 0
+    for part in file.iter_batches():
+        parts.append(part)
+        if (size := size + part.nbytes) > MOST_BYTES:
+            raise _TooLargeError(f"expected at most {MOST_BYTES:,} bytes of cells, got more")
+    return pa.Table.from_batches(parts, schema=file.schema_arrow)
 
 
 def read_shards(folder: Path) -> pa.Table:

@@ -1,13 +1,16 @@
 """Loads models and their processors from a folder or from the Hugging Face Hub."""
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from redifu.model import (
     MODALITIES,
@@ -25,6 +28,9 @@ BROKEN = (
 )
 # Encoders pad their table of tokens to a multiple that is fast, by up to about 900 rows.
 _MOST_UNUSED_TOKENS = 1024
+# Fields of a configuration, and of those of backbones, by which the work of building a model grows.
+_LAYERS = re.compile(r"layers?$|_steps$")
+_SIZES = re.compile(r"_size$|positions?$|position_embeddings$|^num_speakers$")
 _PICKLED = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
 # Code and pickled files are not even downloaded.
 _READ = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
@@ -149,11 +155,36 @@ def _check_kind(folder: Path) -> None:
             pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
             hint = f"; pickled files are never loaded: {', '.join(pickled)}" if pickled else ""
             raise ValueError(f"it has no {name}{hint}")
-    kind = _read_object(folder / "config.json").get("model_type")
-    if kind != "redifu":
+    config = _read_object(folder / "config.json")
+    if (kind := config.get("model_type")) != "redifu":
         raise ValueError(f"model_type in config.json must be 'redifu', got {kind!r}")
+    tensors, parameters = _count_weights(folder)
+    _check_bounds(config, tensors=tensors, parameters=parameters)
     if not isinstance(_read_object(folder / "processor_config.json").get("feature_extractor"), dict):
         raise ValueError("processor_config.json has no feature_extractor")
+
+
+def _count_weights(folder: Path) -> tuple[int, int]:
+    """Return the number of tensors and of parameters in the weights of a folder, without reading them."""
+    tensors = parameters = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(str(path), "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        tensors, parameters = tensors + len(shapes), parameters + sum(map(math.prod, shapes))
+    return tensors, parameters
+
+
+def _check_bounds(config: Mapping[str, Any], *, tensors: int, parameters: int) -> None:
+    """Reject a configuration whose model is larger than its weights, before it is built.
+
+    Each layer has at least one tensor, and each unit of a size at least one parameter.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_bounds(value, tensors=tensors, parameters=parameters)
+        most = tensors if _LAYERS.search(key) else parameters if _SIZES.search(key) else math.inf
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"config.json: {key} is {value:,}, but its weights allow at most {most:,}")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | Non
     av = pyav()
     with opened(source) as container:
         stream = chosen_stream(container, kind)
+        _note_tracks(source, container, stream)
         beginning = None if container.start_time is None else container.start_time / av.time_base
         # The timestamps of other streams tell how far a part of the file reaches.
         streams = [*streams_of(container, "audio"), *streams_of(container, "video")]
@@ -127,11 +128,12 @@ def decoded(source: str | Path | bytes, kind: str) -> Iterator[tuple[float | Non
                 if seconds is not None:
                     beginning = seconds if beginning is None else beginning
                     seconds -= beginning
-                elif kind == "video":  # raw streams have no timestamps
-                    seconds = following
                 if kind == "video":
                     check_size(frame)
-                    following = round(seconds + float(1 / (stream.guessed_rate or USUAL_RATE)), 9)
+                    seconds = following if seconds is None else seconds  # raw streams have no timestamps
+                    following = seconds + float(1 / (stream.guessed_rate or USUAL_RATE))
+                # To microseconds, which hides floating-point error.
+                seconds = None if seconds is None else round(seconds, 6)
                 yield seconds, frame
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, MediaError):
@@ -205,6 +207,18 @@ def chosen_stream(container: Any, kind: str) -> Any:
     elif (channels := _counted_channels(stream.codec_context)) > MOST_CHANNELS:
         raise MediaError(f"sound has {channels} channels: the limit is {MOST_CHANNELS}")
     return stream
+
+
+def _note_tracks(source: str | Path | bytes, container: Any, stream: Any) -> None:
+    """Warn about streams of the same kind that are not used."""
+    tracks = streams_of(container, stream.type)
+    if len(tracks) > 1:
+        names = [track.metadata.get("title", f"{number}") for number, track in enumerate(tracks, start=1)]
+        used = names.pop([track.index for track in tracks].index(stream.index))
+        place = "" if isinstance(source, bytes) else f"{source}: "
+        logger.warning(
+            f"{place}{stream.type} track {used!r} is used, and left out: {', '.join(map(repr, names))}"
+        )
 
 
 def _counted_channels(context: Any) -> int:

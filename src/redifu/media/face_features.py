@@ -38,7 +38,7 @@ def face_descriptor(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | N
     motion of the head, in face widths per step, between neighbouring frames of a shot.
 
     Args:
-        frames: frames of equal size, (height, width, 3) uint8 RGB.
+        frames: frames, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
 
     Returns:
@@ -69,7 +69,7 @@ def face_crops(
     """Crop faces for an image backbone, evenly spaced over the frames with a face.
 
     Args:
-        frames: frames of equal size, (height, width, 3) uint8 RGB.
+        frames: frames, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
         count: number of crops; faces are repeated if there are fewer.
         size: side of a crop in pixels.
@@ -92,7 +92,7 @@ def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | No
     Sharpness and brightness are measured on the face, or on whole frames if no frame has a face.
 
     Args:
-        frames: at least one frame, all of equal size, (height, width, 3) uint8 RGB.
+        frames: at least one frame, (height, width, 3) uint8 RGB.
         boxes: the face in each frame, (4,), or None.
 
     Returns:
@@ -106,7 +106,7 @@ def visual_quality(frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray | No
         cv2.resize(frame, (QUALITY_SIZE, QUALITY_SIZE), interpolation=cv2.INTER_AREA) for frame in frames
     ]
     greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
-    heights = [box[3] / frames[0].shape[0] for box in faces.values()] or [0.0]
+    heights = [box[3] / frames[index].shape[0] for index, box in faces.items()] or [0.0]
     sharpness = [np.log10(1 + cv2.Laplacian(grey, cv2.CV_64F).var()) for grey in greys]
     values = (len(faces) / len(frames), np.median(heights), np.median(sharpness), np.mean(greys) / 255)
     return dict(zip(QUALITY["visual"], map(float, values), strict=True))

@@ -1,6 +1,6 @@
 """Find and track the faces in an utterance's frames, and choose the speaking one.
 
-A frame is (height, width, 3) uint8 RGB; all frames of an utterance have the same size. A box is (4,): x, y,
+A frame is (height, width, 3) uint8 RGB; a change of size counts as a cut. A box is (4,): x, y,
 width and height in pixels. A step is the time between two sampled frames, about 0.2 seconds.
 """
 
@@ -116,7 +116,7 @@ def choose_speaking_face(
 
     Args:
         finder: finds the faces in a frame.
-        frames: frames of equal size, about five per second.
+        frames: about five per second.
         times: time of each frame in seconds, ascending.
 
     Returns:
@@ -139,8 +139,9 @@ def same_shots(frames: Sequence[np.ndarray]) -> list[bool]:
     cv2 = opencv()
     small = [cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float64) for frame in frames]
     return [
-        ((one - other) ** 2).mean() <= ANOTHER_SHOT * (one.var() + other.var() + NOISE)
-        for one, other in pairwise(small)
+        frames[index].shape == frames[index + 1].shape
+        and bool(((one - other) ** 2).mean() <= ANOTHER_SHOT * (one.var() + other.var() + NOISE))
+        for index, (one, other) in enumerate(pairwise(small))
     ]
 
 
@@ -289,5 +290,5 @@ def _speaking_rate(frames: Sequence[np.ndarray], track: Track) -> float:
         if after == before + 1
     ]
     motions = [np.linalg.norm(flow[15:23, 6:18], axis=-1).mean() for flow in flows]  # the mouth's region
-    height = np.mean([box[3] for box in track.values()]) / frames[0].shape[0]
+    height = np.mean([box[3] / frames[index].shape[0] for index, box in track.items()])
     return float(height * (STILL_MOUTH + np.mean(motions or [0.0])))

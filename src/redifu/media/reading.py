@@ -21,7 +21,7 @@ from redifu.media.decoding import (
 from redifu.media.face_features import face_crops, face_descriptor, read_action_units, visual_quality
 from redifu.media.face_tracking import FaceFinder, choose_speaking_face
 from redifu.media.quality import audio_quality, reason_to_drop
-from redifu.media.sound import NOT_FINITE, mono
+from redifu.media.sound import check_finite, mono
 from redifu.optional_packages import optional_package
 
 FRAMES_PER_SECOND = 5.0
@@ -162,10 +162,13 @@ def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int
         part = waveform[..., round(span.start * given_rate) : round(span.stop * given_rate)]
         if not part.size:
             yield number, MediaError(f"the waveform has no samples from {span.start:g} s onward")
-        elif not np.isfinite(part).all():
-            yield number, MediaError(NOT_FINITE)
-        else:
-            yield number, _resampled(mono(np.atleast_2d(part)), int(given_rate), rate)
+            continue
+        try:
+            check_finite(part)
+        except MediaError as error:
+            yield number, error
+            continue
+        yield number, _resampled(mono(np.atleast_2d(part)), int(given_rate), rate)
 
 
 def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

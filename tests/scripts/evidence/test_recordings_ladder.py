@@ -33,9 +33,12 @@ class StandInRecogniser:
 
 
 def heard(path, *, turns=None):
-    """Mishear a word, and find the true speakers under other names."""
-    spans = turns or [SimpleNamespace(speaker="speaker 1", start=0.0, end=1.8)] + [
-        SimpleNamespace(speaker="speaker 2", start=2.0, end=4.0)
+    """Mishear a word, and find the true speakers under other names; all are there if turns are given."""
+    assert turns in (None, path.with_suffix(".rttm"))
+    names = ("Ana", "Ben") if turns else ("speaker 1", "speaker 2")
+    spans = [
+        SimpleNamespace(speaker=name, start=each["start"], end=each["end"])
+        for name, each in zip(names, GIVEN, strict=True)
     ]
     texts = ("You came!", "Go a way.")
     utterances = [
@@ -98,6 +101,15 @@ def test_given_words_share_the_time_of_their_turn():
         (0.0, pytest.approx(0.675)),
         (pytest.approx(0.675), pytest.approx(1.8)),
     ]
+
+
+def test_the_most_frequent_label_stands_beside_the_rungs(folder):
+    # The first of labels as frequent is joy: right on 1.8 of 3.8 s.
+    (counts,) = script.most_frequent(folder, labels=StandInRecogniser.labels)
+    scores = script.scores_of([counts])
+    assert scores["weighted_f1"]["value"] == pytest.approx(100 * (2 / 3 + 0) / 2)
+    assert scores["teer"]["value"] == scores["steer"]["value"] == pytest.approx(2 / 3.8)
+    assert scores["wer"]["value"] == scores["der"]["value"] == 0
 
 
 def test_a_folder_without_recordings_is_rejected(tmp_path):
