@@ -833,8 +833,9 @@ def test_explanations_that_can_not_be_written_get_one_line(
     [
         ("a.wav", "--turns", "none.srt", "a.json", "none.srt: no such file"),
         ("none.wav", "--turns", "a.rttm", "a.json", "none.wav: no such file"),
-        ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
+        ("a.wav", "--turns", "a.md", "a.json", "expected a file name ending in one of .rttm, .srt"),
         (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP files"),
+        ("a.wav", "--turns", "a.txt", "a.json", "line 1: expected a time such as 'Ana 0:03' above the words"),
         ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
         ("mosei", "--dataset", "mosei", "none/a.json", "none does not exist"),
     ],
@@ -851,7 +852,8 @@ def test_what_can_not_be_prepared_gets_one_line(
     if recording == "none.wav":
         pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
     (tmp_path / "a.wav").touch()
-    (tmp_path / "a.txt").write_text("Ana: hi")
+    for name in ("a.txt", "a.md"):
+        (tmp_path / name).write_text("Ana: hi")
     (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> Ana <NA> <NA>")
     transcripts = tmp_path / "mosei" / "Transcript" / "Segmented" / "Combined"
     transcripts.mkdir(parents=True)

@@ -140,7 +140,7 @@ class Conversation:
     utterances: Sequence[Utterance]
     folder: Path = Path()
     speakers: Sequence[str] = ()
-    columns: Sequence[str] = ()
+    columns: Sequence[str] = field(default=(), repr=False, compare=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
