@@ -167,7 +167,8 @@ def _check_kind(folder: Path) -> None:
 def _count_weights(folder: Path) -> tuple[int, int]:
     """Return the number of tensors and of parameters in the weights of a folder, without reading them."""
     tensors = parameters = 0
-    for path in folder.glob("model*.safetensors"):
+    whole = folder / "model.safetensors"  # transformers prefers it to shards
+    for path in [whole] if whole.is_file() else folder.glob("model-*.safetensors"):
         with safe_open(str(path), "pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
         tensors, parameters = tensors + len(shapes), parameters + sum(map(math.prod, shapes))
