@@ -20,6 +20,7 @@ from redifu.model import (
     ReDiFuProcessor,
 )
 from redifu.model.configuration_redifu import BACKBONE_CONFIGS
+from redifu.model.weight_files import check_weight_files
 
 # The errors that loading raises for damaged or inconsistent files.
 BROKEN = (
@@ -167,8 +168,12 @@ def _check_kind(folder: Path) -> None:
 def _count_weights(folder: Path) -> tuple[int, int]:
     """Return the number of tensors and of parameters in the weights of a folder, without reading them."""
     tensors = parameters = 0
-    whole = folder / "model.safetensors"  # transformers prefers it to shards
-    for path in [whole] if whole.is_file() else folder.glob("model-*.safetensors"):
+    names = {"model.safetensors"}  # transformers prefers it to shards
+    if not (folder / "model.safetensors").is_file():
+        check_weight_files(folder, {})
+        shards = _read_object(folder / "model.safetensors.index.json").get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) else set()
+    for path in (folder / str(name) for name in names):
         with safe_open(str(path), "pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
         tensors, parameters = tensors + len(shapes), parameters + sum(map(math.prod, shapes))
