@@ -38,7 +38,8 @@ FIELDS = {
     "audio": ("audio", "audio_features"),
     "visual": ("video", "visual_features"),
 }
-FRAME = '<iframe title="Emotion timeline" sandbox="allow-scripts" srcdoc="{}" style="{}"></iframe>'
+SANDBOX = "allow-scripts allow-downloads"
+FRAME = f'<iframe title="Emotion timeline" sandbox="{SANDBOX}" srcdoc="{{}}" style="{{}}"></iframe>'
 FRAME_STYLE = "width: 100%; height: max(480px, 92vh); border: 0; border-radius: 10px"
 
 
@@ -91,9 +92,12 @@ def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
         return without_files(recogniser.read(path))
 
     @say_mistakes
-    def from_recording(recording: str | None, turns: str | None) -> list[redifu.Conversation]:
-        if recording is None or turns is None:
-            raise ValueError("choose a recording and a file with its turns first")
+    def from_recording(file: str | None, spoken: str | None, turns: str | None) -> list[redifu.Conversation]:
+        recording = file or spoken
+        if recording is None:
+            raise ValueError("choose a recording or record one first")
+        if turns is None:
+            return list(recogniser.read(recording))
         return [redifu.prepare_recording(recording, turns, folder=Path(recording).parent)]
 
     with gr.Blocks(title="ReDiFu", analytics_enabled=False, fill_width=True) as page:
@@ -115,10 +119,11 @@ def build_page(recogniser: redifu.Recogniser) -> gr.Blocks:
         if recogniser.processor.feature_extractor.backends:
             with gr.Tab("Recording"):
                 recording = gr.File(label="Audio or video file", file_types=["audio", "video"], height=140)
+                spoken = gr.Audio(label="Or the microphone", sources=["microphone"], type="filepath")
                 kinds = [".rttm", ".srt", ".vtt", ".ass", ".ssa", ".csv", ".json"]
-                turns = gr.File(label="File of turns: who speaks when", file_types=kinds, height=140)
+                turns = gr.File(label="Optional file of turns: who speaks when", file_types=kinds, height=140)
                 button = gr.Button("Recognise the recording", variant="primary")
-                sources.append((button, from_recording, [recording, turns]))
+                sources.append((button, from_recording, [recording, spoken, turns]))
         with gr.Row(equal_height=True):
             used = gr.CheckboxGroup(streams, value=streams, label="Streams the model may use", scale=3)
             download = gr.DownloadButton("Download as JSON lines", scale=1)

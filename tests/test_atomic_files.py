@@ -1,13 +1,26 @@
 """A file or a folder takes its name when it is complete, and an error leaves what stood there."""
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from redifu.atomic_files import check_output, new_folder, replace_json, replacing, replacing_text
+from redifu.atomic_files import (
+    check_output,
+    new_folder,
+    only_writer,
+    replace_json,
+    replacing,
+    replacing_text,
+)
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -21,19 +34,28 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_a_file_is_its_owners_until_it_takes_its_name(tmp_path: Path, umask: int) -> None:
+@pytest.fixture(params=["unnamed", "named"])
+def filesystem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One where files need no name, and one where they do."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE")
+    return request.param
+
+
+def test_a_file_is_its_owners_until_it_takes_its_name(tmp_path: Path, umask: int, filesystem: str) -> None:
     path = tmp_path / "out.json"
     path.write_text("old")
     with replacing_text(path) as file:
         file.write("new")
         file.flush()
         assert path.read_text() == "old"
-        assert {mode(each) for each in tmp_path.glob(".*")} == {0o600}
+        assert {mode(each) for each in tmp_path.glob(".*")} == ({0o600} if filesystem == "named" else set())
     assert (path.read_text(), mode(path)) == ("new", 0o666 & ~umask)
     assert os.umask(umask) == umask
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("filesystem")
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     path.write_text("old")
@@ -44,6 +66,48 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         replace_json(path, {"x": object()})
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("old")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from redifu.atomic_files import replacing_text
+with replacing_text(Path("out.json")) as file:
+    file.write("private")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
+    assert (tmp_path / "out.json").read_text() == "old"
+
+
+@pytest.mark.usefixtures("filesystem")
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/out\.json'"):
+        replace_json(tmp_path / "out.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    with only_writer(tmp_path / "run"):
+        (tmp_path / "run" / "begun").write_text("")
+        with pytest.raises(BlockingIOError), only_writer(tmp_path / "run"):
+            pass
+    with only_writer(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "begun").exists()
+    with only_writer(tmp_path / "empty"):
+        pass
+    assert not (tmp_path / "empty").exists()
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The command line: what it prints and writes, and one clear line with status 2 for every mistake."""
 
 import csv
+import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,10 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
 from media.made_media import tone, write_sound
 from redifu.cli import main
-from redifu.console import print_run
+from redifu.console import print_metrics, print_robustness, print_run, printable, say, training_progress
 from redifu.data.readers import read_conversations
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
@@ -68,20 +71,24 @@ def test_predict_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]
     path = write_json(folder / "dinner.json", given)
     assert main(["predict", str(folder / "model"), path]) == 0
     out, err = capsys.readouterr()
-    title, _, header, _, first, second, _ = out.splitlines()
+    title, _, header, _, first, *_ = out.splitlines()
     assert title.strip() == "dinner"
     assert [cell.strip() for cell in header.strip("┃").split("┃")] == [
         "speaker",
         "text",
         "emotion",
         "probability",
+        "reasons",
     ]
-    speaker, text, emotion, probability = (cell.strip() for cell in first.strip("│").split("│"))
+    speaker, text, emotion, probability, _ = (cell.strip() for cell in first.strip("│").split("│"))
     assert (speaker, text) == ("Ana", "You [b]came[/b]!")
     assert emotion in LABELS
     assert 1 / 3 <= float(probability) <= 1
-    # A stream that the model does not read is no answer, and no error either.
-    assert [cell.strip() for cell in second.strip("│").split("│")] == ["Bo", "", "-", "-"]
+    # A stream that the model does not read is no answer, and no error either; the table says why.
+    (second,) = [line for line in out.splitlines() if line.startswith("│ Bo")]
+    cells = [cell.strip() for cell in second.strip("│").split("│")]
+    assert cells[:4] == ["Bo", "", "-", "-"]
+    assert cells[4].startswith("no words")
     assert err == ""
 
 
@@ -108,6 +115,48 @@ def test_predict_writes_rows_and_lines(
     assert [row["speaker"] for row in rows] == [
         one["speaker"] for each in given for one in each["utterances"]
     ]
+
+
+def test_predict_abstains_below_a_probability_everywhere(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / name) for name in ("all.jsonl", "some.jsonl", "some.csv", "some.html")]
+    command = ["predict", str(folder / "model"), str(folder / "test.jsonl"), "--output"]
+    assert main([*command, files[0]]) == 0
+    given = [one for each in lines_of(Path(files[0])) for one in each["utterances"]]
+    highest = sorted(max(one["scores"].values()) for one in given)
+    # One of the values, so that an utterance stands exactly at the limit.
+    limit = highest[len(highest) // 2]
+    abstaining = ["--abstain-below", str(limit)]
+    assert main([*command, files[1], "--html", files[3], *abstaining]) == 0
+    assert main([*command, files[2], *abstaining]) == 0
+    capsys.readouterr()
+    assert main([*command[:-1], *abstaining]) == 0
+    assert "not sure" in capsys.readouterr().out
+    some = [one for each in lines_of(Path(files[1])) for one in each["utterances"]]
+    with Path(files[2]).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "not sure" in Path(files[3]).read_text(encoding="utf-8")
+    assert 0 < sum(one["emotion"] is None for one in some) < len(some)
+    for one, other, row in zip(given, some, rows, strict=True):
+        sure = max(one["scores"].values()) >= limit
+        assert other["emotion"] == (one["emotion"] if sure else None)
+        assert other["scores"] == pytest.approx(one["scores"], abs=1e-5)
+        assert ("not sure" in other.get("reasons", [])) == (not sure)
+        assert row["emotion"] == (one["emotion"] if sure else "")
+        assert float(row["probability"]) == max(float(row[f"p_{label}"]) for label in LABELS)
+
+
+@pytest.mark.parametrize("given", ["0", "1", "nan", "-0.5"])
+@pytest.mark.parametrize("source", ["-", "test.jsonl"])
+def test_a_limit_that_is_no_probability_gets_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], given: str, source: str
+) -> None:
+    path = source if source == "-" else str(folder / source)
+    assert main(["predict", str(folder / "model"), path, f"--abstain-below={given}"]) == 2
+    out, err = capsys.readouterr()
+    said = f"redifu predict: error: abstain_below must be between 0 and 1, got {float(given)}\n"
+    assert (out, err) == ("", said)
 
 
 def test_predict_explains_in_lines_and_on_a_page(
@@ -313,7 +362,13 @@ def test_train_evaluate_and_predict_hang_together(
     assert (tmp_path / "dev.png").read_bytes().startswith(b"\x89PNG")
     assert f"{trained['dev']['weighted_f1']:.2f}" in out
     assert all(label in out for label in LABELS)
-    assert out.splitlines()[-1] == f"{results}: all metrics; confusion matrix in {tmp_path / 'dev.png'}"
+    curve = tmp_path / "dev.coverage.png"
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert out.splitlines()[-1] == f"{results}: all metrics; plots in {tmp_path / 'dev.png'} and {curve}"
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    (row,) = (row for row in trained["dev"]["coverage"] if row["coverage"] == 0.8)
+    numbers = [f"{row['accuracy']:.2f}", f"{row['weighted_f1']:.2f}", str(row["num_utterances"])]
+    assert ["80 %", *numbers, f"{row['threshold']:.3f}"] in cells
     assert err == ""
 
 
@@ -594,6 +649,108 @@ def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\\x1b[31mred\\u202e.yaml: no such" in capsys.readouterr().err
 
 
+ATTACK = "\x1b]0;owned\x07\x1b[2J\x9b1m\u202e\u2066\r\n\x7f"
+SHOWN = "\\x1b]0;owned\\x07\\x1b[2J\\x9b1m\\u202e\\u2066\\r\\n\\x7f"
+
+
+def is_harmless(printed: str) -> bool:
+    """Whether a terminal shows every character, and obeys nothing but the ends of lines."""
+    return all(each.isprintable() for each in printed.replace("\n", ""))
+
+
+def test_a_terminal_obeys_no_cell_of_the_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    given = {**one_utterance(speaker=f"Ana{ATTACK}", text=f"great{ATTACK}"), "id": f"dinner{ATTACK}"}
+    assert main(["predict", str(folder / "model"), write_json(tmp_path / "dinner.json", given)]) == 0
+    out = capsys.readouterr().out
+    assert is_harmless(out)
+    for cell in ("great", "dinner"):
+        assert cell + SHOWN in out
+    # Names are shown in normal form, without marks of direction.
+    assert "Ana\\x1b]0;owned\\x07\\x1b[2J\\x9b1m" in out
+
+
+def test_a_terminal_obeys_no_label_condition_or_path(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    say(f"{tmp_path}/{ATTACK}: 1 utterance")
+    values = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    scores = dict.fromkeys(("weighted_f1", "macro_f1", "accuracy", "nll", "ece", "aurc"), 1.0)
+    classes = {"per_class": {ATTACK: values}, "coverage": []}
+    print_metrics({**scores, "num_utterances": 1, "intervals": {}, **classes})
+    row = {"condition": ATTACK, "severity": ATTACK, "metric": "weighted_f1", "value": 1.0}
+    print_robustness([row])
+    with training_progress() as report:
+        report({"event": "stage", "stage": f"reading {ATTACK}"})
+    out, err = capsys.readouterr()
+    assert is_harmless(out + err)
+    assert out.count(SHOWN) == 4
+    assert err == f"reading {SHOWN}\n"
+    with pytest.raises(SystemExit):
+        main(["predict", "model", "file", ATTACK])
+    assert SHOWN in (err := capsys.readouterr().err)
+    assert is_harmless(err)
+
+
+def test_a_terminal_obeys_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    main(["train", "nowhere.yaml"])
+    logging.getLogger("redifu.data.media_reading").warning("dialogue %s is missing", ATTACK)
+    assert caplog.messages == [f"dialogue {SHOWN} is missing"]
+
+
+def test_words_of_all_scripts_are_shown_as_they_are() -> None:
+    for text in ("می‌خواهم", "👩‍👩‍👧 oui\u00a0!", "你好\u3000世界", "Zoë [bold]"):
+        assert printable(text) == text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_disk_gets_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    output = tmp_path / "out.csv"
+    err = refused(
+        capsys, "predict", str(folder / "model"), str(folder / "dev.jsonl"), "--output", str(output)
+    )
+    assert err.endswith(f"{os.strerror(number)}: '{output}'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_that_safetensors_finds_gets_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("redifu.training.checkpoints.save_file", fail)
+    values = toy_values(tmp_path, training_epochs=1)
+    write_toy_data(tmp_path)
+    recipe = write_json(tmp_path / "recipe.yaml", values)
+    assert main(["train", recipe]) == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_behind_stdout_gets_one_line() -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from redifu import cli; cli._COMMANDS['serve'] = print; cli.main(['serve', 'm'])",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "redifu serve: error: [Errno 28] No space left on device\n"
+
+
 def test_a_missing_recipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml: no such file" in refused(capsys, "train", "nowhere.yaml")
 
@@ -684,8 +841,9 @@ def test_explanations_that_can_not_be_written_get_one_line(
     [
         ("a.wav", "--turns", "none.srt", "a.json", "none.srt: no such file"),
         ("none.wav", "--turns", "a.rttm", "a.json", "none.wav: no such file"),
-        ("a.wav", "--turns", "a.txt", "a.json", "expected a file name ending in one of .rttm, .srt"),
+        ("a.wav", "--turns", "a.md", "a.json", "expected a file name ending in one of .rttm, .srt"),
         (".", "--dataset", "iemocap", "a.json", "expected IEMOCAP files"),
+        ("a.wav", "--turns", "a.txt", "a.json", "line 1: expected a time such as 'Ana 0:03' above the words"),
         ("mosei", "--dataset", "mosei", "b.txt", "expected a file name ending in .json or .jsonl"),
         ("mosei", "--dataset", "mosei", "none/a.json", "none does not exist"),
     ],
@@ -702,7 +860,8 @@ def test_what_can_not_be_prepared_gets_one_line(
     if recording == "none.wav":
         pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
     (tmp_path / "a.wav").touch()
-    (tmp_path / "a.txt").write_text("Ana: hi")
+    for name in ("a.txt", "a.md"):
+        (tmp_path / name).write_text("Ana: hi")
     (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> Ana <NA> <NA>")
     transcripts = tmp_path / "mosei" / "Transcript" / "Segmented" / "Combined"
     transcripts.mkdir(parents=True)
@@ -728,7 +887,7 @@ def test_data_without_labels_can_not_be_scored(
             ["predit"],
             ["predict"],
             ["evaluate", "a", "b", "--ouput", "c"],
-            ["prepare", "a", "--output", "b"],
+            ["predict", "a", "b", "--speakers", "3-2"],
         ),
         *(["predict", "a", "b", "--columns", mapping] for mapping in ("text", "", "text=Words,")),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from redifu.conversation import FEATURES, STREAMS, Conversation, Prediction, Utterance, shown_names
+from redifu.conversation import FEATURES, STREAMS, Conversation, Prediction, Utterance
+from redifu.conversation_values import shown_names
 from redifu.data.writers import with_predictions
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY
@@ -55,6 +57,21 @@ def test_an_empty_text_beside_another_stream_counts_as_missing() -> None:
     given = conversation(text=" ", audio_features=[1.0])
     assert second_of(given).text is None
     assert Conversation.from_dict(given, source="x.json").to_dict() == given
+
+
+WORD = {"word": "Yes.", "start": 0.5, "end": 0.5, "probability": 1}
+HEARD = {"words": [WORD, {**WORD, "word": "ja", "probability": 0.25}], "text_confidence": 0, "overlap": 0.5}
+
+
+def test_what_was_recognised_is_read_and_comes_back_untouched() -> None:
+    given = conversation(**HEARD)
+    read = Conversation.from_dict(given, source="x.json")
+    ana, ben = read.utterances
+    assert (ben.words, ben.text_confidence, ben.overlap) == (HEARD["words"], 0, 0.5)
+    assert (ana.words, ana.text_confidence, ana.overlap) == (None, None, None)
+    assert json.dumps(read.to_dict()) == json.dumps(given)
+    assert second_of(conversation(words=[])).words == []
+    assert ben.to_inputs() == {"speaker": "Ben", "text": "Yes."}
 
 
 def test_features_become_arrays_and_are_written_as_they_were_given() -> None:
@@ -170,7 +187,7 @@ def test_media_that_are_no_paths_are_taken_only_where_they_are_allowed() -> None
 
 
 def test_predictions_are_written_beside_what_was_given() -> None:
-    given = {"utterances": conversation(mood=4)["utterances"], "scene": None, "id": "d"}
+    given = {"utterances": conversation(mood=4, **HEARD)["utterances"], "scene": None, "id": "d"}
     read = Conversation.from_dict(given)
     rows = np.array([[0.25, 0.75], [math.nan] * 2], np.float32)
     said = [
@@ -187,6 +204,14 @@ def test_predictions_are_written_beside_what_was_given() -> None:
     ]
     assert [(each.emotion, each.probability) for each in said] == [("b", 0.75), (None, None)]
     assert [each.scores for each in said] == [{"a": 0.25, "b": 0.75}, None]
+    unsure = replace(said[0], unsure=True, reasons=["not sure"])
+    assert (unsure.emotion, unsure.probability, unsure.scores) == (None, 0.75, said[0].scores)
+    (withheld, _) = with_predictions(read, [unsure, said[1]])["utterances"]
+    assert (withheld["emotion"], withheld["scores"], withheld["reasons"]) == (
+        None,
+        said[0].scores,
+        ["not sure"],
+    )
     written = with_predictions(read, said)
     assert list(written) == list(given)
     answers = [{"emotion": "b", "scores": {"a": 0.25, "b": 0.75}}, {"emotion": None, "scores": None}]
@@ -274,6 +299,22 @@ def test_a_piece_knows_the_speakers_of_the_whole_dialogue() -> None:
         ({"end": 10**400}, "end: expected a number of seconds from 0 up, got 1000000000000"),
         ({"end": True}, "end: expected a number of seconds from 0 up, got True"),
         ({"start": 2.0, "end": 2.0}, "end: expected a time after start 2.0, got 2.0"),
+        ({"overlap": 1.5}, "overlap: expected a number from 0 to 1, got 1.5"),
+        ({"overlap": True}, "overlap: expected a number from 0 to 1, got True"),
+        ({"text_confidence": math.nan}, "text_confidence: expected a number from 0 to 1, got nan"),
+        ({"text_confidence": "high"}, "text_confidence: expected a number from 0 to 1, got 'high'"),
+        ({"words": "Yes."}, "words: expected a list of objects, got 'Yes.'"),
+        ({"words": [WORD, "no"]}, "words: word 1: expected an object, got 'no'"),
+        ({"words": [{**WORD, "word": " "}]}, "words: word 0: word: expected a non-empty string, got ' '"),
+        (
+            {"words": [{**WORD, "start": None}]},
+            "words: word 0: start: expected a number of seconds from 0 up, got None",
+        ),
+        ({"words": [{**WORD, "end": 0.4}]}, "words: word 0: end: expected a time not before start 0.5, got "),
+        (
+            {"words": [{**WORD, "probability": -0.1}]},
+            "words: word 0: probability: expected a number from 0 to 1, got -0.1",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_dialogue_and_utterance(changes: dict, complaint: str) -> None:
@@ -315,3 +356,22 @@ def test_of_many_or_long_names_some_are_shown() -> None:
     assert shown_names(["a", "b c"]) == "a, b c"
     assert shown_names(map(str, range(21))).endswith("18, 19, ...")
     assert len(shown_names(["x" * 1000])) < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("text", 100_000), ("speaker", 4096), ("label", 4096), ("audio", 4096)]
+)
+def test_a_text_or_a_name_is_not_endless(name: str, most: int) -> None:
+    given = {"speaker": "Ana", "text": "no", name: "x" * most}
+    Conversation.from_dict({"id": "d", "utterances": [given]})
+    given[name] += "x"
+    complaint = f"dialogue d, utterance 0: {name}: expected at most {most:,} characters, got {most + 1:,}"
+    with pytest.raises(ValueError, match=complaint):
+        Conversation.from_dict({"id": "d", "utterances": [given]})
+
+
+def test_a_conversation_is_not_of_everybody() -> None:
+    given = [{"speaker": f"{number}", "text": "no"} for number in range(100_000)]
+    Conversation.from_dict({"id": "d", "utterances": given[:1000]})
+    with pytest.raises(ValueError, match="dialogue d: expected at most 1,000 speakers, got 100,000"):
+        Conversation.from_dict({"id": "d", "utterances": given})

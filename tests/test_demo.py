@@ -194,6 +194,26 @@ def test_files_are_read(page, tmp_path):
     page.get_by_text(re.compile(r"^talks\.jsonl: line 2: not JSON")).wait_for()
 
 
+def test_the_timeline_gives_what_was_corrected_in_it(page):
+    paste(page, "Ana: hello\nBen: no\n")
+    timeline = timeline_of(page)
+    timeline.get_by_role("button", name="Make corrections").click()
+    timeline.get_by_label("Name of Ana").fill("Anna")
+    timeline.get_by_label("Name of Ana").press("Enter")
+    with page.expect_download() as given:
+        timeline.get_by_role("button", name="Download JSON").click()
+    (read,) = json.loads(Path(given.value.path()).read_text("utf-8"))["utterances"][:1]
+    assert read == {"speaker": "Anna", "text": "hello"}
+
+
+def test_the_microphone_is_a_recording(page):
+    page.get_by_role("tab", name="Recording").click()
+    page.get_by_role("button", name="Recognise the recording").click()
+    page.get_by_text("choose a recording or record one first").wait_for()
+    # Headless Chromium has no microphone, so that it is offered is all there is to see.
+    assert page.get_by_text("Or the microphone").is_visible()
+
+
 def test_a_recording_is_cut_by_its_turns(page, tmp_path):
     sound = write_sound(tmp_path / "clip.wav", tone(3.0))
     turns = tmp_path / "clip.srt"

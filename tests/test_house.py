@@ -18,6 +18,7 @@ MODULES = sorted((SOURCE / "redifu").rglob("*.py"))
 # From the roof down. A module imports from its own floor or from those below it, that is further right.
 FLOORS = (
     "cli",
+    "command_arguments",
     "__init__",
     "registration",
     "console",
@@ -30,6 +31,7 @@ FLOORS = (
     "transcription",
     "data",
     "conversation",
+    "conversation_values",
     "model",
     "media",
     "optional_packages",

@@ -1,19 +1,23 @@
 """Write files and folders that appear under their final name only when complete and on disk.
 
-Until then they have a random hidden name in the same folder, readable only by the owner. After an error, they
-are removed and existing files stay unchanged. A killed process may leave a hidden file, never a partial one.
+Until then, a file has no name, so that a killed process leaves nothing. A folder, and a file where the
+filesystem has no files without a name, has a random hidden one and can be read only by its owner. After an
+error, they are removed and existing files stay unchanged.
 """
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp, mkstemp
 from typing import Any, TextIO
 
 _PREFIX, _SUFFIX = ".", ".partial"
+_DESCRIPTORS = "/proc/self/fd"
 
 
 def check_output(path: str | Path | None, endings: Collection[str]) -> None:
@@ -34,18 +38,55 @@ def check_output(path: str | Path | None, endings: Collection[str]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file to write to; it replaces `path` when the context ends without an error."""
-    descriptor, name = mkstemp(_SUFFIX, _PREFIX, path.parent)
+    """Yield an empty file to write to; it replaces `path` when the context ends without an error.
+
+    Write to the yielded path in this process, without renaming or replacing it.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
+    """
+    with ExitStack() as cleaning:
+        try:
+            partial = _unfinished(path.parent, cleaning)
+            yield partial
+            partial.chmod(0o666 & ~_umask())
+            _flush(partial)
+            _give_name(partial, path)
+            _flush(path.parent)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                error.filename = str(path)
+            raise
+
+
+def _unfinished(folder: Path, cleaning: ExitStack) -> Path:
+    """Make a file for the owner alone; `cleaning` removes it."""
+    with suppress(OSError, AttributeError):  # other systems and some network filesystems lack these files
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        cleaning.callback(os.close, descriptor)
+        unnamed = Path(f"{_DESCRIPTORS}/{descriptor}")
+        if unnamed.exists():
+            return unnamed
+    descriptor, name = mkstemp(_SUFFIX, _PREFIX, folder)
     os.close(descriptor)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o666 & ~_umask())
-        _flush(partial)
+    cleaning.callback(Path(name).unlink, missing_ok=True)
+    return Path(name)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    if str(partial.parent) != _DESCRIPTORS:
         partial.replace(path)
-        _flush(path.parent)
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # A link replaces no file, a rename does. The descriptor makes link() follow /proc.
+        name = f"{_PREFIX}{token_hex(8)}{_SUFFIX}"
+        os.link(partial, name, dst_dir_fd=folder)
+        os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        os.close(folder)
 
 
 @contextmanager
@@ -96,6 +137,31 @@ def move_folder(source: Path, target: Path) -> None:
         _flush(path)
     source.rename(target)
     _flush(target.parent)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that they also enter by this function; make it if it is missing.
+
+    The lock ends with the process, however it ends. A folder that is still empty is removed.
+
+    Raises:
+        BlockingIOError: another process is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # some network filesystems have no locks on folders
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+        os.close(descriptor)
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: the arguments of each command, and the functions it calls.
+"""The command line: what each command calls.
 
 Each command imports only what it needs, so help and error messages do not wait for torch and transformers.
 """
@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from redifu import __version__
 from redifu.atomic_files import check_output, replace_json
+from redifu.command_arguments import command_parser
 from redifu.serving.service_limits import Limits
 
 # A user's mistake raises one of these; anything else is a bug and shows its traceback.
@@ -24,10 +24,6 @@ MISTAKES = (
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
-_MODEL = "folder of a trained model, or its ORG/NAME on the Hugging Face Hub"
-_CONVERSATIONS = "conversation file, as for predict"
-_SPLIT = "read only this split of the file"
-_COLUMNS = "the table's column name for each of our keys"
 _INPUTS = ("conversations", "data", "source", "recipe", "turns", "robustness")  # the options that name files
 
 
@@ -41,17 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 on success; 1 if the pipe was closed or `extract` could not read a stream; 2 for a
         user's mistake or invalid lines, each reported in one line on stderr. Other errors are raised.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _check_inputs(options)
-        return options.run(options) or 0
-    except MISTAKES as error:
-        _complain(options, error)
-        return 2
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    options = command_parser().parse_args(arguments)
+    from redifu.console import exit_status
+
+    return exit_status(options.command, partial(_run, options), MISTAKES)
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    _check_inputs(options)
+    return _COMMANDS[options.command](options)
 
 
 def _check_inputs(options: argparse.Namespace) -> None:
@@ -62,114 +56,8 @@ def _check_inputs(options: argparse.Namespace) -> None:
             raise FileNotFoundError(f"{path}: no such file")
 
 
-def _complain(options: argparse.Namespace, mistake: object) -> None:
-    line = " ".join(str(mistake).split())
-    # A file name can contain control sequences, which a terminal would obey.
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
-    print(f"redifu {options.command}: error: {shown}", file=sys.stderr, flush=True)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports an invalid argument in one line; argparse would also print the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="redifu", description="Recognise the emotion of every utterance of a conversation.")
-    parser.add_argument("--version", action="version", version=f"redifu {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    add = _command(commands, "predict", _predict, "recognise the emotion of every utterance").add_argument
-    add("model", metavar="MODEL", help=_MODEL)
-    reads = "JSON, JSONL, CSV, Parquet or .txt file; - predicts JSON lines from stdin as they arrive"
-    add("conversations", metavar="CONVERSATIONS", help=reads)
-    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
-    add("--output", metavar="FILE", help="write all probabilities to a .csv or .jsonl file")
-    add("--html", metavar="FILE", help="also write a page with a timeline and explanations")
-    add("--explain", action="store_true", help="add explanations to the JSON lines")
-    add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
-
-    add = _command(commands, "train", _train, "train a model, or resume an interrupted run").add_argument
-    add("recipe", metavar="RECIPE.yaml", help="recipe with the sections model, data and training")
-    add("overrides", metavar="KEY=VALUE", nargs="*", help="override a value in the recipe: training.seed=2")
-
-    add = _command(commands, "evaluate", _evaluate, "score a model on labelled conversations").add_argument
-    add("model", metavar="MODEL", help=_MODEL)
-    add("data", metavar="DATA", help="file of labelled conversations")
-    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
-    add("--split", help=_SPLIT)
-    add("--robustness", metavar="GRID.yaml", help="also score the model with noise and missing streams")
-    add("--output", metavar="FILE.json", help="write all metrics, with tables and plots next to the file")
-
-    add = _command(commands, "publish", _publish, "upload a model to the Hugging Face Hub").add_argument
-    add("folder", metavar="DIR", help="folder of a trained model")
-    add("repo_id", metavar="REPO_ID", help="ORG/NAME on the Hub")
-    add("--private", action="store_true", help="make the repository private")
-    add("--dry-run", action="store_true", help="only print what would be uploaded")
-
-    add = _command(commands, "export", _export, "export a model to ONNX").add_argument
-    add("folder", metavar="DIR", help=_MODEL)
-    add("--output", metavar="FILE.onnx", required=True, help="file to write")
-    add("--features", action="store_true", help="take text features as input instead of texts")
-    add("--int8", action="store_true", help="use 8-bit weights: smaller and less accurate")
-
-    add = _command(
-        commands, "extract", _extract, "extract features from the media of conversations"
-    ).add_argument
-    add("conversations", metavar="CONVERSATIONS", help=_CONVERSATIONS)
-    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
-    add("--output", metavar="DIR", required=True, help="output folder; an interrupted run resumes from it")
-    for stream, default in (("audio", "log_mel"), ("visual", "face_descriptor")):
-        said = f"method for {stream} features, or none (default: %(default)s)"
-        add(f"--{stream}-backend", metavar="NAME", default=default, help=said)
-    add("--face-detector", metavar="FILE.onnx", help="YuNet model for face detection")
-    add("--num-proc", metavar="N", type=int, default=1, help="number of processes (default: %(default)s)")
-    add(
-        "--engine", metavar="NAME", default="processes", help="processes, or ray for a cluster at RAY_ADDRESS"
-    )
-
-    prepare = _command(
-        commands, "prepare", _prepare, "make a conversation file from a recording or a data set"
-    )
-    add, kind = prepare.add_argument, prepare.add_mutually_exclusive_group(required=True)
-    add("source", metavar="RECORDING", help="audio or video file, or the folder of a data set")
-    kind.add_argument(
-        "--turns", metavar="FILE", help="who speaks when: RTTM, subtitles, CSV or whisperX JSON"
-    )
-    kind.add_argument("--dataset", choices=("iemocap", "meld", "mosei"), help="data set in the folder")
-    add("--output", metavar="FILE", required=True, help=".json or .jsonl file to write")
-
-    add = _command(
-        commands, "add-noise", _add_noise, "copy conversations and add noise to their audio"
-    ).add_argument
-    add("conversations", metavar="CONVERSATIONS", help=_CONVERSATIONS)
-    add("--columns", metavar="text=Utterance,...", type=mapping, help=_COLUMNS)
-    add("--output", metavar="DIR", required=True, help="folder to write")
-    add("--split", help=_SPLIT)
-    decibels = "range of signal-to-noise ratios in dB; each dialogue gets a ratio from this range"
-    add("--snr", metavar=("LOW", "HIGH"), nargs=2, type=float, required=True, help=decibels)
-    add("--seed", metavar="N", type=int, default=0, help="random seed (default: %(default)s)")
-
-    add = _command(commands, "serve", _serve, "answer requests over HTTP").add_argument
-    add("model", metavar="MODEL", help=_MODEL)
-    add("--host", default="127.0.0.1", help="address to listen on; all but loopback require REDIFU_API_KEY")
-    add("--port", type=int, default=8000, help="port; 0 chooses a free one (default: %(default)s)")
-    for limit in fields(Limits):
-        name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
-        add(name, metavar="N", type=int, default=limit.default, help=f"{said} (default: %(default)s)")
-    return parser
-
-
-def _command(commands: Any, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _predict(options: argparse.Namespace) -> int:
-    from redifu.console import Tally, counted, screen_writer
+    from redifu.console import Tally, complain, counted, say, screen_writer
 
     ending = None if options.output is None else Path(options.output).suffix.lower()
     as_lines = ending == ".jsonl" if ending is not None else options.conversations == "-"
@@ -182,17 +70,17 @@ def _predict(options: argparse.Namespace) -> int:
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
-        _complain(options, complaint)
+        complain(options.command, complaint)
         refused.append(complaint)
 
-    explain = options.explain or options.html is not None
+    how = {"explain": bool(options.explain or options.html), "abstain_below": options.abstain_below}
     if options.conversations == "-":
         if options.columns:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
-        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, explain=explain)
+        answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
     else:
-        given = recogniser.read(options.conversations, columns=options.columns)
-        answers = recogniser.predict(given, explain=explain)
+        given = recogniser.read(options.conversations, columns=options.columns, **_hearing(options))
+        answers = recogniser.predict(given, **how)
     tally = Tally()
     with ExitStack() as files:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
@@ -206,8 +94,14 @@ def _predict(options: argparse.Namespace) -> int:
             tally.add(predictions)
     lines_on_screen = as_lines and options.output is None
     for path in filter(None, (options.output, options.html)):
-        print(f"{path}: {tally}", file=sys.stderr if lines_on_screen else sys.stdout)
+        say(f"{path}: {tally}", error=lines_on_screen)
     return 2 if refused else 0
+
+
+def _hearing(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options given for a recording."""
+    names = ("turns", "speakers", "channels", "language", "speech_model")
+    return {name: given for name in names if (given := getattr(options, name))}
 
 
 def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
@@ -241,7 +135,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from redifu.console import plots_if_installed, print_metrics
+    from redifu.console import plots_if_installed, print_metrics, say
     from redifu.evaluation.corruptions import read_grid
     from redifu.evaluation.scoring import evaluate_conversations
 
@@ -256,17 +150,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     if grid is not None:
         metrics["robustness"] = _evaluate_robustness(options, recogniser, given, grid, plots)
     if output is not None:
-        replace_json(output, metrics)
-        picture = output.with_suffix(".png")
+        pictures = [output.with_suffix(ending) for ending in (".png", ".coverage.png")]
         if plots is not None:
-            plots.plot_confusion(metrics, recogniser.labels, picture)
-        print(f"{output}: all metrics" + (f"; confusion matrix in {picture}" if plots else ""))
+            plots.plot_confusion(metrics, recogniser.labels, pictures[0])
+            plots.plot_coverage(metrics, pictures[1])
+        replace_json(output, metrics)  # last: when it is there, all files are
+        say(f"{output}: all metrics" + ("; plots in {} and {}".format(*pictures) if plots else ""))
 
 
 def _evaluate_robustness(
     options: argparse.Namespace, recogniser: Any, given: list[Any], grid: Any, plots: Any
 ) -> list[dict]:
-    from redifu.console import print_robustness
+    from redifu.console import print_robustness, say
     from redifu.evaluation.robustness import evaluate_robustness, write_robustness
 
     rows = evaluate_robustness(recogniser.model, recogniser.processor, given, grid).rows
@@ -276,31 +171,33 @@ def _evaluate_robustness(
         named = write_robustness(path, rows, data=Path(options.data), run=Path(options.model))
         if plots is not None:
             plots.plot_severity(named, path.with_suffix(".png"))
-        print(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
+        say(f"{path}: {len(rows):,} rows" + (", with a plot next to it" if plots else ""))
     return rows
 
 
 def _publish(options: argparse.Namespace) -> None:
+    from redifu.console import say
     from redifu.hub.publishing import files_to_publish, publish, size_of
 
     _be_quiet()
     files = files_to_publish(options.folder, options.repo_id)
     for path, content in files.items():
-        print(f"{size_of(content):>13,}  {path}")
+        say(f"{size_of(content):>13,}  {path}")
     if not options.dry_run:
-        print(publish(files, options.repo_id, private=options.private))
+        say(publish(files, options.repo_id, private=options.private))
 
 
 def _export(options: argparse.Namespace) -> None:
+    from redifu.console import say
     from redifu.hub.onnx_export import export_onnx
 
     model = _load(options.folder).model
     difference = export_onnx(model, options.output, features=options.features, int8=options.int8)
-    print(f"{options.output}: logits differ from the model's by at most {difference:.1e}")
+    say(f"{options.output}: logits differ from the model's by at most {difference:.1e}")
 
 
 def _extract(options: argparse.Namespace) -> int:
-    from redifu.console import Tally, extraction_progress, number_of
+    from redifu.console import Tally, extraction_progress, number_of, say
     from redifu.data.extraction import REPORT, extract_conversations
     from redifu.data.readers import read_conversations
     from redifu.model import ReDiFuFeatureExtractor
@@ -324,37 +221,39 @@ def _extract(options: argparse.Namespace) -> int:
             engine=options.engine,
             report=report,
         )
-    print(f"{options.output}: features of {tally}")
+    say(f"{options.output}: features of {tally}")
     if failed:
         place = Path(options.output, REPORT)
         said = f"{number_of(failed, 'stream')} could not be read, see {place}"
-        print(f"redifu extract: {said}", file=sys.stderr)
+        say(f"redifu extract: {said}", error=True)
     return 1 if failed else 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from redifu.console import Tally
+    from redifu.console import Tally, recording_progress, say
     from redifu.data.writers import write_conversations
 
     folder = Path(options.output).parent
     notes: list[str] = []
-    if options.turns is not None:
-        from redifu.data.recordings import prepare_recording
-
-        conversations = [prepare_recording(options.source, options.turns, folder=folder)]
-    else:
+    if options.dataset is not None:
         from redifu.data.corpora import read_corpus
 
         conversations, notes = read_corpus(options.dataset, options.source, folder=folder)
+    else:
+        from redifu.transcription.transcribe import read_recording
+
+        with recording_progress() as report:
+            heard = read_recording(options.source, folder=folder, report=report, **_hearing(options))
+        conversations = [heard]
     tally = Tally()
     write_conversations(options.output, tally.counting(conversations))
     for note in notes:
-        print(note, file=sys.stderr)
-    print(f"{options.output}: {tally}")
+        say(note, error=True)
+    say(f"{options.output}: {tally}")
 
 
 def _add_noise(options: argparse.Namespace) -> None:
-    from redifu.console import Tally
+    from redifu.console import Tally, say
     from redifu.data.noisy_copies import write_noisy_copies
     from redifu.data.readers import read_conversations
 
@@ -363,7 +262,7 @@ def _add_noise(options: argparse.Namespace) -> None:
         read_conversations(options.conversations, split=options.split, columns=options.columns)
     )
     written = write_noisy_copies(given, options.output, snr=tuple(options.snr), seed=options.seed)
-    print(f"{written}: {tally}")
+    say(f"{written}: {tally}")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -383,16 +282,24 @@ def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
     return load(name_or_path, runtime=runtime)
 
 
-def mapping(text: str) -> dict[str, str]:
-    """Parse "text=Utterance,speaker=Speaker"; argparse shows this function's name in its error message."""
-    return dict(pair.split("=", 1) for pair in text.split(","))
-
-
 def _be_quiet() -> None:
     """Turn off transformers' progress bars."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "predict": _predict,
+    "train": _train,
+    "evaluate": _evaluate,
+    "publish": _publish,
+    "export": _export,
+    "extract": _extract,
+    "prepare": _prepare,
+    "add-noise": _add_noise,
+    "serve": _serve,
+}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Output of the command line: tables, progress bars and summaries of what was written."""
 
+import errno
 import json
+import logging
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +27,75 @@ from rich.table import Table
 from rich.text import Text
 
 from redifu.optional_packages import optional_package
+
+# Needed inside words and emoji; unlike other invisible characters, they neither move nor reverse text.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    """Escape control characters and direction marks, which a terminal would obey instead of showing them."""
+    return "".join(each if _is_harmless(each) else ascii(each)[1:-1] for each in text)
+
+
+def _is_harmless(character: str) -> bool:
+    # isprintable rejects all spaces but one, and texts contain others.
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """Print a line that may contain names on stdout, or on stderr."""
+    print(printable(line), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def complain(command: str, mistake: object) -> None:
+    """Print a mistake in one line on stderr."""
+    say(f"redifu {command}: error: {' '.join(str(mistake).split())}", error=True)
+
+
+def make_log_printable() -> None:
+    """Escape the names in everything that this package logs from now on."""
+    logging.setLogRecordFactory(_printable_record)
+
+
+def _printable_record(*arguments: Any, **options: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **options)
+    if record.name.partition(".")[0] == "redifu":
+        record.msg, record.args = printable(record.getMessage()), None
+    return record
+
+
+def exit_status(command: str, run: Callable[[], int | None], mistakes: tuple[type[Exception], ...]) -> int:
+    """Run a command and return its exit status; a user's mistake, or a full disk, is printed in one line."""
+    make_log_printable()
+    try:
+        status = run() or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        _drop_stdout()
+        return 1
+    except Exception as error:
+        if not (isinstance(error, mistakes) or _is_storage_fault(error)):
+            raise
+        complain(command, error)
+        _drop_stdout()
+        return 2
+
+
+def _is_storage_fault(error: Exception) -> bool:
+    """Return whether an error says that a disk is full or cannot be written to."""
+    faults = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    # The writer of safetensors raises an error of its own, with the number in its message.
+    said = any(f"(os error {fault})" in str(error) for fault in faults)
+    return said or getattr(error, "errno", None) in faults
+
+
+def _drop_stdout() -> None:
+    """Drop what cannot be printed: Python would complain again when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def number_of(count: int, noun: str) -> str:
@@ -71,24 +144,31 @@ def screen_writer(*, as_lines: bool) -> Callable[[Any, Any], None]:
     return write
 
 
-def _prediction_table(name: str, predictions: Iterable[Any]) -> Table:
-    table = Table("speaker", "text", "emotion", title=Text(name), title_justify="left")
+def _prediction_table(name: str, predictions: Sequence[Any]) -> Table:
+    table = Table("speaker", "text", "emotion", title=_cell(name), title_justify="left")
     table.add_column("probability", justify="right")
+    if any(each.reasons for each in predictions):
+        table.add_column("reasons")
     for each in predictions:
-        # As Text, because rich would interpret brackets as markup.
-        cells = map(Text, (each.speaker, each.text or "", each.emotion or "-"))
-        table.add_row(*cells, "-" if each.probability is None else f"{each.probability:.2f}")
+        probability = "-" if each.probability is None else f"{each.probability:.2f}"
+        cells = (each.speaker, each.text or "", each.emotion or "-", probability, ", ".join(each.reasons))
+        table.add_row(*map(_cell, cells[: len(table.columns)]))
     return table
 
 
+def _cell(text: str) -> Text:
+    """Return a cell that is shown as it is; rich would interpret brackets as markup."""
+    return Text(printable(text))
+
+
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print scores with their intervals, and a table of the classes."""
+    """Print scores with their intervals, a table of the classes, and the scores at each coverage."""
     console = Console()
     scores = Table("metric", title=f"{metrics['num_utterances']:,} utterances", title_justify="left")
     scores.add_column("value", justify="right")
     scores.add_column("95 % interval", justify="right")
-    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece"):
-        digits = 3 if name in ("nll", "ece") else 2
+    for name in ("weighted_f1", "macro_f1", "accuracy", "nll", "ece", "aurc"):
+        digits = 3 if name in ("nll", "ece", "aurc") else 2
         low_high = [f"{value:.{digits}f}" for value in metrics["intervals"].get(name, [])]
         scores.add_row(name, f"{metrics[name]:.{digits}f}", " to ".join(low_high))
     console.print(scores)
@@ -97,8 +177,15 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         classes.add_column(name, justify="right")
     for label, values in metrics["per_class"].items():
         numbers = [f"{values[name]:.2f}" for name in ("precision", "recall", "f1")]
-        classes.add_row(Text(label), *numbers, f"{values['support']:,}")
+        classes.add_row(_cell(label), *numbers, f"{values['support']:,}")
     console.print(classes)
+    coverage = Table()
+    for name in ("coverage", "accuracy", "weighted F1", "utterances", "predict --abstain-below"):
+        coverage.add_column(name, justify="right")
+    for row in metrics["coverage"]:
+        numbers = [f"{100 * row['coverage']:.0f} %", f"{row['accuracy']:.2f}", f"{row['weighted_f1']:.2f}"]
+        coverage.add_row(*numbers, f"{row['num_utterances']:,}", f"{row['threshold']:.3f}")
+    console.print(coverage)
 
 
 def plots_if_installed() -> Any:
@@ -106,7 +193,7 @@ def plots_if_installed() -> Any:
     try:
         optional_package("matplotlib", extra="plots")
     except ImportError as error:
-        print(f"redifu evaluate: no pictures: {error}", file=sys.stderr, flush=True)
+        say(f"redifu evaluate: no pictures: {error}", error=True)
         return None
     return import_module("redifu.evaluation.plots")
 
@@ -123,7 +210,7 @@ def print_robustness(rows: Iterable[dict[str, Any]]) -> None:
     for point, values in points.items():
         if "weighted_f1" in values:
             cells = [f"{values[name]:.2f}" if name in values else "-" for name in titles]
-            table.add_row(*point, *cells)
+            table.add_row(*map(_cell, point), *cells)
     Console().print(table)
 
 
@@ -155,6 +242,16 @@ def extraction_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def recording_progress() -> Iterator[Callable[[float, float | None], None]]:
+    """Show on stderr how much of a recording was heard, and the time left."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("recognising speech and speakers", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
 def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
     """Print a line on stderr for each stage and epoch of a run; on a terminal, show its steps as well."""
     console = Console(stderr=True)
@@ -168,7 +265,7 @@ def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
                 progress.update(task, description=said, completed=record["step"], total=record["steps"])
             else:
                 line = record["stage"] if record["event"] == "stage" else _epoch_line(record)
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
         yield report
 
@@ -197,9 +294,9 @@ def print_run(folder: Path) -> None:
         for name in ("dev", "test")
         if name in metrics
     ]
-    print(f"{folder}: {', '.join(scores)}")
+    say(f"{folder}: {', '.join(scores)}")
     for line in _never_predicted(metrics["dev"]) if "dev" in metrics else ():
-        print(line, file=sys.stderr)
+        say(line, error=True)
 
 
 def _never_predicted(metrics: dict[str, Any]) -> Iterator[str]:

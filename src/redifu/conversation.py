@@ -1,27 +1,31 @@
 """Conversations, utterances and predictions: the only place that validates user input."""
 
-import reprlib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from redifu.conversation_values import (
+    checked_features,
+    checked_span,
+    checked_string,
+    normal_speaker,
+    readings,
+    recognised,
+    shown,
+    shown_names,
+)
 from redifu.media.decoding import Span
-from redifu.media.quality import QUALITY
 
 # The key of an utterance that holds the medium of a stream.
 MEDIA = {"audio": "audio", "visual": "video"}
 FEATURES = ("text_features", "audio_features", "visual_features")
 # The inputs to recognise an utterance from; one is enough.
 STREAMS = ("text", "audio", "video", *FEATURES)
-# Models compute in float32, where larger values are infinite.
-LARGEST_FEATURE = float(np.finfo(np.float32).max)
-
-# Limits for user-supplied names in errors: characters per name, and number of names.
-_LONGEST_NAME, _MOST_NAMES = 80, 20
+_INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
+MOST_SPEAKERS = 1_000  # in a conversation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,13 +33,17 @@ class Utterance:
     """What one speaker says in one turn; only the speaker is required in every utterance.
 
     Attributes:
-        speaker: the name.
+        speaker: the name in normal form, so that one name in several spellings is one speaker: Unicode's NFC,
+            single spaces, no invisible marks; `given` holds it as written.
         text: the words, or None.
         audio: a path, the bytes of a file, {"array", "sampling_rate"} or a value of a datasets column.
         video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
         start: seconds from the start of the medium.
         end: seconds, or None for the end of the medium.
         label: the true emotion.
+        words: {"word", "start", "end", "probability"} of each recognised word, in seconds and from 0 to 1.
+        text_confidence: how sure speech recognition was of the text, 0 to 1.
+        overlap: share of the turn in which somebody else speaks, 0 to 1.
         text_features: (size,) float32.
         audio_features: (size,) float32.
         visual_features: (size,) float32.
@@ -53,6 +61,9 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     label: str | None = None
+    words: Sequence[Mapping[str, Any]] | None = None
+    text_confidence: float | None = None
+    overlap: float | None = None
     text_features: np.ndarray | None = None
     audio_features: np.ndarray | None = None
     visual_features: np.ndarray | None = None
@@ -75,23 +86,24 @@ class Utterance:
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"expected an object, got {shown(value)}")
-        fields: dict[str, Any] = {"speaker": _string("speaker", value.get("speaker"))}
+        fields: dict[str, Any] = {"speaker": normal_speaker(value.get("speaker"))}
         text = value.get("text")
         # Real transcripts contain empty lines: with another stream, an empty text just counts as missing.
         if text is not None and not (isinstance(text, str) and not text.strip()):
-            fields["text"] = _string("text", text)
+            fields["text"] = checked_string("text", text)
         for name in MEDIA.values():
             if (medium := value.get(name)) is not None:
                 plain = isinstance(medium, str) or not allow_media_objects
-                fields[name] = _string(name, medium) if plain else medium
+                fields[name] = checked_string(name, medium) if plain else medium
         for name in FEATURES:
             if (features := value.get(name)) is not None:
-                fields[name] = _features(name, features)
+                fields[name] = checked_features(name, features)
         if len(fields) == 1:
             raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
-            fields["label"] = _string("label", label)
-        return cls(**fields, **_span(value), **_readings(value), given=value)
+            fields["label"] = checked_string("label", label)
+        fields |= recognised(value)
+        return cls(**fields, **checked_span(value), **readings(value), given=value)
 
     @property
     def span(self) -> Span:
@@ -120,6 +132,7 @@ class Conversation:
         utterances: at least one.
         folder: base of relative media paths.
         speakers: speakers of the whole dialogue in order of appearance; () means those of `utterances`.
+        columns: columns of the table it was read from that a table of its predictions repeats.
         given: the original JSON object; `utterances` replace its own when it is written.
     """
 
@@ -127,6 +140,7 @@ class Conversation:
     utterances: Sequence[Utterance]
     folder: Path = Path()
     speakers: Sequence[str] = ()
+    columns: Sequence[str] = field(default=(), repr=False, compare=False)
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -161,7 +175,7 @@ class Conversation:
             raise ValueError(f"{place}: conversation {index}: expected an object, got {shown(value)}")
         name = value.get("id")
         try:
-            name = f"{Path(source).stem}-{index}" if name is None else _string("id", name)
+            name = f"{Path(source).stem}-{index}" if name is None else checked_string("id", name)
         except ValueError as error:
             raise ValueError(f"{place}: conversation {index}: {error}") from None
         where = f"{place}: dialogue {shown_names([name])}"
@@ -174,6 +188,8 @@ class Conversation:
                 utterances.append(Utterance.from_dict(utterance, allow_media_objects=allow_media_objects))
             except ValueError as error:
                 raise ValueError(f"{where}, utterance {turn}: {error}") from None
+        if (number := len({utterance.speaker for utterance in utterances})) > MOST_SPEAKERS:
+            raise ValueError(f"{where}: expected at most {MOST_SPEAKERS:,} speakers, got {number:,}")
         return cls(id=name, utterances=utterances, folder=Path(folder), given={**value, "id": name})
 
     @property
@@ -181,6 +197,13 @@ class Conversation:
         """The split named in the file, or None."""
         split = self.given.get("split")
         return None if split is None else str(split)
+
+    @property
+    def turns(self) -> Sequence[int]:
+        """The numbers of the utterances: their own key "turn" if these differ, else 0, 1, ..."""
+        given = [utterance.given.get("turn") for utterance in self.utterances]
+        own = [turn for turn in given if isinstance(turn, int) and not isinstance(turn, bool)]
+        return own if len(set(own)) == len(given) else range(len(given))
 
     def where(self, turn: int) -> str:
         """Return the dialogue and utterance for use in a message."""
@@ -241,6 +264,8 @@ class Prediction:
         labels: names of the emotions.
         probabilities: (labels,) float32, calibrated; NaN if the model cannot use any stream of the utterance.
         reliability: how much the model trusted each stream it read, 0 to 1; None if it does not estimate it.
+        reasons: why the utterance cannot be judged, or not well, in words; see `inference.reasons`.
+        unsure: whether the model abstains: `emotion` is None, and the probabilities are kept.
         explanation: see `inference.explanation`; None unless requested.
     """
 
@@ -252,22 +277,25 @@ class Prediction:
     labels: Sequence[str]
     probabilities: np.ndarray
     reliability: Mapping[str, float] | None = None
+    reasons: Sequence[str] = ()
+    unsure: bool = False
     explanation: Mapping[str, Any] | None = None
 
     @property
     def emotion(self) -> str | None:
-        """The most probable label, or None if the model cannot use any stream of the utterance."""
-        return None if np.isnan(self.probabilities).any() else self.labels[int(self.probabilities.argmax())]
+        """The most probable label; None if the model is unsure or cannot use any stream of the utterance."""
+        unknown = self.unsure or self.probability is None
+        return None if unknown else self.labels[int(self.probabilities.argmax())]
 
     @property
     def probability(self) -> float | None:
-        """The probability of `emotion`, or None."""
-        return None if self.emotion is None else shortest(self.probabilities.max())
+        """The highest probability, or None if the model cannot use any stream of the utterance."""
+        return None if np.isnan(self.probabilities).any() else shortest(self.probabilities.max())
 
     @property
     def scores(self) -> dict[str, float] | None:
         """The probability of each label, or None if the model cannot use any stream of the utterance."""
-        if self.emotion is None:
+        if self.probability is None:
             return None
         return dict(zip(self.labels, map(shortest, self.probabilities), strict=True))
 
@@ -275,79 +303,3 @@ class Prediction:
 def shortest(value: Any) -> float:
     """Return the float with the shortest decimal form of the same float32, which prints without noise."""
     return float(str(np.float32(value)))
-
-
-def shown_names(names: Iterable[str]) -> str:
-    """Format the first 20 user-supplied names for a one-line error.
-
-    Names that are long or contain unprintable characters are shown as shortened literals.
-    """
-    given = list(names)
-    plain = (each.isprintable() and len(each) <= _LONGEST_NAME for each in given[:_MOST_NAMES])
-    parts = [each if ok else shown(each) for each, ok in zip(given, plain, strict=False)]
-    return ", ".join([*parts, "..."] if len(given) > _MOST_NAMES else parts)
-
-
-def shown(value: Any) -> str:
-    """Format a user-supplied value as a shortened literal for a one-line error."""
-    return reprlib.repr(value)
-
-
-_INPUTS = ("speaker", "label", *STREAMS, "audio_values", "pixel_values")
-
-
-def _string(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: expected a non-empty string, got {shown(value)}")
-    # JSON can hold an unpaired surrogate, which tokenizers and files cannot encode.
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{name}: expected valid Unicode, got an unpaired surrogate in {shown(value)}")
-    return value
-
-
-def _features(name: str, features: Any) -> np.ndarray:
-    try:
-        values = np.asarray(features)
-    except ValueError:  # nested lists of different lengths
-        values = np.asarray(None)
-    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: expected a non-empty list of numbers, got {shown(features)}")
-    wrong = np.flatnonzero(~(np.abs(values) <= LARGEST_FEATURE))
-    if wrong.size:
-        raise ValueError(f"{name}: expected finite numbers, got {values[wrong[0]]} at position {wrong[0]}")
-    return values.astype(np.float32)
-
-
-def _span(value: Mapping[str, Any]) -> dict[str, Any]:
-    span: dict[str, Any] = {}
-    for name in ("start", "end"):
-        seconds = value.get(name)
-        if seconds is None:
-            continue
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 <= seconds <= sys.float_info.max:
-            raise ValueError(f"{name}: expected a number of seconds from 0 up, got {shown(seconds)}")
-        span[name] = seconds
-    if len(span) == 2 and span["end"] <= span["start"]:
-        raise ValueError(f"end: expected a time after start {span['start']}, got {span['end']}")
-    return span
-
-
-def _readings(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Read quality and missing streams from a table of features; ignore invalid values."""
-    quality: dict[str, dict[str, float]] = {}
-    for stream, measures in QUALITY.items():
-        values = value.get(f"{stream}_quality")
-        if isinstance(values, Sequence) and not isinstance(values, str) and len(values) == len(measures):
-            known = {
-                name: float(number)
-                for name, number in zip(measures, values, strict=True)
-                if isinstance(number, float | int) and abs(number) <= LARGEST_FEATURE  # False of NaN
-            }
-            quality |= {stream: known} if known else {}
-    reasons = value.get("missing")
-    missing = {}
-    if isinstance(reasons, Mapping):
-        missing = {name: reasons[name] for name in MEDIA if isinstance(reasons.get(name), str)}
-    read: dict[str, Any] = {"quality": quality} if quality else {}
-    return {**read, "missing": missing} if missing else read

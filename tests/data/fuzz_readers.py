@@ -181,6 +181,14 @@ def transcript() -> st.SearchStrategy[str]:
     return st.lists(line.map("".join), min_size=1, max_size=4).map("\n".join)
 
 
+def headings() -> st.SearchStrategy[str]:
+    times = st.lists(st.integers(0, RECORDING_SECONDS - 1), min_size=1, max_size=4).map(sorted)
+    said = usually(WORDS, ODD_TEXTS)
+    block = st.builds("{}  0:{:02}\n{}\n\n".format, usually(st.just("Ana"), ODD_TEXTS), st.just(0), said)
+    later = times.flatmap(lambda each: st.tuples(*(st.just(f"Bo  0:{second:02}\n") for second in each), said))
+    return st.tuples(block, later.map("".join)).map("".join)
+
+
 def segments() -> st.SearchStrategy[str]:
     span = {"start": usually(EARLIER), "end": usually(LATER), "text": usually(WORDS)}
     segment = st.fixed_dictionaries(span, optional={"speaker": usually(WORDS), "words": JSON_VALUES})
@@ -220,6 +228,7 @@ def readers() -> dict[str, Reader]:
         "WebVTT": Reader(".vtt", read_turns_of, cues("WEBVTT\n\n", comma="."), in_cues),
         "ASS": Reader(".ass", read_turns_of, ass(), in_ass),
         "transcript": Reader(".txt", read_conversations, transcript(), (":", "\n", "\r", "\uff1a", "\0")),
+        "turns of a transcript": Reader(".txt", read_turns_of, headings(), ("  0:03", "\n", ":", "\0")),
         "JSON of whisperX": Reader(".json", read_conversations, segments(), in_json),
         "turns of whisperX": Reader(".json", read_turns_of, segments(), in_json),
         "CSV of turns": Reader(".csv", read_turns_of, rows(times | said), in_csv),
@@ -320,7 +329,7 @@ def write_recording(path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--examples", type=int, default=25_000, help="inputs of each of the twelve readers")
+    parser.add_argument("--examples", type=int, default=25_000, help="inputs of each reader")
     parser.add_argument("--seed", type=int, default=0, help="another one, other inputs")
     options = parser.parse_args()
     total = findings = 0

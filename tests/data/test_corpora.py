@@ -251,6 +251,29 @@ def test_labels_of_mosei_come_from_a_table(mosei: Path) -> None:
     assert "split" not in read_corpus("mosei", mosei, folder=mosei).conversations[0].to_dict()
 
 
+def test_a_segment_that_begins_before_its_video_keeps_its_sound(mosei: Path) -> None:
+    text = "abc___0___-0.477___3.1___Hi.\nabc___1___-2___-1___No.\nabc___2___nan___1___You.\n"
+    write(mosei / "Raw" / "Transcript" / "Segmented" / "Combined" / "abc.txt", text)
+    conversations, notes = read_corpus("mosei", mosei, folder=mosei)
+    spans = {one.text: (one.start, one.end, one.audio is None) for one in conversations[0].utterances}
+    assert spans == {"Hi.": (0.0, 3.1, False), "No.": (None, None, True), "You.": (None, None, True)}
+    assert "2 segments with invalid times have text only" in notes
+
+
+def test_labels_find_their_segments_however_clips_are_named(mosei: Path) -> None:
+    folder = mosei / "Raw" / "Transcript" / "Segmented" / "Combined"
+    write(folder / "_vid9.txt", "_vid9___0___0___1___a\n_vid9___11___1___2___b\n_vid9____x___2___3___c\n")
+    write(folder / "vid_.txt", "vid____1___0___1___d\n")
+    rows = ["_vid9,0.0,joy", "_vid9 ,11,sad", "_vid9,_x,fear", "vid_,01,calm", "abc,7,joy", "gone,0,joy"]
+    write(mosei / "labels.csv", "\n".join(["video_id,clip,label", *rows]))
+    conversations, notes = read_corpus("mosei", mosei, folder=mosei)
+    labels = {
+        one.text: one.label for each in conversations[:1] + conversations[2:3] for one in each.utterances
+    }
+    assert labels == {"a": "joy", "b": "sad", "c": "fear", "d": "calm"}
+    assert notes[-1] == "2 labels of labels.csv belong to no segment (first: video abc, clip 7)"
+
+
 # Bad input
 
 

@@ -2,13 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
-import psutil
 import pytest
 
 from redifu.data.executors import in_processes
@@ -31,27 +26,3 @@ def test_a_crash_costs_its_own_item(crashing: tuple[int, ...]) -> None:
 def test_an_error_is_raised_as_it_is() -> None:
     with pytest.raises(ValueError, match="expected a number from 0, got -1"):
         list(in_processes(square, [1, -1], number=2))
-
-
-PARENT = """
-import sys, time
-from redifu.data.executors import in_processes
-
-if __name__ == "__main__":
-    list(in_processes(time.sleep, [60, 60], number=2))
-"""
-
-
-def test_a_killed_parent_leaves_no_process(tmp_path: Path) -> None:
-    program = tmp_path / "parent.py"
-    program.write_text(PARENT)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, program], env=environment) as parent:
-        deadline = time.monotonic() + 60
-        # Two workers and the process that tracks their resources.
-        while len(children := psutil.Process(parent.pid).children()) < 3 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        time.sleep(2)
-        parent.kill()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert len(children) >= 3 and not alive

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -211,6 +212,48 @@ def test_a_folder_without_a_whole_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="manifest.json: not a manifest"):
         next(read_conversations(tmp_path))
+
+
+def test_an_extraction_that_fails_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    before = contents(output)
+
+    def fail(table: object, place: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(extraction.pq, "write_table", fail)
+    with pytest.raises(OSError, match="No space left on device: '.*part-00000.parquet'"):
+        extract(write_talk(tmp_path, dialogues=3), output)
+    after = contents(output)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) <= {each for each in after if each.endswith(".safetensors")}
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(
+        "import os, pathlib, time\n"
+        "def pid(item):\n"
+        "    pathlib.Path(f'pid-{os.getpid()}').touch()\n"
+        "    time.sleep(600)\n"
+    )
+    code = "import worker\nfrom redifu.data.executors import in_processes\n"
+    code += "if __name__ == '__main__':\n    list(in_processes(worker.pid, range(2), number=2))\n"
+    (tmp_path / "parent.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(redifu.__file__).parents[1]}:{tmp_path}"}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    while len(begun := list(tmp_path.glob("pid-*"))) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    workers = [psutil.Process(int(each.name.removeprefix("pid-"))) for each in begun]
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for each in alive:
+        each.kill()
+    assert alive == []
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redifu.data.turns import UNKNOWN_SPEAKER, Turn, read_turns
+from redifu.data.transcripts import UNKNOWN_SPEAKER
+from redifu.data.turns import Turn, read_turns
 
-ENDINGS = [".rttm", ".srt", ".vtt", ".ass", ".json", ".csv"]
+ENDINGS = [".rttm", ".srt", ".vtt", ".ass", ".json", ".csv", ".txt"]
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -190,9 +191,10 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
         ".ass": "[Events]\nDialogue: 0,0:00:01.00,0:00:03.00,Default,Åsa,0,0,0,,Hi.\\NOh\u2028dear.\n",
         ".json": '[{"start": 1, "end": 3, "text": "Hi. Oh\u2028dear.",\n"speaker": "Åsa"}]',
         ".csv": "start,end,speaker,text\n1,3,Åsa,Hi. Oh dear.\n",
+        ".txt": "Åsa  0:01\nHi.\nOh\u2028dear. Yes.\n",
     }[ending]
     path = write(tmp_path / f"a{ending}", text.replace("\n", line_end).encode(encoding))
-    said = None if ending == ".rttm" else "Hi. Oh dear."
+    said = {".rttm": None, ".txt": "Hi. Oh dear. Yes."}.get(ending, "Hi. Oh dear.")
     assert [turn[:4] for turn in read_turns(path)] == [(1.0, 3.0, "Åsa", said)]
 
 
@@ -200,10 +202,13 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
     ("name", "content", "complaint"),
     [
         (
-            "a.txt",
+            "a.md",
             "Ana: hi",
-            "expected a file name ending in one of .rttm, .srt, .vtt, .ass, .ssa, .json, .csv, got '.txt'",
+            "expected a file name ending in one of .rttm, .srt, .vtt, .ass, .ssa, .json, .csv, .txt, got '.m",
         ),
+        ("a.txt", "0:01 Ana: hi\nBen: yes", "line 2: expected a time such as 'Ben  0:03' above the words"),
+        ("a.txt", "Ana  0:05\nHi.\nBen  0:04\nYes.", "line 3: expected a time from 5 s up, got 4"),
+        ("a.txt", "Ana  0:05\n\n", "expected at least one turn, got none"),
         ("a.rttm", "", "expected at least one turn, got none"),
         (
             "a.rttm",
@@ -222,7 +227,7 @@ def test_marks_of_encoding_and_line_ends_change_nothing(
             "line 2: expected turns from one recording, got 'a' and 'b'",
         ),
         ("a.csv", "", "line 1: missing columns: start, end, speaker; found: none"),
-        ("a.csv", "begin;end;speaker", "line 1: missing columns: start, end, speaker; found: begin;end"),
+        ("a.csv", "begin;end;speaker", "line 1: missing columns: start; found: begin, end, speaker"),
         ("a.csv", "start,\x1b[31m", "line 1: missing columns: end, speaker; found: start, '\\x1b[31m'"),
         ("a.csv", "start,end,speaker\n", "expected at least one turn, got none"),
         ("a.csv", "start,end,speaker\n0,1,Ana,hi", "line 2: expected 3 cells, got 4"),

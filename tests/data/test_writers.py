@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from redifu.conversation import Conversation, Prediction
 from redifu.data.readers import read_conversations
+from redifu.data.tables import read_csv_table
 from redifu.data.writers import prediction_writer, with_predictions, write_conversations
 from redifu.inference.predictions import predictions_of
 
@@ -95,7 +96,8 @@ def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == stat.S_IMODE(os.stat(plain).st_mode)
 
 
-def test_conversations_are_written_as_they_come(tmp_path: Path) -> None:
+def test_conversations_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)  # so that the unfinished file has a name
     with prediction_writer(tmp_path / "out.jsonl", LABELS) as write_one:
         for _ in range(1000):
             write_one(DINNER, SAID)
@@ -203,7 +205,10 @@ def test_written_lines_read_back_and_agree_with_the_table(
     ]
     assert without == conversations
 
-    rows = read_csv(write(folder / "out.csv", predicted))
+    rows = [
+        {name: cell or "" for name, cell in row.items()}
+        for row in read_csv_table(write(folder / "out.csv", predicted)).to_pylist()
+    ]
     utterances = [(each, turn, u) for each in again for turn, u in enumerate(each["utterances"])]
     for row, (each, turn, utterance), numbers in zip(
         rows, utterances, np.concatenate(probabilities), strict=True

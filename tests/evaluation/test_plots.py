@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="pictures need the extra `plots`")
 from evaluation.drawn_rows import CURVES, drawn, rows_of
-from redifu.evaluation.plots import plot_confusion, plot_severity
+from redifu.evaluation.plots import plot_confusion, plot_coverage, plot_severity
 
 LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 
@@ -71,6 +71,21 @@ def test_no_cell_text_reaches_into_the_next_cell(monkeypatch, tmp_path, num_labe
 def test_labels_that_do_not_fit_the_matrix_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"of 3 labels, got shape \(2, 2\)"):
         plot_confusion(metrics(np.eye(2, dtype=int)), ["a", "b", "c"], tmp_path / "confusion.png")
+
+
+def test_the_risk_coverage_curve_is_that_of_the_rows(monkeypatch, tmp_path):
+    rows = [
+        {"coverage": 1.0, "threshold": 0.2, "num_utterances": 200, "accuracy": 60.0},
+        # Ties: more are covered than half.
+        {"coverage": 0.5, "threshold": 0.612, "num_utterances": 110, "accuracy": 75.0},
+    ]
+    metrics = {"coverage": rows, "num_utterances": 200, "aurc": 0.2345}
+    (axes,) = drawn(monkeypatch, plot_coverage, metrics, tmp_path / "coverage.png")
+    (line,) = axes.get_lines()
+    assert line.get_xydata() == pytest.approx(np.array([[100, 40], [55, 25]]))
+    assert [text.get_text() for text in axes.texts] == ["0.20", "0.61"]
+    assert axes.get_title() == "Area under the curve 0.234, 200 utterances"
+    assert (tmp_path / "coverage.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_curves_begin_at_the_clean_result_and_go_by_severity(monkeypatch, tmp_path):

@@ -33,6 +33,8 @@ def test_has_the_keys_of_the_written_json():
         "accuracy",
         "nll",
         "ece",
+        "aurc",
+        "coverage",
         "per_class",
         "confusion",
         "num_utterances",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from hub.loopback_hub import LoopbackHub
 from hub.toy_models import CONVERSATION, write_features_model, write_text_model
@@ -60,6 +62,95 @@ def test_what_is_private_pickled_or_code_stays(features_model: Path) -> None:
         (features_model / name).write_bytes(b"{}")
     (features_model / "notes.json").mkdir()
     assert set(files_to_publish(features_model, "ana/mood")) == before
+
+
+def test_only_what_belongs_to_a_model_is_gathered(text_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(text_model, tmp_path / "model")
+    before = set(files_to_publish(folder, "ana/mood"))
+    for name in (
+        "patients.json",
+        "notes.txt",
+        "diary.md",
+        "face.png",
+        "keys.yaml",
+        "model-private.safetensors",
+    ):
+        (folder / name).write_bytes(b"{}")
+    (folder / "passwords.txt").symlink_to("/etc/passwd")
+    assert set(files_to_publish(folder, "ana/mood")) == before
+    (folder / "card.yaml").write_text("license: mit", encoding="utf-8")
+    assert set(files_to_publish(folder, "ana/mood")) == before | {"card.yaml"}
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "README.md", "model.onnx"])
+def test_a_link_out_of_the_folder_is_not_followed(features_model: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("{}", encoding="utf-8")
+    (features_model / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        ValueError, match=f"{name}: expected a file of the folder, got a link to another place"
+    ):
+        files_to_publish(features_model, "ana/mood")
+
+
+def test_shards_and_their_index_are_gathered(features_model: Path) -> None:
+    model, _ = load_pretrained(features_model)
+    (features_model / "model.safetensors").unlink()
+    model.save_pretrained(features_model, max_shard_size="5kB")
+    shards = {path.name for path in features_model.glob("model-*.safetensors")}
+    assert len(shards) > 1
+    (features_model / "model-00000-of-00001.safetensors").write_bytes(b"of an earlier save")
+    files = set(files_to_publish(features_model, "ana/mood"))
+    assert {name for name in files if "safetensors" in name} == shards | {"model.safetensors.index.json"}
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("/home/ana/train.csv", "train.csv"),
+        ("../clients/acme/train.csv", "train.csv"),
+        ("clients/train.csv", "train.csv"),
+        ("~/clients/train.csv", "train.csv"),
+        ("C:\\Users\\ana\\train.csv", "train.csv"),
+        ("s3://acme/train.csv", "train.csv"),
+        ("$HOME/clients/train.csv", "$HOME/train.csv"),
+        ("${HOME}/clients/train.csv", "${HOME}/train.csv"),
+        ("train.csv", "train.csv"),
+    ],
+)
+def test_a_recipe_names_no_place(
+    features_model: Path, monkeypatch: pytest.MonkeyPatch, place: str, shown: str
+) -> None:
+    (features_model.parent / "clients").mkdir()
+    monkeypatch.chdir(features_model.parent)
+    recipe = {
+        "model": {"checkpoint": place, "text_backbone": "ana/words"},
+        "data": {"train": place, "dev": {"path": place, "split": "dev"}, "labels": ["joy/happy", "calm"]},
+        "training": {"output": place, "seed": 1},
+    }
+    (features_model / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    assert yaml.safe_load(read(files_to_publish(features_model, "ana/mood"), "recipe.yaml")) == {
+        "model": {"checkpoint": shown, "text_backbone": "ana/words"},
+        "data": {"train": shown, "dev": {"path": shown, "split": "dev"}, "labels": ["joy/happy", "calm"]},
+        "training": {"output": shown, "seed": 1},
+    }
+
+
+def test_a_processor_names_no_place(features_model: Path) -> None:
+    path = features_model / "processor_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["feature_extractor"]["face_detector"] = "/home/ana/yunet.onnx"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    published = json.loads(read(files_to_publish(features_model, "ana/mood"), path.name))
+    assert published["feature_extractor"]["face_detector"] == "yunet.onnx"
+
+
+@pytest.mark.parametrize("content", ["[]", "model: 3", "{", "[" * 5000])
+def test_what_is_no_recipe_gets_one_line(
+    features_model: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (features_model / "recipe.yaml").write_text(content, encoding="utf-8")
+    assert main(["publish", str(features_model), "ana/mood", "--dry-run"]) == 2
+    assert "recipe.yaml: not a recipe" in capsys.readouterr().err
 
 
 def test_classes_are_named_where_they_are_looked_for(text_model: Path) -> None:

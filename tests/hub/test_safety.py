@@ -1,12 +1,14 @@
 """Loading opens nothing pickled, and asks the network only for what can be a Hub id."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
 from hub.loopback_hub import LoopbackHub
@@ -72,6 +74,63 @@ def test_a_folder_with_a_pickle_only_is_refused(pickled: Path, capsys: pytest.Ca
     for loader in (ReDiFuForEmotionRecognition, AutoModelForSequenceClassification, AutoModel):
         with pytest.raises(OSError, match=r"model\.safetensors"):
             loader.from_pretrained(pickled)
+
+
+def as_shard(folder: Path, name: str) -> Path:
+    """Leave to a model an index alone, which names one file of weights."""
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder / "model-00001.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "../model.safetensors", "/model.safetensors", 3, "a.pt"]
+)
+@pytest.mark.usefixtures("no_unpickling")
+def test_an_index_names_only_safetensors_of_its_folder(
+    pickled: Path, name: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(pickled / "model.safetensors", pickled.parent)
+    as_shard(pickled, name)
+    complaint = f"may name only safetensors files of its folder, got {name!r}"
+    assert complaint in refused(capsys, str(pickled))
+    for loader in (ReDiFuForEmotionRecognition, AutoModelForSequenceClassification, AutoModel):
+        with pytest.raises(ValueError, match=complaint):
+            loader.from_pretrained(pickled)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"weight_map": 3}', "[" * 100_000])
+def test_a_damaged_index_gets_one_line(
+    pickled: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (as_shard(pickled, "x") / "model.safetensors.index.json").write_text(content, encoding="utf-8")
+    assert "model.safetensors.index.json is damaged" in refused(capsys, str(pickled))
+
+
+def test_shards_of_the_folder_are_read(pickled: Path) -> None:
+    expected = load_pretrained(pickled)[0].state_dict()
+    loaded = load_pretrained(as_shard(pickled, "model-00001.safetensors"))[0].state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_an_index_of_a_repository_names_only_safetensors(hub: LoopbackHub, pickled: Path) -> None:
+    as_shard(pickled, "pytorch_model.bin")
+    files: dict[str, Any] = {path.name: path.read_bytes() for path in pickled.iterdir()}
+    hub.create_with("ana/mood", files)
+    for load in (load_pretrained, AutoModel.from_pretrained):
+        with pytest.raises(ValueError, match="may name only safetensors files of its folder"):
+            load("ana/mood")
+
+
+@pytest.mark.usefixtures("no_unpickling")
+def test_a_text_backbone_is_of_safetensors_alone(tmp_path: Path) -> None:
+    backbone = as_shard(write_text_backbone(tmp_path / "backbone"), "pytorch_model.bin")
+    (backbone / "model-00001.safetensors").rename(backbone / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="may name only safetensors files of its folder"):
+        ReDiFuForEmotionRecognition.from_backbones(text=str(backbone), id2label={0: "calm"})
 
 
 @pytest.mark.usefixtures("no_unpickling")

@@ -58,4 +58,4 @@ class StandInModel(torch.nn.Module):
         logits = known.clone()
         for back in (1, 2):
             logits[:, back:] += known[:, : known.shape[1] - back] / (1 + back)
-        return SimpleNamespace(logits=logits, reliability=None)
+        return SimpleNamespace(logits=logits, reliability=None, present=None)

@@ -11,6 +11,7 @@ from model.tiny_models import LABELS, SIZES, VARIANTS, text_model, tiny_model
 from model.tiny_processors import conversation, feature_processor, text_processor, utterance
 from redifu.data.writers import with_predictions
 from redifu.inference.explanation import MOST_ATTENDED, explain_conversations
+from redifu.inference.predictions import predict_conversations
 from redifu.model import MODALITIES
 
 
@@ -189,8 +190,9 @@ def test_a_stream_that_is_not_the_speakers_is_missing():
     explanations, _ = explain(model, processor, given)
     with torch.no_grad():
         likely = model(**processor(given)).consistency[0]
+    ((_, plain),) = predict_conversations(model, processor, [conversation_of(given)])
     told = set()
-    for row, explanation, each in zip(likely, explanations, given["utterances"], strict=True):
+    for row, explanation, each, answer in zip(likely, explanations, given["utterances"], plain, strict=True):
         there = [name for name in MODALITIES if f"{name}_features" in each]
         unlike = [
             name for name, value in zip(MODALITIES[1:], row, strict=True) if value < 0.5 and name in there
@@ -199,6 +201,8 @@ def test_a_stream_that_is_not_the_speakers_is_missing():
             continue
         expected = unlike if len(unlike) < len(there) else []
         assert list(explanation["missing"]) == expected
+        named = [f"{name}: {why}" for name, why in explanation["missing"].items()]
+        assert [reason for reason in answer.reasons if reason != "no words"] == named
         told.update(explanation["missing"].values())
         for name in expected:
             assert explanation["reliability"][name] == 0
@@ -229,7 +233,9 @@ def test_media_are_read_once(monkeypatch):
     assert explanations[0]["contributions"].keys() == {"text", "audio"}
     # What was read is not written.
     written = with_predictions(returned, predictions)
-    assert written["utterances"][1].keys() == {"speaker", "audio", "explanation", "emotion", "scores"}
+    assert written["utterances"][1].keys() == {
+        *("speaker", "audio", "explanation", "emotion", "scores", "reasons")
+    }
 
 
 def test_an_export_is_refused():

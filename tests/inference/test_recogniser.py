@@ -96,6 +96,26 @@ def test_explanations_come_with_the_predictions(recogniser: redifu.Recogniser) -
         assert explained.scores == pytest.approx(plain.scores, abs=1e-6)
 
 
+def test_an_utterance_that_the_model_is_not_sure_of_has_scores_and_no_emotion(
+    recogniser: redifu.Recogniser,
+) -> None:
+    sure = recogniser(DINNER)
+    low, high = sorted(one.probability for one in sure)
+    assert low < high
+    some = recogniser(DINNER, abstain_below=high)
+    assert scores(some) == scores(sure)
+    assert [one.emotion for one in some] == [one.emotion if one.probability == high else None for one in sure]
+    assert [one.reasons for one in some] == [
+        one.reasons if one.probability == high else ["not sure", *one.reasons] for one in sure
+    ]
+
+
+@pytest.mark.parametrize("limit", [0, 1, -0.1, float("nan")])
+def test_a_limit_that_is_no_probability_is_refused(recogniser: redifu.Recogniser, limit: float) -> None:
+    with pytest.raises(ValueError, match="abstain_below must be between 0 and 1"):
+        recogniser(DINNER, abstain_below=limit)
+
+
 def test_a_session_answers_as_the_recogniser_does(recogniser: redifu.Recogniser) -> None:
     answer = recogniser.session().add(LUNCH["utterances"][0])
     assert answer["scores"] == pytest.approx(recogniser(LUNCH)[0].scores, abs=1e-6)

@@ -9,6 +9,7 @@ import pytest
 from model.tiny_models import tiny_model
 from model.tiny_processors import feature_processor, utterance
 from redifu.conversation import Conversation
+from redifu.data.writers import with_predictions
 from redifu.inference.predictions import predict_conversations
 from redifu.inference.stdin_predictions import answer_lines
 
@@ -59,3 +60,48 @@ def test_no_line_at_all_is_a_mistake() -> None:
     answers = answer_lines(predict, ["", "\n"], check=check, source="stdin", refuse=pytest.fail)
     with pytest.raises(ValueError, match="stdin: expected at least one conversation, got none"):
         list(answers)
+
+
+RESERVED = [
+    "_speakers",
+    "speakers",
+    "missing",
+    "quality",
+    "audio_quality",
+    "columns",
+    "folder",
+    "given",
+    "turn",
+]
+ODD = [5, "x", [1], {"a": 1}, {"audio": 5}, {"audio": "lost"}, True, [[None]]]
+BROKEN = [
+    *(
+        "1",
+        "null",
+        "[]",
+        '"x"',
+        "{}",
+        '{"utterances": 5}',
+        '{"utterances": [5]}',
+        '{"segments": [{"start": {}}]}',
+    ),
+    *("[" * 100_000, '{"utterances": ' + "[" * 5000, '{"a": ' * 5000, '{"a": ' + "9" * 5000 + "}"),
+    '{"id": "\\ud800", "utterances": [{"speaker": "a", "text": "b"}]}',
+    '{"utterances": [{"speaker": "a", "start": 1' + "0" * 400 + ', "text": "b"}]}',
+    '{"utterances": [{"speaker": {}, "text": "b"}]}',
+]
+
+
+def test_no_line_ends_the_answers_to_those_after_it() -> None:
+    utterances = [utterance(text_features=[0.5] * 6)]
+    odd = [json.dumps({"utterances": utterances, key: value}) for key in RESERVED for value in ODD]
+    odd += [json.dumps({"utterances": [{**utterances[0], key: value}]}) for key in RESERVED for value in ODD]
+    refused: list[str] = []
+    lines = [*odd, *BROKEN, GOOD]
+    answers = answer_lines(predict, lines, check=check, source="stdin", refuse=refused.append)
+    written = [json.dumps(with_predictions(*answer), default=str) for answer in answers]
+    assert len(written) == len(odd) + 1, "keys that only look reserved are the user's own"
+    assert [line.split(":")[1].strip() for line in refused] == [
+        f"line {number}" for number in range(len(odd) + 1, len(lines))
+    ]
+    assert all(line.isprintable() and len(line) < 400 for line in refused)

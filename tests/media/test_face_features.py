@@ -316,6 +316,51 @@ def test_action_units_are_read_by_name(tmp_path: Path) -> None:
     assert read_action_units(path)[0].tolist() == list(range(35))
 
 
+@pytest.mark.parametrize(
+    ("faces", "value", "share"),
+    [
+        # (frame, face_id, success, value): the face of most frames, whoever else there is.
+        ([(1, 0, 1, 1.0), (1, 1, 1, 5.0), (2, 0, 1, 3.0), (2, 1, 0, 5.0), (3, 0, 1, 2.0)], 2.0, 1.0),
+        ([(1, 0, 1, 1.0), (1, 1, 1, 5.0), (2, 1, 1, 3.0), (3, 0, 0, 9.0)], 4.0, 2 / 3),
+        # Of faces in equally many frames, the lowest number.
+        ([(1, 3, 1, 1.0), (1, 2, 1, 5.0)], 5.0, 1.0),
+    ],
+)
+def test_of_several_faces_one_is_read(
+    tmp_path: Path, faces: list[tuple[object, ...]], value: float, share: float
+) -> None:
+    path = tmp_path / "clip.csv"
+    lines = [",".join(("frame", "face_id", "timestamp", "success", *ACTION_UNITS))]
+    lines += [
+        ",".join(map(str, (frame, face, frame - 1, done, *[units] * 35)))
+        for frame, face, done, units in faces
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    averages, found = read_action_units(path)
+    assert averages.tolist() == [value] * 35
+    assert found == pytest.approx(share)
+
+
+def test_the_face_is_that_of_the_whole_recording(tmp_path: Path) -> None:
+    path = tmp_path / "clip.csv"
+    lines = [",".join(("frame", "face_id", "timestamp", "success", *ACTION_UNITS))]
+    lines += [",".join(map(str, (n, int(n == 2), n - 1, 1, *[float(n)] * 35))) for n in (1, 2, 3)]
+    path.write_text("\n".join(lines) + "\n")
+    assert read_action_units(path, start=0.0, end=1.0)[0].tolist() == [1.0] * 35
+    averages, share = read_action_units(path, start=1.0, end=2.0)
+    assert averages.tolist() == [0.0] * 35 and share == 0, "somebody else is in the picture"
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 2.6), (2.9, 5.1), (0.0, None)])
+def test_two_faces_of_a_case_are_read_as_the_one(test_data: Path, start: float, end: float | None) -> None:
+    faces = test_data / "cases" / "faces"
+    talk, one = (read_action_units(faces / name, start=start, end=end) for name in ("talk.csv", "one.csv"))
+    assert talk[0].tolist() == one[0].tolist() and talk[1] == one[1]
+    if end == 2.6:
+        units = dict(zip(ACTION_UNITS, talk[0].tolist(), strict=True))
+        assert units["AU12_r"] == 0 and units["AU25_r"] == pytest.approx(0.80, abs=0.01)
+
+
 def test_what_is_no_output_of_openface_is_refused(tmp_path: Path) -> None:
     wrong = {
         "missing OpenFace columns: AU28_c": openface_file(tmp_path / "a.csv", [(1, 1.0)], left_out="AU28_c"),

@@ -41,6 +41,12 @@ def test_speakers_are_numbered_in_each_dialogue() -> None:
     assert batch["utterance_mask"].tolist() == [[True] * 4, [True, True, False, False]]
 
 
+@pytest.mark.parametrize("speakers", [5, "Ana", [["Ana"]], {"Ana": 0}, [None]])
+def test_speakers_of_a_whole_dialogue_are_names(speakers: Any) -> None:
+    with pytest.raises(ValueError, match="dialogue d1: speakers must be a list of names, got "):
+        text_processor()({**conversation(utterance(text="hello")), "speakers": speakers})
+
+
 def test_renaming_speakers_changes_no_tensor() -> None:
     renamed = json.loads(json.dumps(DIALOGUE).replace("Ana", "Zoe").replace("Ben", "Ana"))
     before, after = (text_processor()(each) for each in (DIALOGUE, renamed))

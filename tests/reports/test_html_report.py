@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -90,6 +91,27 @@ def test_the_figures_are_those_of_the_json_lines(tmp_path):
             assert "audio_features" not in one
 
 
+def unsure_dialogue():
+    """A dialogue of two, in the first of which the model abstains."""
+    conversation, (first, last) = answer_of(*dialogue(2), LABELS)
+    return conversation, [replace(first, unsure=True, reasons=["not sure", "too short <b>"]), last]
+
+
+def test_an_utterance_without_a_sure_emotion_says_so_and_why():
+    page = render_report([unsure_dialogue()], LABELS, streams=["text"], model_name="mood")
+    (rows,) = data_of(page)
+    assert (rows[0]["emotion"], rows[0]["unsure"]) == (None, True)
+    assert rows[0]["reasons"] == ["not sure", "too short <b>"]
+    # The list shows the reasons where there is no emotion, and reads them aloud elsewhere.
+    assert '<div class="soft">not sure, too short &lt;b&gt;</div>' in page
+    conversation, (first, last) = unsure_dialogue()
+    sure = [(conversation, [replace(first, unsure=False), last])]
+    page_of_sure = render_report(sure, LABELS, streams=["text"], model_name="mood")
+    assert '<div class="streams soft">not sure, too short &lt;b&gt;</div>' in page_of_sure
+    button = next(attrs for tag, attrs in Tags(page).tags if tag == "button" and "data-turn" in attrs)
+    assert button["aria-label"].startswith("A, utterance 1: not sure.")
+
+
 def test_nothing_half_written_stays(tmp_path):
     def fail():
         with report_writer(tmp_path / "a.html", LABELS, streams=["text"], model_name="mood") as page:
@@ -147,6 +169,7 @@ def test_the_policy_allows_the_page_its_own_script_and_no_other():
         "default-src": "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
+        "media-src": "'self'",
         "style-src": "'unsafe-inline'",
         "script-src": f"'sha256-{digest}'",
     }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from reports.test_html_report import EXPLANATION, NASTY, dialogue, page_of
+from redifu.reports.html_report import render_report
+from reports.test_html_report import EXPLANATION, LABELS, NASTY, dialogue, page_of, unsure_dialogue
 
 WIDTHS = [1280, 390]
 
@@ -60,6 +61,15 @@ def parts_of(page, selector, text=None):
         selector,
     )
     return [part for part in parts if part["seen"] and text in (None, part["text"])]
+
+
+def test_the_details_say_that_and_why_the_model_is_not_sure(opened):
+    page = opened(render_report([unsure_dialogue()], LABELS, streams=["text"], model_name="mood"))
+    page.locator("button.utterance").first.click()
+    card = card_of(page)
+    assert "The model is not sure, so it gives no label." in card
+    assert "too short <b>" in card
+    assert "0.50" in card  # the probabilities stay
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -47,6 +47,7 @@ KEY = "a key of 20 letters"
 def service(*, key: str | None = None, model: Any = MODEL, **limits: int) -> Iterator[httpx.Client]:
     app = http_service.create_app(Recogniser(model, PROCESSOR), limits=Limits(**limits), key=key)
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        client.headers["Content-Type"] = "application/json"
         yield client
 
 
@@ -165,8 +166,15 @@ def test_a_body_is_json_and_not_too_large(client: httpx.Client) -> None:
     parts = (b" " * 1000 for _ in range(11))
     headers = {"Content-Type": "application/json"}
     error_of(client.post("/predict", content=parts, headers=headers), 413)
-    said = error_of(client.post("/predict", content=json.dumps(DINNER)), 415)
-    assert said == "Content-Type must be application/json, got none"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/sessions", "/sessions/one/utterances"])
+def test_every_post_tells_its_type(client: httpx.Client, path: str) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        said = error_of(client.post(path, content=json.dumps(DINNER), headers={"Content-Type": kind}), 415)
+        assert said == f"Content-Type must be application/json, got {kind}"
+    bare = testclient.TestClient(client.app)
+    assert "got none" in error_of(bare.post(path, content=json.dumps(DINNER)), 415)
 
 
 def test_a_session_answers_as_the_package_does(client: httpx.Client) -> None:
@@ -192,6 +200,29 @@ def test_sessions_are_so_many_at_a_time() -> None:
         assert "too many live sessions (1)" in error_of(client.post("/sessions"), 429)
         client.delete(f"/sessions/{session}")
         assert client.post("/sessions").status_code == 201
+
+
+def test_sessions_of_one_client_leave_room_for_others() -> None:
+    with service(max_sessions=9, max_client_sessions=2) as client:
+        session = client.post("/sessions").json()["id"]
+        client.post("/sessions")
+        assert "too many live sessions of this client (2)" in error_of(client.post("/sessions"), 429)
+        other = testclient.TestClient(client.app, client=("192.0.2.1", 1), headers=dict(client.headers))
+        assert other.post("/sessions").status_code == 201
+        client.delete(f"/sessions/{session}")
+        assert client.post("/sessions").status_code == 201
+
+
+@pytest.mark.parametrize("name", ["text", "speaker"])
+def test_a_text_is_not_too_long(name: str) -> None:
+    with service(max_text_characters=20) as client:
+        given = {**utterance(text="no"), name: "x" * 21}
+        complaint = f"{name}: expected at most 20 characters, got 21"
+        said = error_of(client.post("/predict", json=conversation(given)), 422)
+        assert said == f"request: dialogue d1, utterance 0: {complaint}"
+        session = client.post("/sessions").json()["id"]
+        said = error_of(client.post(f"/sessions/{session}/utterances", json=given), 422)
+        assert said == f"request: {complaint}"
 
 
 class BusyModel:
@@ -251,8 +282,10 @@ def test_a_key_is_demanded_of_all_but_health() -> None:
             response = client.post("/predict", json=DINNER, headers=headers)
             error_of(response, 401)
             assert response.headers["WWW-Authenticate"] == "Bearer"
-        headers = {"Authorization": f"Bearer {KEY}"}
-        assert client.post("/predict", json=DINNER, headers=headers).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            headers = {"Authorization": f"{scheme} {KEY}"}
+            assert client.post("/predict", json=DINNER, headers=headers).status_code == 200
+        assert client.get("/metrics", headers={"Authorization": f"Basic {KEY}"}).status_code == 401
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
@@ -314,7 +347,7 @@ def test_whatever_comes_is_answered_as_the_schema_says(client: Any, mode: Any) -
     found = schemathesis.openapi.from_asgi("/openapi.json", client.app).get_all_operations()
     # Only what takes a body can be asked in a wrong way.
     operations = [each.ok() for each in found if mode is GenerationMode.POSITIVE or each.ok().body]
-    assert len(operations) == (6 if mode is GenerationMode.POSITIVE else 2)
+    assert len(operations) == (6 if mode is GenerationMode.POSITIVE else 3)
     for operation in operations:
 
         @settings(max_examples=12, derandomize=True, deadline=None, database=None)

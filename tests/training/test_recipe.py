@@ -148,3 +148,20 @@ def test_a_recipe_keeps_variables_unexpanded(tmp_path: Path, monkeypatch: pytest
 )
 def test_the_example_recipes_load(path: Path) -> None:
     load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "model: " + "{a: " * 20_000, "model: &a [*a]", "? {a: 1}\n: 2"]
+)
+def test_a_recipe_that_nests_too_deep_or_is_odd_gets_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError) as error:
+        load_recipe(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_an_override_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: {}", "utf-8")
+    with pytest.raises(ValueError, match="the value is not valid YAML"):
+        load_recipe(tmp_path / "a.yaml", ["model.a=" + "[" * 100_000])

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
+from redifu.atomic_files import only_writer
 from redifu.data.readers import read_conversations
 from redifu.evaluation.scoring import evaluate_conversations
 from redifu.model import (
@@ -97,6 +98,16 @@ def run_module(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, *arguments, *(["-c", code] if code else [])]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_folder_is_trained_by_one_process_at_a_time(folder: Path, tmp_path: Path) -> None:
+    recipe = quick(folder, tmp_path / "model")
+    complaint = "model: another process is training this model: wait for it"
+    with only_writer(tmp_path / "model.unfinished"), pytest.raises(ValueError, match=complaint):
+        train(recipe)
+    assert list(tmp_path.iterdir()) == []
+    assert train(recipe) == train(recipe) == tmp_path / "model"
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_folder_holds_model_processor_recipe_and_metrics(

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from redifu.conversation import Conversation
-from redifu.data.readers import conversations_from_table
+from redifu.conversation_values import shown_names
+from redifu.data.conversation_tables import conversations_from_table
 from redifu.data.recordings import relative_path
 from redifu.data.tables import read_csv_table
-from redifu.data.turns import read_lines
+from redifu.data.turn_lines import read_lines
 
 # In the order of the released recipes. Utterances with another annotation (sur, fea, dis, oth, or xxx when
 # annotators disagreed) get no label and serve as context.
@@ -213,9 +214,12 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
         raise FileNotFoundError(f"{path}: expected CMU-MOSEI files {expected}/*.txt, found none")
     labels, splits = _mosei_labels(path / "labels.csv")
     conversations, silent, untimed = [], 0, 0
+    unused = dict.fromkeys(labels)
     for transcript in transcripts:
         media = _mosei_media(root, transcript.stem, folder)
         utterances = _mosei_utterances(transcript, media, labels)
+        for each in utterances:
+            unused.pop(_mosei_key(transcript.stem, each["clip"]), None)
         silent += not media
         untimed += sum("start" not in each for each in utterances) if media else 0
         conversation: dict[str, Any] = {"id": transcript.stem, "utterances": utterances}
@@ -224,7 +228,12 @@ def _read_mosei(path: Path, folder: Path) -> Corpus:
         conversations.append(Conversation.from_dict(conversation, source=str(transcript), folder=folder))
     notes = [f"{silent:,} videos without media files have text only"] if silent else []
     notes += [f"{untimed:,} segments with invalid times have text only"] if untimed else []
-    return Corpus(conversations, notes if labels else [*notes, "no labels: labels.csv is missing"])
+    notes += [] if labels else ["no labels: labels.csv is missing"]
+    if unused:
+        video, clip = next(iter(unused))
+        first = f"first: video {shown_names([video])}, clip {shown_names([clip])}"
+        notes.append(f"{len(unused):,} labels of labels.csv belong to no segment ({first})")
+    return Corpus(conversations, notes)
 
 
 def _mosei_media(root: Path, name: str, folder: Path) -> dict[str, str]:
@@ -243,19 +252,31 @@ def _mosei_utterances(
         if not line.strip():
             continue
         try:
-            name, clip, start, end, text = line.split("___", maxsplit=4)
-            segments.append((float(start), float(end), clip, name, text.strip()))
+            # The name of a video may begin or end with an underscore, and so may that of a clip.
+            rest = line.removeprefix(f"{transcript.stem}___")
+            clip, start, end, text = (rest if rest != line else line.partition("___")[2]).split(
+                "___", maxsplit=3
+            )
+            segments.append((float(start), float(end), clip, text.strip()))
         except ValueError:
             expected = "ID___segment___start___end___text"
             raise ValueError(f"{transcript}: line {number}: expected {expected}, got {line!r:.80}") from None
     utterances = []
-    for first, last, clip, name, text in sorted(segments):
+    for first, last, clip, text in sorted(segments):
         # Each video has one speaker.
         utterance: dict[str, Any] = {"clip": clip, "speaker": "speaker", "text": text}
-        if media and 0 <= first < last < math.inf:
-            utterance |= {**media, "start": first, "end": last}
-        utterances.append(utterance | ({"label": labels[name, clip]} if (name, clip) in labels else {}))
+        # Some segments begin half a second before their video.
+        if media and -math.inf < first < last < math.inf and last > 0:
+            utterance |= {**media, "start": max(first, 0.0), "end": last}
+        key = _mosei_key(transcript.stem, clip)
+        utterances.append(utterance | ({"label": labels[key]} if key in labels else {}))
     return utterances
+
+
+def _mosei_key(video: str, clip: str) -> tuple[str, str]:
+    """Return the key of a segment's label: pandas writes clip 1 as "1.0"."""
+    number = re.fullmatch(r"\s*0*([0-9]+)(?:\.0*)?\s*", clip)
+    return video.strip(), number[1] if number else clip.strip()
 
 
 def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
@@ -271,7 +292,8 @@ def _mosei_labels(path: Path) -> tuple[dict[tuple[str, str], str], dict[str, str
     for number, row in enumerate(table.to_pylist(), start=1):
         video, clip, label, split = (row.get(name) or "" for name in MOSEI_LABEL_COLUMNS)
         if label:
-            labels[video, clip] = label
+            labels[_mosei_key(video, clip)] = label
+        video = video.strip()
         if splits.setdefault(video, split) != split:
             where = f"{path}: row {number}: video {video}"
             raise ValueError(f"{where}: expected one split, got {splits[video]!r} and {split!r}")

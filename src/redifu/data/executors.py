@@ -1,9 +1,7 @@
 """Apply a function to many items: in processes on one machine, or with Ray on a cluster."""
 
 import multiprocessing
-import multiprocessing.connection
 import os
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, TypeVar
 
 from redifu.optional_packages import optional_package
@@ -56,7 +55,7 @@ def _until_a_crash(
     # Spawn, because threads of torch, FFmpeg and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
     running: dict[Future[Result], Item] = {}
-    with ProcessPoolExecutor(number, context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(number, context, initializer=_begin_worker) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < number:
@@ -132,19 +131,24 @@ def _one_thread_each() -> Iterator[None]:
                 del os.environ[name]
 
 
-def _start_worker() -> None:
-    """End this process with its parent, and limit OpenCV, which reads no variables, to one thread."""
+def _begin_worker() -> None:
+    _quieten_opencv()
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent does; a killed parent tells its workers nothing."""
     if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        parent.join()
+        os._exit(1)
+
+
+def _quieten_opencv() -> None:
+    """Limit OpenCV to one thread: it does not read these variables."""
     with suppress(ImportError):
         import cv2
 
         cv2.setNumThreads(1)
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
 
 # Ray passes custom objects unchanged, but would convert lists and numbers to arrays.

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from redifu.atomic_files import replace_json, replace_text, replacing
+from redifu.atomic_files import replacing, replacing_text
 from redifu.conversation import FEATURES, MEDIA, Conversation, Utterance
+from redifu.conversation_values import shown_names
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
 from redifu.data.recordings import relocated
@@ -74,7 +77,8 @@ def extract_conversations(
     Raises:
         ImportError: a package that a backend or the engine requires is not installed.
         OSError: the output cannot be written.
-        ValueError: a backend produces no features, or `engine` or `num_processes` is invalid.
+        ValueError: a backend produces no features, two dialogues have one id, or `engine` or `num_processes`
+            is invalid.
     """
     for name in extractor.raw:
         raise ValueError(f"{name}_backend must produce features to save; {BACKBONE!r} does not")
@@ -82,10 +86,13 @@ def extract_conversations(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+    names = [(conversation.split, conversation.id) for conversation in conversations]
+    if repeated := [name for (_, name), count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"expected an id of its own for each dialogue of a split, got twice: {shown_names(repeated)}"
+        )
     output = Path(output)
     (output / CACHE).mkdir(parents=True, exist_ok=True)
-    # An old manifest would list shards that are about to be replaced.
-    (output / MANIFEST).unlink(missing_ok=True)
     media = media_of(conversations, extractor)
     total = sum(len(medium.spans) for medium in media)
     readings: dict[tuple[str, str, Span], Reading] = {}
@@ -97,8 +104,8 @@ def extract_conversations(
         report(len(readings), total)
     rows, missing = [], []
     for conversation in conversations:
-        for turn, given in enumerate(conversation.utterances):
-            row = {"dialogue_id": conversation.id, "turn": turn, "split": conversation.split}
+        for turn, (number, given) in enumerate(zip(conversation.turns, conversation.utterances, strict=True)):
+            row = {"dialogue_id": conversation.id, "turn": number, "split": conversation.split}
             utterance = relocated(conversation, given, output)
             for stream in extractor.backends:
                 if (path := conversation.medium_of(given, stream)) is None:
@@ -109,8 +116,13 @@ def extract_conversations(
                     place = {"dialogue": conversation.id, "turn": turn, "stream": stream, "path": path}
                     missing.append({**place, "reason": reading.missing, "failed": reading.failed})
             rows.append(row | _cells(utterance))
-    _write_shards(rows, output, extractor)
-    replace_text(output / REPORT, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in missing))
+    with ExitStack() as files:
+        # Files take their names when the stack closes, in reverse order: the manifest last.
+        manifest, lines = (files.enter_context(replacing_text(output / name)) for name in (MANIFEST, REPORT))
+        lines.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in missing)
+        content = _manifest(_write_shards(rows, output, files), extractor)
+        manifest.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    _remove_other_shards(output, {shard["file"] for shard in content["shards"]})
     return sum(line["failed"] for line in missing)
 
 
@@ -168,7 +180,7 @@ def _to_cache(path: Path, readings: Sequence[Reading]) -> None:
     kept = [{"quality": dict(one.quality), "missing": one.missing, "failed": one.failed} for one in readings]
     tensors = {f"{number}": one.values for number, one in enumerate(readings) if one.values is not None}
     with replacing(path) as partial:
-        save_file(tensors, str(partial), metadata={"readings": json.dumps(kept)})
+        partial.write_bytes(save(tensors, metadata={"readings": json.dumps(kept)}))
 
 
 def _cells(utterance: Utterance) -> dict[str, Any]:
@@ -179,21 +191,28 @@ def _cells(utterance: Utterance) -> dict[str, Any]:
     return {**cells, "missing": dict(utterance.missing) or None}
 
 
-def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, extractor: ReDiFuFeatureExtractor) -> None:
+def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, files: ExitStack) -> list[dict[str, Any]]:
+    """Write the shards, which take their names when `files` closes, and return their list."""
     shards = []
     for number, first in enumerate(range(0, len(rows), SHARD_UTTERANCES)):
         part = rows[first : first + SHARD_UTTERANCES]
         name = f"part-{number:05}.parquet"
         table = pa.Table.from_pylist(part, schema=SCHEMA)
-        with replacing(folder / name) as partial:
-            pq.write_table(table, partial)
+        pq.write_table(table, files.enter_context(replacing(folder / name)))
         shards.append({"file": name, "utterances": len(part)})
-    for path in folder.glob("part-*.parquet"):
-        if path.name not in {shard["file"] for shard in shards}:
-            path.unlink()  # left by an earlier, longer extraction
+    return shards
+
+
+def _manifest(shards: list[dict[str, Any]], extractor: ReDiFuFeatureExtractor) -> dict[str, Any]:
     backends = {name: getattr(extractor, f"{name}_backend") for name in extractor.backends}
-    manifest = {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
-    replace_json(folder / MANIFEST, manifest)
+    return {"shards": shards, "backends": backends, "quality": QUALITY, "version": VERSION}
+
+
+def _remove_other_shards(folder: Path, shards: Collection[str]) -> None:
+    """Remove the shards of an earlier, longer extraction."""
+    for path in folder.glob("part-*.parquet"):
+        if path.name not in shards:
+            path.unlink()
 
 
 _TEXTS, _TIMES = ("speaker", "text", "label"), ("start", "end")
@@ -201,7 +220,7 @@ _NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
         "dialogue_id": pa.string(),
-        "turn": pa.int32(),
+        "turn": pa.int64(),
         **dict.fromkeys(("split", *_TEXTS), pa.string()),
         **dict.fromkeys(_TIMES, pa.float64()),
         **dict.fromkeys(MEDIA.values(), pa.string()),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from redifu.atomic_files import replacing
 from redifu.conversation import Conversation, Utterance
 from redifu.data.media_reading import turns_by_medium
 from redifu.data.recordings import relative_path, relocated
@@ -128,7 +129,7 @@ def _write_wave(path: Path, parts: Sequence[tuple[int, np.ndarray]]) -> None:
     for start, part in parts:
         samples[start : start + len(part)] = np.round(part * np.iinfo(np.int16).max)
     path.parent.mkdir(exist_ok=True)
-    with wave.open(str(path), "wb") as file:
+    with replacing(path) as partial, wave.open(str(partial), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(samples.itemsize)
         file.setframerate(SAMPLING_RATE)

@@ -1,40 +1,23 @@
 """Read conversations from JSON, JSON lines, transcripts, tables and datasets, and validate each one."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
-from redifu.conversation import FEATURES, STREAMS, Conversation, shown, shown_names
+from redifu.conversation import Conversation
+from redifu.conversation_values import shown_names
+from redifu.data.conversation_tables import (
+    Check,
+    checked,
+    conversations_from_dataset,
+    conversations_from_table,
+    validated,
+)
 from redifu.data.tables import MANIFEST, read_csv_table, read_parquet, read_shards
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
-from redifu.data.turns import read_lines, seconds
-
-Check = Callable[[Conversation], None]
-
-# The columns of MELD's CSV files. StartTime and EndTime refer to the full episode, which is not distributed,
-# so they do not become start and end.
-MELD_COLUMNS = {
-    "Utterance": "text",
-    "Speaker": "speaker",
-    "Emotion": "label",
-    "Sentiment": "sentiment",
-    "Dialogue_ID": "dialogue_id",
-    "Utterance_ID": "turn",
-}
-MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
-
-# The columns that are interpreted; utterances keep other columns of a table.
-COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", *STREAMS)
-
-# Some copies of MELD were decoded as Latin-1, so their control characters are Windows-1252 bytes. The five
-# bytes that Windows-1252 does not define are removed.
-WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+from redifu.data.turn_lines import read_lines
 
 
 def read_conversations(
@@ -95,7 +78,16 @@ def read_conversations(
     conversations: Iterable[Any] = _OBJECTS[ending](path)
     if split is not None:
         conversations = _of_split(conversations, source=source, split=split)
-    return _validated(conversations, source=source, check=check, folder=folder)
+    return validated(conversations, source=source, check=check, folder=folder)
+
+
+def is_recording(given: Any) -> bool:
+    """Return whether this is the path of a file that holds no conversations, by the ending of its name."""
+    return (
+        isinstance(given, str | Path)
+        and Path(given).is_file()
+        and Path(given).suffix.lower() not in (*_OBJECTS, *_TABLES)
+    )
 
 
 def conversation_from_line(
@@ -141,86 +133,7 @@ def conversations_from_text(
         values = _conversations_of(parse_json(text, source=source))
     else:
         values = [{"utterances": utterances_of_transcript(text.split("\n"), source=source)}]
-    return _validated(values, source=source, check=check, folder="")
-
-
-def conversations_from_dataset(
-    dataset: Any,
-    *,
-    source: str = "dataset",
-    split: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    check: Check | None = None,
-    folder: str | Path = "",
-) -> Iterator[Conversation]:
-    """Read a `datasets` Dataset with one utterance per row and the columns of a table.
-
-    Args:
-        dataset: a Dataset, or a DatasetDict that contains `split`; class labels are converted to their names.
-        source: the name to use in errors.
-        split: a split of a DatasetDict, or a value of the column `split`.
-        columns: see `read_conversations`.
-        check: see `read_conversations`.
-        folder: base of relative media paths.
-
-    Returns:
-        Validated conversations in order of first appearance, with utterances sorted by turn.
-
-    Raises:
-        ValueError: invalid data, possibly during iteration; names source, dialogue, utterance if known.
-    """
-    if isinstance(dataset, dict):
-        if split not in dataset:
-            raise ValueError(f"{source}: expected one of the splits {shown_names(dataset)}, got {split!r}")
-        dataset, split = dataset[split], None
-    table = dataset.with_format("arrow")[:]
-    for column, feature in dataset.features.items():
-        if hasattr(feature, "int2str"):
-            table = _with_column(table, column, partial(_label_name, feature.names))
-    return conversations_from_table(
-        table, source=source, split=split, columns=columns, check=check, folder=folder
-    )
-
-
-def conversations_from_table(
-    table: pa.Table,
-    *,
-    source: str,
-    split: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    check: Check | None = None,
-    folder: str | Path = "",
-) -> Iterator[Conversation]:
-    """Read an Arrow table with one utterance per row; see `conversations_from_dataset`.
-
-    A table without dialogue_id that has only `COLUMNS` is one conversation, named after its source.
-    """
-    if columns:
-        _check_columns(columns, table.column_names, source=source)
-        table = _renamed(table, columns)
-    rows = _rows_to_conversations(table, source=source, split=split)
-    return _validated(rows, source=source, check=check, folder=folder)
-
-
-def checked(conversation: Conversation, check: Check | None, *, source: str) -> Conversation:
-    """Return a conversation after `check` accepts it; add the source's name to its ValueError."""
-    try:
-        if check is not None:
-            check(conversation)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    return conversation
-
-
-def _validated(
-    values: Iterable[Any], *, source: str, check: Check | None, folder: str | Path
-) -> Iterator[Conversation]:
-    index = None
-    for index, value in enumerate(values):
-        conversation = Conversation.from_dict(value, source=source, index=index, folder=folder)
-        yield checked(conversation, check, source=source)
-    if index is None:
-        raise ValueError(f"{source}: expected at least one conversation, got none")
+    return validated(values, source=source, check=check, folder="")
 
 
 def _of_split(objects: Iterable[Any], *, source: str, split: str) -> Iterator[Any]:
@@ -282,100 +195,3 @@ def parse_json(text: str | bytes, *, source: str, first_line: int = 1) -> Any:
 
 _OBJECTS = {".json": _objects_of_json, ".jsonl": _objects_of_jsonl, ".txt": _objects_of_txt}
 _TABLES = {".csv": read_csv_table, ".parquet": read_parquet}
-
-
-def _rows_to_conversations(table: pa.Table, *, source: str, split: str | None) -> Iterator[dict[str, Any]]:
-    if set(table.column_names) >= MELD_REQUIRED:
-        for column in ("Utterance", "Speaker"):
-            table = _with_column(table, column, lambda text: str(text).translate(WINDOWS_1252))
-        given = {ours: meld for meld, ours in MELD_COLUMNS.items() if meld in table.column_names}
-        table = _renamed(table, given)
-    if "dialogue_id" not in table.column_names and {"speaker"} <= set(table.column_names) <= set(COLUMNS):
-        table = table.append_column("dialogue_id", pa.array([Path(source).stem] * len(table)))
-    keys = _row_keys(table, source=source, split=split)
-    # The same dialogue id in two splits denotes two dialogues, as in MELD.
-    group = [name for name in ("split", "dialogue_id") if name in keys]
-    table = table.drop_columns([name for name in ("split", "turn") if name in keys]).combine_chunks()
-    for _, rows in keys.groupby(group, sort=False, dropna=False):
-        if "turn" in rows:
-            rows = rows.sort_values("turn", kind="stable")
-        cells = table.take(pa.array(rows.index)).to_pylist()
-        conversation = {"id": str(cells[0]["dialogue_id"]), "utterances": [_utterance(row) for row in cells]}
-        name = rows["split"].iloc[0] if "split" in rows else None
-        yield conversation if pd.isna(name) else {**conversation, "split": str(name)}
-
-
-def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """Rename columns to our names; drop other columns that already have one of these names."""
-    ours = {theirs: name for name, theirs in columns.items()}
-    kept = [name for name in table.column_names if name in ours or name not in columns]
-    return table.select(kept).rename_columns([ours.get(name, name) for name in kept])
-
-
-def _check_columns(columns: Mapping[str, str], names: list[str], *, source: str) -> None:
-    theirs = list(columns.values())
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise ValueError(f"{source}: unknown names: {shown_names(unknown)}; expected: {', '.join(COLUMNS)}")
-    if missing := [name for name in theirs if name not in names]:
-        got = shown_names(names) or "none"
-        raise ValueError(f"{source}: missing columns: {shown_names(missing)}; found: {got}")
-    if len(set(theirs)) < len(theirs):
-        raise ValueError(f"{source}: expected distinct columns, got {shown_names(theirs)}")
-
-
-def _row_keys(table: pa.Table, *, source: str, split: str | None) -> pd.DataFrame:
-    """Return the columns that group and sort the rows of a table, indexed by row."""
-    names = table.column_names
-    needed = ["dialogue_id", "speaker"] + (["split"] if split is not None else [])
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise ValueError(
-            f"{source}: missing columns: {', '.join(missing)}; found: {shown_names(names) or 'none'}; "
-            "map columns with other names by --columns text=Utterance,speaker=Speaker"
-        )
-    keys = table.select([name for name in ("split", "dialogue_id", "turn") if name in names]).to_pandas()
-    if split is not None:
-        splits = keys["split"].dropna().astype(str)
-        keys = keys.loc[splits.index[splits == split]]
-        if keys.empty:
-            one_of = f"expected one of {shown_names(splits.unique())}" if len(splits) else "column is empty"
-            raise ValueError(f"{source}: unknown split {split!r}; {one_of}")
-    given = keys.copy()
-    if "turn" in keys:
-        keys["turn"] = pd.to_numeric(keys["turn"], errors="coerce")
-    for name in ("dialogue_id", "turn"):
-        if name in keys and keys[name].isna().any():
-            row = keys.index[keys[name].isna()][0]
-            kind = "a number" if name == "turn" else "a value"
-            got = "an empty cell" if pd.isna(given[name][row]) else shown(given[name][row])
-            raise ValueError(f"{source}: row {row + 1}: {name}: expected {kind}, got {got}")
-    return keys
-
-
-def _utterance(row: dict[str, Any]) -> dict[str, Any]:
-    # Float columns hold NaN for missing values, and NaN is the only value that differs from itself.
-    given = {name: value for name, value in row.items() if value is not None and value == value}
-    cells = {name: value for name, value in given.items() if name != "dialogue_id"}
-    return {name: _cell(name, value) for name, value in cells.items()}
-
-
-def _cell(name: str, value: Any) -> Any:
-    """Convert a cell to its JSON value; an invalid cell is left for validation to report."""
-    if name in ("speaker", "text", "label"):
-        return str(value)
-    with suppress(ValueError, RecursionError):
-        if name in ("start", "end"):
-            return seconds(str(value))
-        if name in FEATURES and isinstance(value, str):
-            return json.loads(value)
-    return value
-
-
-def _with_column(table: pa.Table, name: str, change: Callable[[Any], Any]) -> pa.Table:
-    values = [None if value is None else change(value) for value in table[name].to_pylist()]
-    return table.set_column(table.column_names.index(name), name, pa.array(values))
-
-
-def _label_name(names: list[str], number: int) -> str | None:
-    # datasets writes -1 for an unknown label.
-    return names[number] if number >= 0 else None

@@ -91,7 +91,7 @@ def read_grid(path: str | Path) -> Grid:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: invalid YAML: {error}") from None
     try:
         _check_keys(values, known=("seed", "conditions"), where="the grid")

@@ -13,6 +13,8 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
+from redifu.evaluation.coverage import PERCENTS, area_under_risk_coverage, covered_at
+
 CALIBRATION_BINS = 15
 CONFIDENCE = 0.95
 
@@ -186,7 +188,9 @@ def score_predictions(
         seed: seed of the bootstrap.
 
     Returns:
-        `weighted_f1`, `macro_f1`, `accuracy` (0 to 100), `nll` (natural logarithm), `ece` (0 to 1),
+        `weighted_f1`, `macro_f1`, `accuracy` (0 to 100), `nll` (natural logarithm), `ece` and `aurc` (0 to
+        1), `coverage` (a row for each share of the utterances, 1.0 to 0.1: the `threshold` of the top
+        probability, and the `num_utterances`, `accuracy` and `weighted_f1` at or above it),
         `per_class` {label: {precision, recall, f1 (0 to 100), support}}, `confusion` (rows true),
         `num_utterances`, and `intervals` {metric: [low, high]}, 95 % percentiles.
 
@@ -206,6 +210,8 @@ def score_predictions(
         **{name: float(value) for name, value in overall_scores(confusion).items()},
         "nll": float(log_loss.mean()),
         "ece": expected_calibration_error(probabilities, references),
+        "aurc": area_under_risk_coverage(probabilities.max(1), probabilities.argmax(1) == references),
+        "coverage": _coverage(probabilities, references),
         "per_class": {
             label: {name: float(values[index]) for name, values in scores.items()}
             | {"support": int(scores["support"][index])}
@@ -337,6 +343,19 @@ def _confusions_of_runs(
             dialogue_confusions(probabilities.argmax(1), true, dialogues=dialogues, num_labels=num_labels)
         )
     return np.stack(counts, axis=1)
+
+
+def _coverage(probabilities: np.ndarray, references: np.ndarray) -> list[dict[str, float]]:
+    """Score the most confident utterances alone, for each share of them."""
+    rows = []
+    for percent in PERCENTS:
+        threshold, covered = covered_at(probabilities.max(1), percent)
+        predicted, true = probabilities[covered].argmax(1), references[covered]
+        kind: dict[str, Any] = {"dialogues": np.zeros(len(true)), "num_labels": probabilities.shape[1]}
+        scores = overall_scores(dialogue_confusions(predicted, true, **kind)[0])
+        row = {"coverage": percent / 100, "threshold": threshold, "num_utterances": len(true)}
+        rows.append(row | {name: float(scores[name]) for name in ("accuracy", "weighted_f1")})
+    return rows
 
 
 def _intervals(

@@ -1,4 +1,4 @@
-"""Pictures of metrics: the confusion matrix, and scores against the severity of a corruption."""
+"""Pictures of metrics: the confusion matrix, risk against coverage, and scores against severity."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from redifu.atomic_files import replacing
 from redifu.evaluation.corruptions import subsets_of
 from redifu.model.configuration_redifu import MODALITIES
 
@@ -45,7 +46,12 @@ def plot_confusion(metrics: Mapping[str, Any], labels: Sequence[str], path: str 
         f"{metrics['num_utterances']:,} utterances",
         fontsize=13,
     )
-    figure.savefig(path)
+    _save(figure, Path(path))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:])
 
 
 def _write_cells(axes: Axes, shares: np.ndarray, counts: np.ndarray, *, font_scale: float) -> None:
@@ -63,6 +69,38 @@ def _write_axes(axes: Axes, counts: np.ndarray, labels: Sequence[str], *, font_s
     axes.set_yticks(places, supports, fontsize=size)
     axes.set_xlabel("predicted (share of the true label, and count)", fontsize=13)
     axes.set_ylabel("true (utterances)", fontsize=13)
+
+
+def plot_coverage(metrics: Mapping[str, Any], path: str | Path) -> None:
+    """Draw the risk-coverage curve: the error rate among the most confident utterances, by their share.
+
+    Args:
+        metrics: what `evaluate_conversations` returns.
+        path: file to write; its ending sets the format (.png is 800 pixels wide).
+    """
+    rows, total = metrics["coverage"], metrics["num_utterances"]
+    figure = new_figure(height=WIDTH_INCHES / 2)
+    axes = figure.subplots()
+    # Tied utterances are covered together, so the real share may be above the requested one.
+    shares = [100 * row["num_utterances"] / total for row in rows]
+    risks = [100 - row["accuracy"] for row in rows]
+    axes.plot(shares, risks, color=COLOURS[0], marker=MARKERS[0], markersize=4)
+    for share, risk, row in zip(shares, risks, rows, strict=True):
+        axes.annotate(
+            f"{row['threshold']:.2f}",
+            (share, risk),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
+    axes.set_xlim(0, 103)
+    axes.set_ylim(0, 1.15 * max(*risks, 1))
+    axes.set_xlabel("coverage (% of utterances; at each point its lowest probability)", fontsize=13)
+    axes.set_ylabel("error rate (%)", fontsize=13)
+    axes.set_title(f"Area under the curve {metrics['aurc']:.3f}, {total:,} utterances", fontsize=13)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
 
 
 # The title of a condition and the name of its axis. More dB are less noise, so that axis is inverted.
@@ -140,7 +178,7 @@ def plot_severity(
             axes.set_ylabel(METRICS[metric], fontsize=10)
             axes.grid(alpha=0.3)
     add_legend(figure)
-    figure.savefig(path)
+    _save(figure, Path(path))
 
 
 def summarize_rows(rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:

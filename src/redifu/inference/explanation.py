@@ -17,16 +17,14 @@ from redifu.inference.predictions import (
     answers_of,
     predictions_of,
     recognise,
+    unlike_streams,
 )
+from redifu.inference.reasons import missing_of
 from redifu.model import MODALITIES
 from redifu.model.model_inputs import RAW_INPUTS, RAW_MASKS
 
 # Maximum number of earlier utterances in an explanation.
 MOST_ATTENDED = 3
-UNLIKE = {
-    "audio": "does not sound like the speaker's other utterances",
-    "visual": "does not look like the speaker's other utterances",
-}
 
 
 def explain_conversations(
@@ -101,29 +99,24 @@ def _explain(model: Any, processor: Any, pieces: Sequence[Conversation]) -> list
         for stream in model.config.modalities
     }
     present = inputs["modality_mask"].bool()
-    read = (
-        {} if output is None else dict(zip(model.config.modalities, output.present.unbind(-1), strict=True))
-    )
     probabilities, here = given.cpu().numpy(), present.cpu().numpy()
     attention = None if output is None else _attention(output, model.config, present)
-    answers = answers_of(given, output, inputs, model.config.modalities)
+    answers = answers_of(given, output, inputs, model.config.modalities, pieces)
+    unlike = unlike_streams(output, inputs, model.config.modalities)
     for row, piece in enumerate(pieces):
         for turn, utterance in enumerate(piece.utterances):
             streams = [name for name in hidden if here[row, turn, MODALITIES.index(name)]]
             without = {name: hidden[name][row, turn] for name in streams}
-            missing = dict(utterance.missing)
-            missing |= {name: UNLIKE[name] for name in streams if not read[name][row, turn]}
+            odd = [name for name, is_odd in zip(hidden, unlike[row, turn], strict=True) if is_odd]
             trust = answers[row][turn].get("reliability")
             explanation = {
                 **_contributions(probabilities[row, turn], without, model.config.labels),
                 "reliability": trust and {name: shortest(value) for name, value in trust.items()},
                 "attended": None if attention is None else _most_attended(attention[row, turn, :turn]),
                 "quality": _quality(utterance),
-                "missing": missing,
+                "missing": missing_of(utterance, odd),
             }
             answers[row][turn]["explanation"] = explanation if streams else None
-        for answer in answers[row][len(piece.utterances) :]:
-            answer["explanation"] = None
     return answers
 
 

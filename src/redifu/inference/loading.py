@@ -1,18 +1,36 @@
 """Loads models and their processors from a folder or from the Hugging Face Hub."""
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
-from redifu.model import ReDiFuForEmotionRecognition, ReDiFuProcessor
+from redifu.model import (
+    MODALITIES,
+    ReDiFuConfig,
+    ReDiFuFeatureExtractor,
+    ReDiFuForEmotionRecognition,
+    ReDiFuProcessor,
+)
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
 # The errors that loading raises for damaged or inconsistent files.
-_BROKEN = (ValueError, OSError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError)
+BROKEN = (
+    *(ValueError, OSError, RuntimeError, TypeError, AttributeError, ArithmeticError, LookupError),
+    *(SafetensorError, StrictDataclassError),
+)
+# Encoders pad their table of tokens to a multiple that is fast, by up to about 900 rows.
+_MOST_UNUSED_TOKENS = 1024
+# Fields of a configuration, and of those of backbones, by which the work of building a model grows.
+_LAYERS = re.compile(r"layers?$|_steps$")
+_SIZES = re.compile(r"_size$|positions?$|position_embeddings$|^num_speakers$")
 _PICKLED = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"}
 # Code and pickled files are not even downloaded.
 _READ = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
@@ -76,8 +94,8 @@ def load_pretrained(name_or_path: str | Path) -> tuple[ReDiFuForEmotionRecogniti
         if found["missing_keys"]:
             raise ValueError(f"missing weights: {', '.join(sorted(found['missing_keys']))}")
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
-        check_same_labels(model, processor)
-    except _BROKEN as error:
+        check_processor(model.config, processor)
+    except BROKEN as error:
         raise ValueError(f"{name_or_path}: not a ReDiFu model: {error}") from error
     # Loaded tensors lie unaligned in the mapped file, and matrix products round differently there.
     for tensor in [*model.parameters(), *model.buffers()]:
@@ -85,17 +103,48 @@ def load_pretrained(name_or_path: str | Path) -> tuple[ReDiFuForEmotionRecogniti
     return model.eval(), processor
 
 
-def check_same_labels(model: Any, processor: Any) -> None:
-    """Reject a processor whose labels, or their order, differ from the model's.
+def check_processor(config: ReDiFuConfig, processor: Any) -> None:
+    """Reject a processor that does not fit a model, because the model would still answer, but wrongly.
+
+    Args:
+        config: the configuration of the model.
+        processor: the processor to use with it.
 
     Raises:
-        ValueError: the labels differ; the message lists both.
+        ValueError: the labels or their order differ, the processor does not produce an input that the model
+            needs, or its tokenizer belongs to another text backbone.
     """
-    if processor.labels and processor.labels != model.config.labels:
-        of_model, of_processor = (", ".join(labels) for labels in (model.config.labels, processor.labels))
+    if processor.labels and processor.labels != config.labels:
+        of_model, of_processor = (", ".join(labels) for labels in (config.labels, processor.labels))
         raise ValueError(
             f"the model has the labels {of_model}, but its processor has {of_processor}: "
             "load both with the same id2label or num_labels"
+        )
+    extractor = processor.feature_extractor
+    if not isinstance(extractor, ReDiFuFeatureExtractor):
+        raise ValueError(f"expected a ReDiFuFeatureExtractor, got {type(extractor).__name__}")
+    _check_tokenizer(config, processor.tokenizer)
+    for name in MODALITIES:
+        inside = getattr(config, BACKBONE_CONFIGS[name]) is not None
+        expected, size = getattr(config, f"{name}_size"), extractor.sizes.get(name)
+        if size != expected and not (inside and size is None):
+            raise ValueError(
+                f"the model has {name}_size {expected}, but its feature extractor has {name}_size {size}"
+            )
+        if name in extractor.raw and not inside:
+            raise ValueError(f"the processor reads {name} for a backbone, but the model has none")
+
+
+def _check_tokenizer(config: ReDiFuConfig, tokenizer: Any) -> None:
+    backbone: Any = config.text_config
+    if backbone is None:
+        return  # the model itself refuses tokens
+    if tokenizer is None:
+        raise ValueError("it has a text backbone, but no tokenizer")
+    rows, tokens = backbone.vocab_size, max(tokenizer.get_vocab().values(), default=-1) + 1
+    if not rows - _MOST_UNUSED_TOKENS <= tokens <= rows:
+        raise ValueError(
+            f"the tokenizer belongs to another text backbone: it has {tokens:,} tokens, expected {rows:,}"
         )
 
 
@@ -106,10 +155,42 @@ def _check_kind(folder: Path) -> None:
             pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
             hint = f"; pickled files are never loaded: {', '.join(pickled)}" if pickled else ""
             raise ValueError(f"it has no {name}{hint}")
-    try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"config.json is not JSON: {error}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "redifu":
+    config = _read_object(folder / "config.json")
+    if (kind := config.get("model_type")) != "redifu":
         raise ValueError(f"model_type in config.json must be 'redifu', got {kind!r}")
+    tensors, parameters = _count_weights(folder)
+    _check_bounds(config, tensors=tensors, parameters=parameters)
+    if not isinstance(_read_object(folder / "processor_config.json").get("feature_extractor"), dict):
+        raise ValueError("processor_config.json has no feature_extractor")
+
+
+def _count_weights(folder: Path) -> tuple[int, int]:
+    """Return the number of tensors and of parameters in the weights of a folder, without reading them."""
+    tensors = parameters = 0
+    whole = folder / "model.safetensors"  # transformers prefers it to shards
+    for path in [whole] if whole.is_file() else folder.glob("model-*.safetensors"):
+        with safe_open(str(path), "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        tensors, parameters = tensors + len(shapes), parameters + sum(map(math.prod, shapes))
+    return tensors, parameters
+
+
+def _check_bounds(config: Mapping[str, Any], *, tensors: int, parameters: int) -> None:
+    """Reject a configuration whose model is larger than its weights, before it is built.
+
+    Each layer has at least one tensor, and each unit of a size at least one parameter.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_bounds(value, tensors=tensors, parameters=parameters)
+        most = tensors if _LAYERS.search(key) else parameters if _SIZES.search(key) else math.inf
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"config.json: {key} is {value:,}, but its weights allow at most {most:,}")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from None
+    return content if isinstance(content, dict) else {}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redifu.inference.loading import model_folder
+from redifu.inference.loading import BROKEN, check_processor, model_folder
 from redifu.model import MODALITIES, ReDiFuConfig, ReDiFuProcessor
 from redifu.model.backbones import embed_by_length
 from redifu.model.model_outputs import ReDiFuEmotionRecognitionOutput
@@ -131,10 +131,14 @@ def load_onnx(name_or_path: str | Path) -> tuple[OnnxModel, ReDiFuProcessor]:
     model.config.name_or_path = str(folder)
     try:
         processor = ReDiFuProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, TypeError) as error:
+    except BROKEN as error:
         raise ValueError(f"{name_or_path}: not a ReDiFu processor: {error}") from error
     if processor.labels != model.config.labels:
         raise ValueError(f"{file} has labels {model.config.labels}, but its processor has {processor.labels}")
+    try:
+        check_processor(model.config, processor)
+    except ValueError as error:
+        raise ValueError(f"{name_or_path}: its processor does not fit {FILE}: {error}") from error
     return model, processor
 
 

@@ -12,7 +12,7 @@ from transformers.pipelines.base import ChunkPipeline
 
 from redifu.conversation import Conversation
 from redifu.data.media_reading import read_media
-from redifu.inference.loading import check_same_labels
+from redifu.inference.loading import check_processor
 from redifu.inference.predictions import recognise
 from redifu.model.accepted_inputs import as_conversation, is_one_input
 
@@ -72,7 +72,7 @@ class ConversationEmotionRecognitionPipeline(ChunkPipeline):
                 raise ValueError("this model was not loaded from a folder: pass its processor as well")
             processor = AutoProcessor.from_pretrained(model.name_or_path)
             processor.labels = model.config.labels
-        check_same_labels(model, processor)
+        check_processor(model.config, processor)
         super().__init__(model, processor=processor, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from redifu.conversation import Conversation, Prediction
+from redifu.conversation import Conversation, Prediction, Utterance
 from redifu.data.media_reading import read_media
 from redifu.inference.batches import answer_in_batches
+from redifu.inference.reasons import NO_STREAM, reasons_of
 from redifu.model import MODALITIES
 
 BATCH_UTTERANCES = 256
@@ -45,7 +47,7 @@ def predict_conversations(
     def answer(pieces: list[Conversation]) -> list[list[dict[str, Any]]]:
         inputs = processor.batch([piece.to_inputs() for piece in pieces]).to(model.device)
         probabilities, output = recognise(model, inputs, names=[piece.id for piece in pieces])
-        return answers_of(probabilities, output, inputs, model.config.modalities)
+        return answers_of(probabilities, output, inputs, model.config.modalities, pieces)
 
     answers = answer_in_batches(
         map(partial(read_media, extractor=processor.feature_extractor), conversations),
@@ -77,25 +79,42 @@ def predictions_of(
 
 
 def answers_of(
-    probabilities: Tensor, output: Any, inputs: Mapping[str, Tensor], streams: Sequence[str]
+    probabilities: Tensor,
+    output: Any,
+    inputs: Mapping[str, Tensor],
+    streams: Sequence[str],
+    pieces: Sequence[Conversation],
 ) -> list[list[dict[str, Any]]]:
     """Return the fields of `Prediction` that the model computes, by dialogue and utterance of a batch."""
-    rows = probabilities.cpu().numpy()
+    rows, unlike = probabilities.cpu().numpy(), unlike_streams(output, inputs, streams)
     trust = None if output is None else output.reliability
-    if trust is None:
-        return [[{"probabilities": row} for row in dialogue] for dialogue in rows]
+    weights = None if trust is None else trust.float().cpu().numpy()
+    here = inputs["modality_mask"].bool().cpu().numpy()
     places = {name: MODALITIES.index(name) for name in streams}
-    grids = (rows, trust.float().cpu().numpy(), inputs["modality_mask"].bool().cpu().numpy())
+
+    def answer(at: tuple[int, int], utterance: Utterance) -> dict[str, Any]:
+        odd = [name for name, is_odd in zip(streams, unlike[at], strict=True) if is_odd]
+        reasons = reasons_of(utterance, streams, unlike=odd)
+        if not here[at][list(places.values())].any():
+            reasons.append(NO_STREAM)
+        found = {"probabilities": rows[at], "reasons": reasons}
+        if weights is not None:
+            kept = {name: float(weights[at][place]) for name, place in places.items() if here[at][place]}
+            found["reliability"] = kept
+        return found
+
     return [
-        [
-            {
-                "probabilities": row,
-                "reliability": {name: float(weight[place]) for name, place in places.items() if here[place]},
-            }
-            for row, weight, here in zip(*dialogue, strict=True)
-        ]
-        for dialogue in zip(*grids, strict=True)
+        [answer((row, turn), utterance) for turn, utterance in enumerate(piece.utterances)]
+        for row, piece in enumerate(pieces)
     ]
+
+
+def unlike_streams(output: Any, inputs: Mapping[str, Tensor], streams: Sequence[str]) -> np.ndarray:
+    """Return (batch, utterances, streams) bool: given, but not used because they do not fit the speaker."""
+    given = inputs["modality_mask"].bool()[..., [MODALITIES.index(name) for name in streams]]
+    # An ONNX export does not say which streams it used.
+    used = given if output is None or output.present is None else output.present
+    return (given & ~used).cpu().numpy()
 
 
 def recognise(model: Any, inputs: Mapping[str, Any], *, names: Sequence[str]) -> tuple[Tensor, Any]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from redifu.conversation import Conversation, Prediction
-from redifu.data.readers import Check, conversation_from_line
+from redifu.data.conversation_tables import Check
+from redifu.data.readers import conversation_from_line
 
 
 def answer_lines(

@@ -18,6 +18,9 @@ ACTION_UNITS = (
     *(f"AU{unit:02}_c" for unit in sorted((*_UNITS, 28))),
 )
 
+# What tells the faces of a frame apart, where OpenFace writes it.
+_OF_FACES = ("frame", "face_id")
+
 GRID = 6  # face regions per side
 ORIENTATIONS = 8  # gradient orientations over 180 degrees
 QUALITY_SIZE = 128  # side in pixels of the square used to measure sharpness
@@ -114,6 +117,9 @@ def read_action_units(
 ) -> tuple[np.ndarray, float]:
     """Average the per-frame action units that OpenFace wrote for a recording.
 
+    Of several faces, one is read, the same for the whole recording: the one that OpenFace found in most
+    frames, and of several such faces the one with the lowest face_id.
+
     Args:
         path: OpenFace's CSV; its column names may have leading spaces.
         start: seconds from the start of the recording; earlier frames are ignored.
@@ -128,26 +134,33 @@ def read_action_units(
         ValueError: the span has no frames, a column is missing, or a value is not a finite number.
     """
     # OpenFace writes no times for single images, so there is no span to choose.
-    names = (
-        ("success", *ACTION_UNITS) if start == 0 and end is None else ("success", *ACTION_UNITS, "timestamp")
-    )
+    whole = start == 0 and end is None
+    required = ("success", *ACTION_UNITS) if whole else ("success", *ACTION_UNITS, "timestamp")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: not a regular file")  # reading a pipe or device may never end
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]
-        if missing := [name for name in names if name not in header]:
+        if missing := [name for name in required if name not in header]:
             raise ValueError(f"{path}: missing OpenFace columns: {', '.join(missing)}")
-        columns = [header.index(name) for name in names]
-        rows = [_numbers(row, columns, f"{path}: line {reader.line_num}") for row in reader if row]
-    if names[-1] == "timestamp":
-        rows = [row for row in rows if start <= row[-1] < (np.inf if end is None else end)]
-    if not rows:
+        names = [*required, *(name for name in _OF_FACES if name in header)]
+        places = [header.index(name) for name in names]
+        rows = [_numbers(row, places, f"{path}: line {reader.line_num}") for row in reader if row]
+    table = np.array(rows).reshape(len(rows), len(names))
+    columns = {name: table[:, place] for place, name in enumerate(names)}
+    inside = np.ones(len(rows), dtype=bool)
+    if not whole:
+        inside = (start <= columns["timestamp"]) & (columns["timestamp"] < (np.inf if end is None else end))
+    if not inside.any():
         raise ValueError(f"{path}: expected at least one frame from {start:g} s onward, got none")
-    table = np.array(rows)[:, : 1 + len(ACTION_UNITS)]
-    succeeded = table[:, 0] == 1
-    averages = table[succeeded, 1:].sum(axis=0) / max(succeeded.sum(), 1)
-    return averages.astype(np.float32), float(succeeded.mean())
+    found = columns["success"] == 1
+    of_face = columns.get("face_id", np.zeros(len(rows)))
+    faces = np.unique(of_face)
+    succeeded = inside & found & (of_face == max(faces, key=lambda face: (found & (of_face == face)).sum()))
+    averages = table[succeeded, 1 : 1 + len(ACTION_UNITS)].sum(axis=0) / max(succeeded.sum(), 1)
+    frames = columns.get("frame", np.arange(len(rows)))[inside]
+    count = len(np.unique(frames)) if len(faces) > 1 else len(frames)
+    return averages.astype(np.float32), float(succeeded.sum() / count)
 
 
 def _faces(boxes: Sequence[np.ndarray | None]) -> dict[int, np.ndarray]:

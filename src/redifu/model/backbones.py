@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 
 from .configuration_redifu import BACKBONE_CONFIGS
+from .weight_files import check_weight_files
 from .whisper_encoder import WhisperBackbone, encode_pieces
 
 # These limits bound a backbone's memory; on a CPU, 1,024 tokens were faster than 4,096 or 8,192.
@@ -77,12 +78,13 @@ def load_backbones(model: nn.Module, places: Mapping[str, str | None]) -> None:
         places: by stream, a folder or Hub id for AutoModel, or None.
 
     Raises:
-        ValueError: weights are missing or have the wrong shape.
+        ValueError: weights are missing, have the wrong shape, or are not safetensors files of the backbone.
     """
     for name, place in places.items():
         if place is None:
             continue
         backbone = model.get_submodule(f"{name}_backbone")
+        check_weight_files(place, {})
         loader = WhisperBackbone if isinstance(backbone, WhisperBackbone) else AutoModel
         pretrained, report = loader.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True

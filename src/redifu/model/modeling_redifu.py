@@ -33,6 +33,7 @@ from .recorder import Recorder
 from .relation_attention import CrossModalSubgraph, SpeakerSubgraphs
 from .remote_code import CarriesCode
 from .speaker_consistency import SpeakerConsistency
+from .weight_files import check_weight_files
 
 
 class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
@@ -48,16 +49,18 @@ class ReDiFuPreTrainedModel(CarriesCode, PreTrainedModel):
     accepts_loss_kwargs = False
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load like any transformers model, but only from safetensors; pickled weights are never opened.
 
         Raises:
-            ValueError: `use_safetensors=False` requests pickled weights.
+            ValueError: `use_safetensors=False` requests pickled weights, or an index names other files than
+                safetensors of its folder.
             OSError: there are no safetensors weights.
         """
         if not kwargs.setdefault("use_safetensors", True):
             raise ValueError("weights can be loaded only from safetensors, got use_safetensors=False")
-        return super().from_pretrained(*args, **kwargs)
+        check_weight_files(pretrained_model_name_or_path, kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         # torch's defaults, as in the released recipe; the base class would draw Linear weights from a normal.

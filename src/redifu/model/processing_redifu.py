@@ -1,6 +1,7 @@
 """Processor: turns conversations into the inputs of a ReDiFu model."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from .losses import IGNORED_LABEL
 from .remote_code import CarriesCode
 
 logger = logging.get_logger(__name__)
+
+_MOST_CHARACTERS_OF_A_TOKEN = 100
 
 TEXT = MODALITIES.index("text")
 
@@ -69,6 +72,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             ValueError: a missing speaker, an unknown label or invalid features; the message names the
                 dialogue and the utterance.
         """
+        speakers = conversation.get("speakers") or ()
+        if (
+            isinstance(speakers, str)
+            or not isinstance(speakers, Sequence)
+            or not all(isinstance(name, str) for name in speakers)
+        ):
+            raise ValueError(
+                f"dialogue {conversation.get('id')}: speakers must be a list of names, got {speakers!r:.80}"
+            )
         for turn, utterance in enumerate(conversation["utterances"]):
             try:
                 self.check_utterance(utterance)
@@ -89,6 +101,30 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if label is not None and self.labels and label not in self.labels:
             raise ValueError(f"label must be one of {', '.join(self.labels)}, got {label!r}")
         self.feature_extractor.check(utterance)
+
+    def text_loss(self, utterance: Mapping[str, Any]) -> str | None:
+        """Say what the tokens of an utterance's text lack of it; None if nothing.
+
+        Args:
+            utterance: an utterance with a text, as for `__call__`.
+
+        Returns:
+            That it is cut at `max_text_tokens`, or that all its words are unknown to the tokenizer; earlier
+            turns in its context do not count.
+        """
+        if self.tokenizer is None or not has_content(utterance, "text"):
+            return None
+        # A long word is one token, but no text of so many characters fits.
+        text, most = utterance["text"], _MOST_CHARACTERS_OF_A_TOKEN * self.max_text_tokens
+        ids = self.tokenizer(text[:most], add_special_tokens=False, verbose=False)["input_ids"]
+        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+        known = (token for token in tokens if token != self.tokenizer.unk_token)
+        if self.tokenizer.unk_token in tokens and not any(map(str.isalnum, "".join(known))):
+            return "all its words are unknown to the model"
+        spoken = self._text_in_context([utterance], 0)[: most + len(utterance["speaker"])]
+        if len(text) > most or len(self.tokenizer(spoken, verbose=False)["input_ids"]) > self.max_text_tokens:
+            return f"cut after {self.max_text_tokens} tokens"
+        return None
 
     def __call__(
         self, conversations: Mapping[str, Any] | Sequence[Any] | str, return_tensors: str = "pt"
@@ -126,13 +162,20 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         if self.tokenizer is not None:
             texts = []
             for row, conversation in enumerate(conversations):
-                for turn, utterance in enumerate(conversation["utterances"]):
-                    if has_content(utterance, "text"):
-                        batch["modality_mask"][row, turn, TEXT] = True
-                        texts.append(self._text_in_context(conversation["utterances"], turn))
+                for turn, text in self.texts_of(conversation["utterances"]).items():
+                    batch["modality_mask"][row, turn, TEXT] = True
+                    texts.append(text)
             if texts:
                 batch.update(self._tokenize(texts))
         return BatchFeature(dict(batch), tensor_type=return_tensors)
+
+    def texts_of(self, utterances: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+        """Return what is tokenized for each utterance with text: its text in context, by its index."""
+        return {
+            turn: self._text_in_context(utterances, turn)
+            for turn, utterance in enumerate(utterances)
+            if has_content(utterance, "text")
+        }
 
     @classmethod
     def from_pretrained(
@@ -173,11 +216,15 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         cls, sub_processor_type: Any, pretrained_model_name_or_path: Any, subfolder: Any = "", **kwargs: Any
     ) -> Any:
         place, options = pretrained_model_name_or_path, {"subfolder": subfolder, **kwargs}
-        if cached_file(
-            place, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False, **options
-        ):
-            return super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
-        return None
+        find: Any = partial(cached_file, place, _raise_exceptions_for_missing_entries=False, **options)
+        if not find("tokenizer_config.json"):
+            return None
+        tokenizer = super()._load_tokenizer_from_pretrained(sub_processor_type, place, **options)
+        # Without its vocabulary, transformers builds a tokenizer to which all words are the same.
+        names = sorted(tokenizer.vocab_files_names.values())
+        if names and not any(map(find, names)):
+            raise ValueError(f"the tokenizer has no vocabulary: expected {' or '.join(names)}")
+        return tokenizer
 
     def _with_arrays(self, conversation: Mapping[str, Any]) -> dict[str, Any]:
         utterances = []

@@ -1,5 +1,4 @@
-"use strict";
-const LABELS = JSON.parse(document.body.dataset.labels);
+const UNSURE = 0.5; // as marked in the text
 const UNITS = { snr: "\u00a0dB", duration: "\u00a0s", clipping: "%", silence: "%", face_share: "%", face_size: "%", brightness: "%", sharpness: "" };
 const ABOUT_MEDIA = { snr: "signal-to-noise ratio", face_share: "frames with a face", face_size: "face size" };
 
@@ -81,25 +80,36 @@ function attendedOf(explanation, utterances, choose) {
   }));
 }
 
-function fillCard(card, utterances, turn, { choose, close }) {
-  const { speaker, text, start, end, label, emotion, explanation } = utterances[turn];
+// What was recognised, for those who cannot point at the underlined words.
+function recognisedOf({ words, text_confidence, overlap, corrected }) {
+  const unsure = (words || []).filter(({ probability }) => !corrected && probability < UNSURE).map(({ word, probability }) => `${word.trim()} ${percent(probability)}`);
+  const said = [
+    text_confidence !== null && !corrected && `The text was recognised with confidence ${percent(text_confidence)}.`,
+    unsure.length && `Unsure of: ${unsure.join(", ")}.`,
+    overlap && `Others speak in ${percent(overlap)} of this utterance.`,
+  ].filter(Boolean).join(" ");
+  return said ? [make("p", "soft", bdi(said))] : [];
+}
+
+function fillCard([head, details], utterances, turn, { quote, choose, close }) {
+  const { speaker, start, end, label, emotion, reasons, explanation } = utterances[turn];
   const closing = makeButton("close", close, "\u00d7");
   closing.setAttribute("aria-label", "Close");
   const times = [start, end].filter((time) => time !== null).map(clock).join(" to ");
-  const quote = make("blockquote", "", text || "(no text)");
-  quote.dir = "auto";
-  const parts = [closing, make("h3", "", bdi(speaker), make("span", "soft", `, utterance ${turn + 1}${times && `, ${times}`}`)), quote];
+  head.replaceChildren(closing, make("h3", "", bdi(speaker), make("span", "soft", `, utterance ${turn + 1}${times && `, ${times}`}`)));
+  const parts = [quote, ...recognisedOf(utterances[turn])];
   if (explanation === null) {
     parts.push(make("p", "soft", "The model cannot use any stream of this utterance, so it gives no label."));
   } else {
-    parts.push(make("p", "label", emotionMark(emotion)));
+    parts.push(make("p", "label", emotion === null ? "The model is not sure, so it gives no label." : emotionMark(emotion)));
     if (label !== null) parts.push(make("p", "soft", "label in the data: ", bdi(label)));
     parts.push(make("h4", "", "Probabilities"), scoresOf(utterances[turn]));
     parts.push(make("h4", "", "Contribution of each stream"), sharesOf(explanation));
     parts.push(make("h4", "", "Earlier utterances attended to"), attendedOf(explanation, utterances, choose));
   }
-  card.replaceChildren(...parts);
-  card.scrollTop = 0;
+  if (reasons.length) parts.push(make("h4", "", "Why to doubt this"), make("ul", "", ...reasons.map((each) => make("li", "", bdi(each)))));
+  details.replaceChildren(...parts);
+  details.parentElement.scrollTop = 0;
 }
 
 function keepInView(box, element) {
@@ -118,6 +128,9 @@ function start(section) {
   const [scroll, timeline, box, body, card] = [".scroll", ".timeline", ".rows", ".transcript tbody", ".card"].map((each) => section.querySelector(each));
   const buttons = [...timeline.querySelectorAll("button")].sort((one, other) => one.dataset.turn - other.dataset.turn);
   const rows = [...body.rows];
+  const parts = [make("div"), make("div", "", ...card.childNodes)];
+  const player = "plays" in section.dataset ? startPlayer(utterances) : null;
+  card.append(parts[0], ...(player ? [player.box] : []), parts[1]);
   let found = [...utterances.keys()];
   let chosen = null;
   let marked = [];
@@ -129,13 +142,14 @@ function start(section) {
       if (weight >= 0.01) marked.push([buttons[earlier], "attended"], [rows[earlier], "attended"]);
     }
     for (const [element, name] of marked) element.classList.add(name);
-    fillCard(card, utterances, turn, { choose, close });
+    fillCard(parts, utterances, turn, { quote: corrections.quote(turn), choose, close });
   }
 
   function choose(turn) {
     for (const button of timeline.querySelectorAll("[tabindex='0']")) button.tabIndex = -1;
     buttons[turn].tabIndex = 0;
     chosen = turn;
+    player?.choose(turn);
     for (const open of document.querySelectorAll(".card.open")) open.classList.remove("open");
     card.classList.add("open");
     show(turn);
@@ -165,10 +179,15 @@ function start(section) {
 
   const turnOf = (event) => event.target.closest("[data-turn]")?.dataset.turn;
   for (const list of [timeline, body]) {
-    list.addEventListener("click", (event) => turnOf(event) && choose(Number(turnOf(event))));
+    list.addEventListener("click", (event) => {
+      if (!turnOf(event)) return;
+      choose(Number(turnOf(event)));
+      player?.restart();
+    });
   }
-  timeline.addEventListener("mouseover", (event) => turnOf(event) && show(Number(turnOf(event))));
-  timeline.addEventListener("mouseleave", () => chosen !== null && show(chosen));
+  const busy = () => correcting() || player?.playing();
+  timeline.addEventListener("mouseover", (event) => turnOf(event) && !busy() && show(Number(turnOf(event))));
+  timeline.addEventListener("mouseleave", () => chosen !== null && !busy() && show(chosen));
   timeline.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && choose(Number(turnOf(event))));
   timeline.addEventListener("keydown", (event) => {
     const here = Number(turnOf(event));
@@ -181,8 +200,11 @@ function start(section) {
   });
   buttons[0].tabIndex = 0;
   startRibbon(section.querySelector(".ribbon"), scroll);
-  startFind(section.querySelector(".find"), utterances, { narrow, jump, current: () => chosen });
+  const refind = startFind(section.querySelector(".find"), utterances, { narrow, jump, current: () => chosen });
   startSummary(section.querySelector(".summary"), utterances, { jump, current: () => chosen });
+  const update = () => chosen !== null && show(chosen);
+  const corrections = startCorrections(section, utterances, { buttons, rows, jump, renamed: () => { refind(); update(); } });
+  return { update, corrected: corrections.corrected };
 }
 
 // The next of these turns after the current one (or before it); wraps around at the end.
@@ -195,21 +217,23 @@ const plain = (text) => (text || "").normalize("NFKD").replace(/\p{M}/gu, "").to
 
 function startFind(bar, utterances, { narrow, jump, current }) {
   const [search, bySpeaker, byEmotion, output] = ["input", ".by-speaker", ".by-emotion", "output"].map((each) => bar.querySelector(each));
-  const texts = utterances.map(({ text }) => plain(text));
   let found = [...utterances.keys()];
 
   function fill(select, name) {
     const values = [...new Set(utterances.map((utterance) => utterance[name]))];
-    select.append(make("option", "", "All"), ...values.map((value) => make("option", "", value ?? "no emotion")));
+    const before = Math.max(select.selectedIndex, 0);
+    select.replaceChildren(make("option", "", "All"), ...values.map((value) => make("option", "", value ?? "no emotion")));
     for (const option of select.options) option.dir = "auto";
+    select.selectedIndex = before < select.length ? before : 0;
     return (utterance) => !select.selectedIndex || utterance[name] === values[select.selectedIndex - 1];
   }
 
-  const tests = [fill(bySpeaker, "speaker"), fill(byEmotion, "emotion")];
+  const fillBoth = () => [fill(bySpeaker, "speaker"), fill(byEmotion, "emotion")];
+  let tests = fillBoth();
 
   function filter() {
     const wanted = plain(search.value.trim());
-    found = [...utterances.keys()].filter((turn) => texts[turn].includes(wanted) && tests.every((test) => test(utterances[turn])));
+    found = [...utterances.keys()].filter((turn) => plain(utterances[turn].text).includes(wanted) && tests.every((test) => test(utterances[turn])));
     output.textContent = found.length < utterances.length ? `${found.length} of ${utterances.length} utterances` : "";
     narrow(found);
   }
@@ -226,6 +250,10 @@ function startFind(bar, utterances, { narrow, jump, current }) {
   search.addEventListener("keydown", (event) => event.key === "Enter" && step(event.shiftKey));
   bar.querySelector(".previous").addEventListener("click", () => step(true));
   bar.querySelector(".next").addEventListener("click", () => step(false));
+  return () => {
+    tests = fillBoth();
+    filter();
+  };
 }
 
 function startSummary(table, utterances, { jump, current }) {
@@ -257,7 +285,7 @@ function startRibbon(ribbon, scroll) {
 
 document.body.classList.add("scripted");
 const sections = [...document.querySelectorAll(".conversation")];
-sections.forEach(start);
+startDownload(sections.map(start));
 if (sections.length > 1) {
   const menu = document.querySelector("header label");
   const select = menu.querySelector("select");

@@ -2,7 +2,7 @@
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
 from redifu.atomic_files import check_output, replacing_text
-from redifu.conversation import Conversation, Prediction
+from redifu.conversation import MEDIA, Conversation, Prediction, Utterance
+from redifu.data.recordings import relocated
 from redifu.data.writers import Write
 from redifu.reports.timeline import Row, Timeline, clock, lay_out
 
@@ -32,7 +33,12 @@ _EXPECTED = {
     **dict.fromkeys(("disgust", "disgusted"), _GREEN),
 }
 # The fields that the page shows; it leaves out features, which are large.
-_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "explanation")
+_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "unsure", "reasons", "explanation")
+# What the page shows of the input, and returns in the corrected conversation.
+_GIVEN = ("label", "words", "text_confidence", "overlap")
+# Below this probability, the page marks a recognised word.
+_UNSURE = 0.5
+_SCRIPTS = ("player.js", "corrections.js", "html_report.js")
 # The quality measure shown in the lane of a stream, and its name on the page.
 _MAIN_MEASURE = {
     "audio": ("snr", "signal-to-noise ratio"),
@@ -45,6 +51,8 @@ def report_writer(
     path: str | Path, labels: Sequence[str], *, streams: Sequence[str], model_name: str, notice: str = ""
 ) -> Iterator[Write]:
     """Open a page of predictions, as a context manager; `path` is replaced only on success.
+
+    The page plays recordings from where they are now, by paths relative to its own folder.
 
     Args:
         path: the .html file.
@@ -64,7 +72,7 @@ def report_writer(
     with replacing_text(Path(path)) as file:
         file.write(template.head(model_name, notice))
         yield lambda conversation, predictions: file.write(
-            template.section(_section(conversation, predictions, labels, streams))
+            template.section(_section(conversation, predictions, labels, streams, folder=Path(path).parent))
         )
         file.write(template.foot())
 
@@ -77,7 +85,10 @@ def render_report(
     model_name: str,
     notice: str = "",
 ) -> str:
-    """Return the page of conversations and their explained predictions; see `report_writer`."""
+    """Return the page of conversations and their explained predictions; see `report_writer`.
+
+    This page has no place of its own, so it plays no recordings.
+    """
     template = _template(labels)
     sections = [template.section(_section(*pair, labels, streams)) for pair in answers]
     return "".join([template.head(model_name, notice), *sections, template.foot()])
@@ -115,8 +126,8 @@ def _template(labels: Sequence[str]) -> Any:
         autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters.update(clock=clock, percent="{:.0%}".format)
-    script, _, _ = loader.get_source(environment, "html_report.js")
+    environment.filters.update(clock=clock, percent="{:.0%}".format, marked=_marked)
+    script = "\n".join(loader.get_source(environment, name)[0] for name in _SCRIPTS)
     # The content security policy allows this script and no other.
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("html_report_template.html").make_module(
@@ -129,12 +140,15 @@ def _section(
     predictions: Sequence[Prediction],
     labels: Sequence[str],
     streams: Sequence[str],
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Lay out one conversation."""
-    rows: list[Row] = [
-        {**{name: getattr(said, name) for name in _SHOWN}, "label": utterance.label}
-        for utterance, said in zip(conversation.utterances, predictions, strict=True)
-    ]
+    """Lay out one conversation; media paths become relative to the folder of the page, if it is known."""
+    utterances = conversation.utterances
+    if not utterances:  # a recording without speech
+        return {"id": conversation.id, "rows": []}
+    if folder is not None:
+        utterances = [relocated(conversation, utterance, folder) for utterance in utterances]
+    rows = [_row(utterance, said) for utterance, said in zip(utterances, predictions, strict=True)]
     timeline = lay_out(rows)
     emotions = [row["emotion"] for row in rows]
     counts = {label: emotions.count(label) for label in (*labels, None) if label in emotions}
@@ -144,6 +158,8 @@ def _section(
             cell.update(timeline.place(turn) or {})
     return {
         "id": conversation.id,
+        "split": conversation.split,
+        "plays": folder is not None and any(row[name] for row in rows for name in MEDIA.values()),
         "rows": rows,
         "counts": counts,
         "summary": _summary(rows, counts),
@@ -155,6 +171,31 @@ def _section(
             (_strip_name(strip), lanes) for strip in timeline.strips() if (lanes := strip.lanes(rows))
         ],
     }
+
+
+def _row(utterance: Utterance, said: Prediction) -> Row:
+    paths = {name: path for name in MEDIA.values() if isinstance(path := getattr(utterance, name), str)}
+    return {
+        **{name: getattr(said, name) for name in _SHOWN},
+        **{name: getattr(utterance, name) for name in _GIVEN},
+        **dict.fromkeys(MEDIA.values()),
+        **paths,
+    }
+
+
+def _marked(text: str, words: Iterable[Mapping[str, Any]] | None) -> Iterator[tuple[str, float | None]]:
+    """Cut a text into pieces: words that speech recognition was unsure of have their probability."""
+    done = place = 0
+    for word in words or ():
+        said = word["word"].strip()
+        if (start := text.find(said, place)) < 0:
+            continue  # the text was corrected since
+        place = start + len(said)
+        if word["probability"] < _UNSURE:
+            yield text[done:start], None
+            yield text[start:place], word["probability"]
+            done = place
+    yield text[done:], None
 
 
 def _summary(rows: list[Row], emotions: Iterable[str | None]) -> list[dict[str, Any]]:

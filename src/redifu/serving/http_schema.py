@@ -24,7 +24,8 @@ _PREDICTION = {
     },
     "scores": {"type": ["object", "null"], "additionalProperties": {"type": "number"}},
 }
-_ANSWER = {"type": "object", "required": list(_PREDICTION), "properties": _PREDICTION}
+_REASONS = {"reasons": {"type": "array", "items": {"type": "string"}, "description": "reasons to doubt it"}}
+_ANSWER = {"type": "object", "required": list(_PREDICTION), "properties": _PREDICTION | _REASONS}
 
 
 def _conversation(utterance: dict[str, Any], *, required: list[str]) -> dict[str, Any]:
@@ -45,6 +46,7 @@ _PREDICTED = [{**said, **answer} for said, answer in zip(_SAID, _ANSWERS, strict
 
 _MISTAKES = {
     401: "missing or wrong key",
+    403: "the request comes from a web page of another site",
     404: "no such session",
     413: "request body too large",
     415: "Content-Type must be application/json",
@@ -69,7 +71,7 @@ def _operation(
 ) -> dict[str, Any]:
     """Return the arguments of a route: schemas of its request body, its response and its errors."""
     responses: dict[int | str, Any] = {status: {"description": description, "content": gives or {}}}
-    for mistake in sorted((401, 504, *mistakes)):
+    for mistake in sorted((401, 403, 504, *mistakes)):
         content = _json(_strings("error"), {"error": _MISTAKES[mistake]})
         responses[mistake] = {"description": _MISTAKES[mistake], "content": content}
     body = None if takes is None else {"requestBody": {"required": True, "content": takes}}
@@ -86,7 +88,11 @@ PREDICT = _operation(
     mistakes=(413, 415, 422, 503),
 )
 CREATE_SESSION = _operation(
-    201, "the id of the new session", gives=_json(_strings("id"), {"id": "yFz0eQvT6kM"}), mistakes=(429,)
+    201,
+    "the id of the new session",
+    takes=_json({"type": "object"}, {}),
+    gives=_json(_strings("id"), {"id": "yFz0eQvT6kM"}),
+    mistakes=(413, 415, 429),
 )
 ADD_UTTERANCE = _operation(
     200,

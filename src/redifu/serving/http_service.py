@@ -1,39 +1,31 @@
 """HTTP service for a model: whole conversations, or live sessions utterance by utterance."""
 
-import asyncio
-import hmac
 import ipaddress
 import json
+import logging
 import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redifu.conversation import MEDIA, Conversation
 from redifu.data.readers import parse_json
 from redifu.data.writers import with_predictions
 from redifu.inference.recogniser import Recogniser
-from redifu.serving.batching import ModelThread, TooManyWaitingError
+from redifu.inference.session import ConversationSession, Step
+from redifu.serving.batching import FairThread, ModelThread, TooManyWaitingError
+from redifu.serving.connections import BoundedConnection, LoggedOnce
+from redifu.serving.gate import LOOPBACK_HOSTS, Gate, Metrics
+from redifu.serving.ready_texts import ReadyTexts
 from redifu.serving.service_limits import Limits
 from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
 
@@ -51,76 +43,18 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-class _Metrics:
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        counted = partial(Counter, registry=self.registry)
-        self.requests = counted("redifu_requests", "Requests by route and status", ["route", "status"])
-        self.utterances = counted("redifu_utterances", "Utterances predicted")
-        observed = partial(Histogram, registry=self.registry)
-        self.seconds = observed("redifu_request_seconds", "Time to the end of the response", ["route"])
-        sizes = [2**power for power in range(9)]
-        self.batches = observed("redifu_batch_conversations", "Conversations per model call", buckets=sizes)
-        self.sessions = Gauge("redifu_sessions", "Live sessions", registry=self.registry)
-
-
-class _Gate:
-    """Middleware that checks the key, enforces the time limit and counts requests."""
-
-    def __init__(self, app: ASGIApp, *, key: str | None, seconds: float, metrics: _Metrics):
-        self._app = app
-        self._expected = None if key is None else f"Bearer {key}".encode()
-        self._seconds = seconds
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 0
-
-        async def observe(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._answer(scope, receive, observe)
-        except TimeoutError:
-            if not status:
-                late = _error(504, f"request timed out after {self._seconds} s")
-                await late(scope, receive, observe)
-        except ClientDisconnect:
-            status = 499  # nginx's status for a client that closed the connection early
-        finally:
-            # Label by route, not by path: clients must not create new labels.
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, status or 500).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        # Health checks need no key.
-        health = scope["path"] == "/health"
-        if self._expected is None or health or hmac.compare_digest(given, self._expected):
-            await self._app(scope, receive, send)
-        else:
-            refusal = _error(401, "expected the header 'Authorization: Bearer KEY' with the service's key")
-            refusal.headers["WWW-Authenticate"] = "Bearer"
-            await refusal(scope, receive, send)
-
-
 class _Service:
     """The routes."""
 
-    def __init__(self, recogniser: Recogniser, *, limits: Limits, metrics: _Metrics):
+    def __init__(self, recogniser: Recogniser, *, limits: Limits, metrics: Metrics):
         self.recogniser = recogniser
         self.limits = limits
         self.metrics = metrics
+        # Only this thread tokenizes: a tokenizer must not be called by two threads at a time.
+        self.preparing = FairThread("prepare", max_waiting=limits.max_waiting)
+        self.texts = ReadyTexts(recogniser)
         self.thread = ModelThread(
-            recogniser,
+            self.texts.recogniser,
             max_batch=limits.max_batch,
             max_waiting=limits.max_waiting,
             observe_batch=metrics.batches.observe,
@@ -128,6 +62,7 @@ class _Service:
         self.sessions = SessionStore(
             recogniser.session,
             max_sessions=limits.max_sessions,
+            max_client_sessions=limits.max_client_sessions,
             idle_seconds=limits.session_idle_seconds,
         )
         metrics.sessions.set_function(lambda: len(self.sessions))
@@ -146,25 +81,34 @@ class _Service:
 
     async def predict(self, request: Request) -> Response:
         """Recognise the emotion of every utterance of a conversation."""
-        conversation = Conversation.from_dict(await self._body(request), source=_SOURCE)
-        self._refuse_unreadable(conversation)
-        predictions = await self.thread.predict(conversation)
+        client, body = _client(request), await self._body(request)
+        conversation = await self.preparing.run(self._conversation, body, client=client)
+        ready = conversation
+        if texts := self.texts.of(conversation):
+            tokens: list[list[int]] = []
+            for part in self.texts.parts(texts):
+                tokens += await self.preparing.run(self.texts.tokens, part, client=client)
+            ready = self.texts.embedded(conversation, await self.thread.embed(tokens, client=client))
+        predictions = await self.thread.predict(ready, client=client)
         self.metrics.utterances.inc(len(predictions))
         return _reply(with_predictions(conversation, predictions))
 
-    async def create_session(self) -> Response:
+    async def create_session(self, request: Request) -> Response:
         """Start a live session, whose utterances arrive one by one."""
-        return _reply({"id": self.sessions.create()}, status=201)
+        await self._body(request)
+        host, _ = request.client or ("", 0)
+        return _reply({"id": self.sessions.create(host)}, status=201)
 
     async def add_utterance(self, session: str, request: Request) -> Response:
         """Recognise the emotion of the next utterance of a session.
 
         An utterance whose request times out while the model runs is still added to the session.
         """
-        utterance = await self._body(request)
-        if isinstance(utterance, dict):
-            _refuse_media(utterance, where=_SOURCE)
-        answer = await self.thread.run(self.sessions.use(session).add, utterance)
+        client, body = _client(request), await self._body(request)
+        live = self.sessions.use(session)
+        async with self.sessions.turn(session):
+            step = await self.preparing.run(self._read, live, body, client=client)
+            answer = await self.thread.run(live.answer, step, client=client)
         self.metrics.utterances.inc()
         return _reply(answer)
 
@@ -181,11 +125,7 @@ class _Service:
         """Return counts of requests, utterances, batches and sessions, for Prometheus."""
         return Response(generate_latest(self.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _body(self, request: Request) -> Any:
-        # This type makes browsers ask (CORS preflight) before they send another site's request to loopback.
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(415, f"Content-Type must be application/json, got {kind or 'none'}")
+    async def _body(self, request: Request) -> bytes:
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -193,7 +133,27 @@ class _Service:
                 raise HTTPException(
                     413, f"request body too large: expected at most {self.limits.max_body_bytes} bytes"
                 )
-        return parse_json(bytes(body), source=_SOURCE)
+        return bytes(body)
+
+    def _conversation(self, body: bytes) -> Conversation:
+        conversation = Conversation.from_dict(parse_json(body, source=_SOURCE), source=_SOURCE)
+        self._refuse_unreadable(conversation)
+        return conversation
+
+    def _read(self, session: ConversationSession, body: bytes) -> Step:
+        utterance = parse_json(body, source=_SOURCE)
+        if isinstance(utterance, dict):
+            self._refuse_utterance(utterance, where=_SOURCE)
+        return session.read(utterance)
+
+    def _refuse_utterance(self, utterance: Mapping[str, Any], *, where: str) -> None:
+        for name in MEDIA.values():
+            if utterance.get(name) is not None:
+                raise ValueError(f"{where}: {name} must be null: send text or precomputed features instead")
+        for name in ("speaker", "text"):
+            given, most = utterance.get(name), self.limits.max_text_characters
+            if isinstance(given, str) and len(given) > most:
+                raise ValueError(f"{where}: {name}: expected at most {most} characters, got {len(given)}")
 
     def _refuse_unreadable(self, conversation: Conversation) -> None:
         """Raise ValueError for a conversation that the model cannot read or that names files."""
@@ -204,30 +164,34 @@ class _Service:
                 f"{where}: expected at most {self.limits.max_utterances} utterances, got {number}"
             )
         for turn, utterance in enumerate(conversation.utterances):
-            _refuse_media(utterance.given, where=f"{where}, utterance {turn}")
+            self._refuse_utterance(utterance.given, where=f"{where}, utterance {turn}")
         try:
             self.recogniser.check(conversation)
         except ValueError as error:
             raise ValueError(f"{_SOURCE}: {error}") from error
 
 
-def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None) -> FastAPI:
+def create_app(
+    recogniser: Recogniser, *, limits: Limits, key: str | None = None, hosts: Collection[str] | None = None
+) -> FastAPI:
     """Build the service as an ASGI application.
 
     Args:
         recogniser: the model.
         limits: limits for clients.
         key: required by every request except /health; None requires no key.
+        hosts: the names by which clients may call the service; None allows any.
 
     Returns:
         The application; its model thread runs until the lifespan ends. Every error is {"error": one line}.
     """
-    metrics = _Metrics()
+    metrics = Metrics()
     service = _Service(recogniser, limits=limits, metrics=metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        service.preparing.close()
         service.thread.close()
 
     # The documentation pages would load scripts from another site; the schema is available without them.
@@ -238,7 +202,9 @@ def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(_Gate, key=key, seconds=limits.request_seconds, metrics=metrics)
+    app.add_middleware(
+        Gate, key=key, hosts=hosts, seconds=limits.request_seconds, metrics=metrics, refusal=_error
+    )
     for kind in (*_STATUS, HTTPException, Exception):
         app.add_exception_handler(kind, _refuse)
     service.add_to(app)
@@ -246,7 +212,7 @@ def create_app(recogniser: Recogniser, *, limits: Limits, key: str | None = None
 
 
 def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limits) -> None:
-    """Print the address and serve until SIGINT or SIGTERM; accepted requests are still answered.
+    """Print the address and serve until SIGINT or SIGTERM; accepted requests are still answered, for a while.
 
     The key is read from the environment variable REDIFU_API_KEY.
 
@@ -265,14 +231,31 @@ def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limit
             f"--host {host} is reachable from other machines: expected a key in {KEY_VARIABLE}, got none"
         )
     with _listen(host, port) as listening:
-        app = create_app(load(), limits=limits, key=key)
+        # With a key, no page of another site gets in, by whatever name it calls the service.
+        hosts = None if key else {*LOOPBACK_HOSTS, host.lower(), f"[{host.lower()}]"}
+        app = create_app(load(), limits=limits, key=key, hosts=hosts)
         address, port = listening.getsockname()[:2]
         # uvicorn raises the signal again after the last response; this handler then exits with status 0.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: sys.exit(0))
         print(f"http://{f'[{address}]' if ':' in address else address}:{port}", flush=True)
-        # Every request has a time limit, so the shutdown needs none.
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        _server(app, limits).run(sockets=[listening])
+
+
+def _server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    bounds = {"max_connections": limits.max_connections, "head_seconds": limits.head_seconds}
+    config = uvicorn.Config(
+        app,
+        http=type("Connection", (BoundedConnection,), bounds),
+        log_level="warning",
+        access_log=False,
+        # asyncio accepts up to this many connections before it notices that some have already ended.
+        backlog=128,
+        timeout_graceful_shutdown=limits.drain_seconds,
+    )
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(LoggedOnce())
+    return uvicorn.Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -283,17 +266,16 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"cannot listen on host {host}, port {port}: {reason}") from None
 
 
+def _client(request: Request) -> str:
+    """Return what distinguishes clients: the address and port of their connection."""
+    return str(request.client)
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _refuse_media(utterance: Mapping[str, Any], *, where: str) -> None:
-    for name in MEDIA.values():
-        if utterance.get(name) is not None:
-            raise ValueError(f"{where}: {name} must be null: send text or precomputed features instead")
 
 
 def _reply(content: dict[str, Any], *, status: int = 200) -> Response:

@@ -16,9 +16,14 @@ class Limits:
     max_waiting: int = _limit(256, "requests that may wait for the model")
     max_body_bytes: int = _limit(4 * 1024 * 1024, "bytes in a request body")
     max_utterances: int = _limit(512, "utterances in a request")
+    max_text_characters: int = _limit(10_000, "characters in a text")
     max_sessions: int = _limit(256, "live sessions at the same time")
+    max_client_sessions: int = _limit(32, "live sessions of one client address")
+    max_connections: int = _limit(512, "connections at the same time")
     session_idle_seconds: int = _limit(900, "seconds without an utterance before a session ends")
     request_seconds: int = _limit(60, "seconds before a request times out")
+    head_seconds: int = _limit(10, "seconds in which a connection must send the head of a request")
+    drain_seconds: int = _limit(20, "seconds for the last answers when the service is stopped")
 
     def __post_init__(self) -> None:
         """Reject limits below 1.

@@ -280,7 +280,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such recipe") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: invalid YAML: {error}") from None
     try:
         for override in overrides:
@@ -323,7 +323,7 @@ def _apply(values: Any, override: str) -> None:
         values = values[parent]
     try:
         values[key] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"override {override!r}: the value is not valid YAML: {error}") from None
 
 

@@ -1,9 +1,10 @@
 """The training loop, for a CPU, one GPU, or several processes started by torchrun."""
 
 import math
+import os
 import shutil
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
-from redifu.atomic_files import move_folder, replace_json, replace_text
+from redifu.atomic_files import move_folder, only_writer, replace_json, replace_text
 from redifu.conversation import Conversation
 from redifu.data.length_batches import LengthGroupedBatchSampler
 from redifu.data.media_reading import read_media
@@ -66,19 +67,31 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
 
     Raises:
         FileNotFoundError: a file in the recipe does not exist.
-        ValueError: the recipe or the data are invalid, or training.output has a run of another recipe.
+        ValueError: the recipe or the data are invalid, or training.output has a run of another recipe or is
+            being trained by another process.
         FloatingPointError: the loss is not finite.
     """
-    written, recipe = recipe, recipe.expanded()
-    output = Path(recipe.training.output)
+    output = Path(recipe.expanded().training.output)
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    # torchrun starts several processes of one training; the first one speaks for all.
+    alone = only_writer(unfinished) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    try:
+        with alone:
+            return _train(recipe, output, unfinished, report)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{output}: another process is training this model: wait for it or choose another training.output"
+        ) from error
+
+
+def _train(written: Recipe, output: Path, unfinished: Path, report: Report) -> Path:
     if output.exists():
         _refuse_another(output, written)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left if the run was killed at the very end
         return output
-    unfinished = output.with_name(f"{output.name}.unfinished")
     if (unfinished / RECIPE).exists():
         _refuse_another(unfinished, written)
-    run = TrainingRun(recipe, unfinished, report=report)
+    run = TrainingRun(written.expanded(), unfinished, report=report)
     run.keep_recipe(written)
     if run.accelerator.is_main_process:
         with closing(RunLog(unfinished, progress=run.progress, report=report)) as log:
