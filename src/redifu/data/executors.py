@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -21,7 +23,7 @@ MOST_BLOCKS = 10_000
 
 def in_processes(
     work: Callable[[Item], Result], items: Sequence[Item], *, number: int
-) -> Iterator[tuple[Item, Result]]:
+) -> Iterator[tuple[Item, Result | None]]:
     """Apply a function to each item in processes on this machine; if `number` is 1, in the current process.
 
     Args:
@@ -30,20 +32,43 @@ def in_processes(
         number: number of processes.
 
     Yields:
-        Each item and its result, in order of completion.
+        Each item and its result, in order of completion; None if the item crashed its process.
     """
     if number == 1:
         yield from ((item, work(item)) for item in items)
         return
+    waiting, suspects = deque(items), deque[Item]()
+    with _one_thread_each():
+        while waiting or suspects:
+            # A crash does not tell which of the running items caused it, so each of them is tried alone.
+            if suspects:
+                for item in (yield from _until_a_crash(work, suspects, number=1)):
+                    yield item, None
+            else:
+                suspects.extend((yield from _until_a_crash(work, waiting, number=number)))
+
+
+def _until_a_crash(
+    work: Callable[[Item], Result], waiting: deque[Item], *, number: int
+) -> Generator[tuple[Item, Result], None, list[Item]]:
+    """Take items and yield their results until a process crashes; return the items that ran at that time."""
     # Spawn, because threads of torch, FFmpeg and OpenCV do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(number, context, initializer=_begin_worker) as pool:
-        waiting = {pool.submit(work, item): item for item in items}
+    running: dict[Future[Result], Item] = {}
+    with ProcessPoolExecutor(number, context, initializer=_begin_worker) as pool:
         try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
+            while waiting or running:
+                while waiting and len(running) < number:
+                    running[pool.submit(work, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    result = done.result()
+                    yield running.pop(done), result
+        except BrokenProcessPool:
+            pass
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    return list(running.values())
 
 
 def on_ray(

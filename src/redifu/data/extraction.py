@@ -33,6 +33,7 @@ REPORT, CACHE = "report.jsonl", "cache"
 # Raise this when a backend's output for the same file changes: cached readings of other versions are ignored.
 VERSION = 2
 SHARD_UTTERANCES = 10_000
+CRASHED = Reading(missing="the process that decoded it crashed", failed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ def extract_conversations(
     readings: dict[tuple[str, str, Span], Reading] = {}
     read = partial(read_medium, cache=output / CACHE, extractor=extractor)
     for medium, found in ENGINES[engine](read, media, number=num_processes):
+        found = [CRASHED] * len(medium.spans) if found is None else found
         for span, reading in zip(medium.spans, found, strict=True):
             readings[medium.stream, medium.path, span] = reading
         report(len(readings), total)

@@ -46,8 +46,11 @@ def sound_blocks(source: str | Path | bytes, *, sampling_rate: int) -> Iterator[
                 resampler = av.AudioResampler(format="flt", rate=sampling_rate)
             yield from timeline.placed(_resampled(resampler, frame))
         yield from timeline.placed(_resampled(resampler, None))
-    except av.FFmpegError as error:
-        raise UnreadableMediumError(f"cannot be decoded: {error.strerror}") from None
+    except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableMediumError(f"cannot be decoded: {reason}") from None
 
 
 class _Timeline:
