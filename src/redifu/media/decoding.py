@@ -171,7 +171,7 @@ def read_frames(
     except MediaError as error:
         failure = error
     if shown is not None:
-        _show(shown, shown[0] + shown_for, takers)
+        _show(shown, round(shown[0] + shown_for, 6), takers)
     yield from takers.rest(failure)
 
 

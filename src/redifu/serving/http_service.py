@@ -249,6 +249,8 @@ def _server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         http=type("Connection", (BoundedConnection,), bounds),
         log_level="warning",
         access_log=False,
+        # asyncio accepts up to this many connections before it notices that some have already ended.
+        backlog=128,
         timeout_graceful_shutdown=limits.drain_seconds,
     )
     for name in ("uvicorn.error", "asyncio"):

@@ -196,13 +196,15 @@ def joined_spans(waveform: np.ndarray, spans: Sequence[tuple[float, float]]) -> 
 
 
 def _cut(waveform: np.ndarray, start: float, end: float) -> list[tuple[float, float]]:
-    """Cut a span into pieces that fit into a window, each in the quietest 0.1 s of its second half."""
+    """Cut a span into pieces that fit into a window, each in the quietest 0.2 s of its second half."""
+    step, steps = SAMPLING_RATE // 100, 20
     pieces = []
     while end - start > _WINDOW:
-        first, last = (round((start + share * _WINDOW) * SAMPLING_RATE) for share in (0.5, 1.0))
-        step = SAMPLING_RATE // 10
-        levels = np.square(waveform[first : last - (last - first) % step].reshape(-1, step)).mean(axis=1)
-        cut = (first + (int(levels.argmin()) + 0.5) * step) / SAMPLING_RATE
+        first = round((start + _WINDOW / 2) * SAMPLING_RATE)
+        searched = waveform[first : first + round(_WINDOW / 2 * SAMPLING_RATE)]
+        levels = np.square(searched[: len(searched) // step * step].reshape(-1, step)).mean(axis=1)
+        quietest = int(np.convolve(levels, np.ones(steps), "valid").argmin())
+        cut = (first + (quietest + steps / 2) * step) / SAMPLING_RATE
         pieces.append((start, cut))
         start = cut
     return [*pieces, (start, end)]

@@ -13,7 +13,13 @@ from redifu.transcription.heard_parts import HeardPart, PartReader, Report
 from redifu.transcription.speakers import load_speaker_model
 from redifu.transcription.speech_recognition import load_speech_model
 from redifu.transcription.timed_words import SpeakerSegment, Word
-from redifu.transcription.turns_from_words import SpokenTurn, overlap_share, turns_from_words, words_on_turns
+from redifu.transcription.turns_from_words import (
+    SpokenTurn,
+    overlap_share,
+    text_of,
+    turns_from_words,
+    words_on_turns,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -172,5 +178,4 @@ def _said(words: Sequence[Word]) -> dict[str, Any]:
         for word in words
     ]
     confidence = sum(word.probability for word in words) / len(words)
-    text = " ".join(word.text for word in words)
-    return {"text": text, "words": rows, "text_confidence": round(confidence, 4)}
+    return {"text": text_of(words), "words": rows, "text_confidence": round(confidence, 4)}
