@@ -75,6 +75,7 @@ def test_the_pairs_join_texts_with_clips(
     assert sorted(Path(one["audio"]).stem for one in utterances) == sorted(pairs["audio_clip"])
     # Whether a clip follows the label would tell the answer.
     assert {key for one in utterances for key in one} == {
+        "turn",
         "speaker",
         "text",
         "label",
