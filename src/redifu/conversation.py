@@ -257,7 +257,7 @@ class Prediction:
 
     Attributes:
         turn: index of the utterance in its dialogue, from 0.
-        speaker: the name of the speaker.
+        speaker: the name of the speaker, as it was written.
         text: the words, or None.
         start: seconds, or None if unknown.
         end: seconds, or None if unknown.

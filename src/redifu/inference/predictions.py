@@ -67,7 +67,7 @@ def predictions_of(
     return [
         Prediction(
             turn=turn,
-            speaker=utterance.speaker,
+            speaker=utterance.given.get("speaker", utterance.speaker),
             text=utterance.text,
             start=utterance.start,
             end=utterance.end,

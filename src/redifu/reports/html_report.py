@@ -33,9 +33,9 @@ _EXPECTED = {
     **dict.fromkeys(("disgust", "disgusted"), _GREEN),
 }
 # The fields that the page shows; it leaves out features, which are large.
-_SHOWN = ("speaker", "text", "start", "end", "emotion", "scores", "unsure", "reasons", "explanation")
+_SHOWN = ("text", "start", "end", "emotion", "scores", "unsure", "reasons", "explanation")
 # What the page shows of the input, and returns in the corrected conversation.
-_GIVEN = ("label", "words", "text_confidence", "overlap")
+_GIVEN = ("speaker", "label", "words", "text_confidence", "overlap")
 # Below this probability, the page marks a recognised word.
 _UNSURE = 0.5
 _SCRIPTS = ("player.js", "corrections.js", "html_report.js")
