@@ -3,22 +3,29 @@
 Logistic regression on standardised features, 6 folds of 4 actors not seen in training, 8 emotions (chance
 12.5 %). The probe is trained on clean clips and tested with white noise or babble (8 other clips) at several
 signal-to-noise ratios. It also reports how often the estimated ratio orders two levels of a clip correctly.
+With --train-in-noise, a second probe is trained on every clip twice: clean, and in white noise of 10 dB.
 
     python scripts/evidence/probe_ravdess.py path/to/ravdess                        # clips as audio/*.flac
     python scripts/evidence/probe_ravdess.py path/to/ravdess --backend opensmile:IS10 --clips 288
+    python scripts/evidence/probe_ravdess.py path/to/ravdess --whisper runs/whisper-tiny.en --layers 2 3
 """
 
 import argparse
+import time
+from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from redifu import ReDiFuForEmotionRecognition
 from redifu.media.decoding import Span, read_sound
 from redifu.media.noise import add_noise, babble_noise, white_noise
 from redifu.media.quality import audio_quality
@@ -35,6 +42,9 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backend", choices=[*AUDIO_BACKENDS, "action_units"], default="log_mel")
+    parser.add_argument("--whisper", type=Path, help="folder of a Whisper model, instead of a backend")
+    parser.add_argument("--layers", type=int, nargs="+", help="its layers to pool (default: the last one)")
+    parser.add_argument("--train-in-noise", action="store_true")
     parser.add_argument(
         "--clips", type=int, help="number of test clips in noise, drawn at random; default: all"
     )
@@ -51,14 +61,23 @@ def main() -> None:
             f"action_units: accuracy {accuracy(table.loc[clips].to_numpy(), emotion[known], fold[known]):.1f}"
         )
         return
-    describe = log_mel_features
-    if options.backend != "log_mel":
+    describe: Callable[[np.ndarray], np.ndarray] = log_mel_features
+    if options.whisper is not None:
+        options.backend = f"{options.whisper.name}, layers {options.layers or 'last'}"
+        describe = whisper_features(options.whisper, options.layers)
+    elif options.backend != "log_mel":
         describe = partial(opensmile_features, name=options.backend.removeprefix("opensmile:"))
     sounds = [dict(read_sound(path, [Span()], sampling_rate=SAMPLING_RATE))[0] for path in paths]
+    started = time.perf_counter()
     clean = np.stack([describe(sound) for sound in sounds])
+    seconds = time.perf_counter() - started
     print(
-        f"{options.backend}: accuracy {accuracy(clean, emotion, fold):.1f} on {len(paths)} clips", flush=True
+        f"{options.backend}: accuracy {accuracy(clean, emotion, fold):.1f} on {len(paths)} clips; computed "
+        f"{sum(map(len, sounds)) / SAMPLING_RATE / seconds:.0f} times as fast as they play",
+        flush=True,
     )
+    if options.train_in_noise:
+        report_training_in_noise(sounds, clean, describe, emotion, fold)
     generator = np.random.default_rng(0)
     tested = generator.permutation(len(paths))[: options.clips]
     for kind, make in (("white", white_noise), ("babble", babble_noise)):
@@ -79,6 +98,48 @@ def main() -> None:
         print(f"{kind}: {100 * np.mean(ordered):.1f} % of pairs of levels in the right order", flush=True)
 
 
+def whisper_features(folder: Path, layers: list[int] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that embeds a waveform with the encoder of a Whisper model."""
+    model = ReDiFuForEmotionRecognition.from_backbones(
+        audio=str(folder), audio_layers=layers, text_size=None, visual_size=None
+    )
+
+    @torch.inference_mode()
+    def describe(sound: np.ndarray) -> np.ndarray:
+        return model.eval().redifu.embed("audio", torch.from_numpy(sound)[None])[0].numpy()
+
+    return describe
+
+
+def report_training_in_noise(
+    sounds: list[np.ndarray],
+    clean: np.ndarray,
+    describe: Callable[[np.ndarray], np.ndarray],
+    emotion: np.ndarray,
+    fold: np.ndarray,
+) -> None:
+    """Print the accuracy, clean and at 10 dB, of a probe trained on clean clips and on clips at 10 dB."""
+    generator = np.random.default_rng(1)
+    noisy = []
+    for clip, sound in enumerate(sounds):
+        noise = white_noise(sounds, clip, length=len(sound), generator=generator)
+        noisy.append(describe(add_noise(sound, noise, level=10)))
+    both = {"clean": clean, "white noise at 10 dB": np.stack(noisy)}
+    right: dict[str, list[np.ndarray]] = {name: [] for name in both}
+    for number in range(FOLDS):
+        training = [features[fold != number] for features in both.values()]
+        fitted = probe().fit(np.concatenate(training), np.tile(emotion[fold != number], 2))
+        for name, features in both.items():
+            right[name].append(fitted.predict(features[fold == number]) == emotion[fold == number])
+    for name, answers in right.items():
+        print(f"trained in noise, {name}: accuracy {100 * np.concatenate(answers).mean():.1f}", flush=True)
+
+
+def probe() -> Any:
+    """Return an untrained probe."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+
+
 def accuracy(
     clean: np.ndarray,
     emotion: np.ndarray,
@@ -92,11 +153,10 @@ def accuracy(
     features = clean if features is None else features
     right = []
     for number in range(FOLDS):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-        probe.fit(clean[fold != number], emotion[fold != number])
+        fitted = probe().fit(clean[fold != number], emotion[fold != number])
         mine = fold[tested] == number
         if mine.any():
-            right.append(probe.predict(features[mine]) == emotion[tested[mine]])
+            right.append(fitted.predict(features[mine]) == emotion[tested[mine]])
     return 100 * float(np.concatenate(right).mean())
 
 
