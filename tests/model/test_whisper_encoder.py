@@ -15,9 +15,10 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperModel,
 )
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from model.tiny_models import AUDIO_CONFIGS, IMPLEMENTATIONS, tiny_model
-from redifu.model import ReDiFuForEmotionRecognition
+from redifu.model import ReDiFuConfig, ReDiFuForEmotionRecognition
 from redifu.model.backbones import build_backbone, encode_waveforms
 from redifu.model.whisper_encoder import FRAME, HOP, log_mel_spectrogram
 
@@ -42,35 +43,35 @@ def sounds(*widths: int) -> tuple[Tensor, Tensor]:
     return (noise * torch.linspace(0.1, 1, max(widths))).masked_fill(~mask, float("nan")), mask
 
 
-def literal(encoder: Any, waveform: Tensor) -> Tensor:
-    """The mean of what the extractor and the encoder of transformers make of each piece, where it is real."""
-    config = encoder.config
+def states_of(encoder: Any, waveform: Tensor, layer: int | None = None) -> Tensor:
+    """The states that transformers computes, (positions, hidden), each piece in an encoder of its length."""
+    config, states = encoder.config, []
     extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
-    length = 320 * config.max_source_positions
-    heard = []
-    for piece in waveform.split(length):
-        given = extractor(
-            piece.numpy(),
-            sampling_rate=16000,
-            max_length=length,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        states = encoder(given["input_features"]).last_hidden_state[0]
-        heard.append(states[: encoder._get_feat_extract_output_lengths(given["attention_mask"].sum())])
-    return torch.cat(heard).mean(dim=0)
+    for piece in waveform.split(320 * config.max_source_positions):
+        positions = -(-len(piece) // 320)
+        given = extractor(piece.numpy(), sampling_rate=16000, max_length=320 * positions, return_tensors="pt")
+        fields = {"max_source_positions": positions, "encoder_layers": layer or config.encoder_layers}
+        cut = WhisperEncoder(whisper(num_mel_bins=config.num_mel_bins, **fields)).eval()
+        weights = {**encoder.state_dict()}
+        weights["embed_positions.weight"] = weights["embed_positions.weight"][:positions]
+        assert not cut.load_state_dict(weights, strict=False).missing_keys
+        states.append(cut(given["input_features"]).last_hidden_state[0])
+    return torch.cat(states)
+
+
+def literal(encoder: Any, waveform: Tensor) -> Tensor:
+    return states_of(encoder, waveform).mean(dim=0)
 
 
 @pytest.mark.parametrize("chunk_samples", [1, 3 * PIECE, 10**6])
 def test_a_waveform_is_heard_as_transformers_has_it(backbone: Any, chunk_samples: int) -> None:
     values, mask = sounds(1, 160, 161, 320, 321, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE - 100)
-    pieces: list[int] = []
-    hook = backbone.register_forward_pre_hook(
-        lambda _, args, kwargs: pieces.append(len(kwargs["input_features"])), with_kwargs=True
-    )
+    sizes: list[torch.Size] = []
+    hook = backbone.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
     found = encode_waveforms(backbone, values, mask, chunk_samples=chunk_samples)
     hook.remove()
-    assert sum(pieces) == 7 + 2 + 3 and max(pieces) <= max(1, chunk_samples // PIECE)
+    assert sum(pieces for pieces, _, _ in sizes) == 7 + 2 + 3
+    assert all(pieces == 1 or 160 * pieces * frames <= chunk_samples for pieces, _, frames in sizes)
     expected = [literal(backbone, row[real]) for row, real in zip(values, mask, strict=True)]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
@@ -84,13 +85,55 @@ def test_half_a_minute_is_heard_at_once(bins: int) -> None:
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 
-def test_the_silence_that_follows_is_heard_but_not_pooled(backbone: Any) -> None:
-    values, _ = sounds(1000)
-    padded = torch.nn.functional.pad(values, (0, 1000))
-    short = encode_waveforms(backbone, padded, torch.arange(2000)[None] < 1000)
-    whole = encode_waveforms(backbone, padded, torch.ones(1, 2000, dtype=torch.bool))
-    torch.testing.assert_close(short, encode_waveforms(backbone, values, values.isfinite()))
-    assert (short - whole).abs().max() > 1e-3
+@pytest.mark.parametrize("layers", [[1], [1, 2]])
+def test_layers_are_pooled_by_mean_and_deviation(layers: list[int]) -> None:
+    full = build_backbone(whisper(encoder_layers=3)).eval()
+    chosen = build_backbone(whisper(encoder_layers=3), layers).eval()
+    assert len(chosen.layers) == max(layers)
+    chosen.load_state_dict(full.state_dict(), strict=False)
+    values, mask = sounds(900, 2000, 2 * PIECE + 1500)
+    found = encode_waveforms(chosen, values, mask)
+    for row, real, embedding in zip(values, mask, found, strict=True):
+        states = [states_of(full, row[real], layer) for layer in layers]
+        moments = [each.mean(dim=0) for each in states] + [each.std(dim=0, correction=0) for each in states]
+        torch.testing.assert_close(embedding, torch.cat(moments), rtol=0, atol=1e-4)
+
+
+def test_an_embedding_does_not_depend_on_its_batch(backbone: Any) -> None:
+    values, mask = sounds(400, 1000, 2900, 2 * PIECE + 10)
+    clips = zip(values, mask, strict=True)
+    alone = [encode_waveforms(backbone, row[real][None], real[real][None]) for row, real in clips]
+    found = encode_waveforms(backbone, values, mask)
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_a_constant_sound_has_a_gradient() -> None:
+    encoder = build_backbone(whisper(), [1])
+    encode_waveforms(encoder, torch.zeros(1, 320), torch.ones(1, 320, dtype=torch.bool)).sum().backward()
+    assert all(value.grad.isfinite().all() for value in encoder.parameters() if value.grad is not None)
+
+
+@pytest.mark.parametrize("layers", [[], [0], [3], [2, 1], [1, 1]])
+def test_layers_that_do_not_exist_are_refused(layers: list[int]) -> None:
+    with pytest.raises(ValueError, match="audio_layers must be ascending numbers from 1 to 2, got"):
+        ReDiFuConfig(audio_config=whisper(encoder_layers=2), audio_layers=layers, **FUSION)
+
+
+def test_layers_of_another_family_are_refused() -> None:
+    with pytest.raises(ValueError, match="audio_layers requires an audio_config of whisper"):
+        ReDiFuConfig(audio_config=AUDIO_CONFIGS["wav2vec2_layer"], audio_layers=[1], **FUSION)
+
+
+def test_a_model_with_chosen_layers_is_saved_and_loaded(tmp_path: Path) -> None:
+    place = written(tmp_path / "whisper")
+    model = ReDiFuForEmotionRecognition.from_backbones(audio=place, audio_layers=[1], **FUSION).eval()
+    assert model.config.audio_size == 2 * whisper().d_model
+    model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    values, mask = sounds(500, 1500)
+    expected = model.redifu.embed("audio", values, mask)
+    assert expected.shape == (2, model.config.audio_size)
+    assert torch.equal(loaded.redifu.embed("audio", values, mask), expected)
 
 
 def test_silence_is_a_number_and_no_sound_is_refused(backbone: Any) -> None:

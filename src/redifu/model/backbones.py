@@ -1,6 +1,6 @@
 """Pretrained backbones inside the model, which embed texts, waveforms and pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from .configuration_redifu import BACKBONE_CONFIGS
 from .weight_files import check_weight_files
 from .whisper_encoder import WhisperBackbone, encode_pieces
+from .width_groups import encode_by_width
 
 # These limits bound a backbone's memory; on a CPU, 1,024 tokens were faster than 4,096 or 8,192.
 TEXT_CHUNK_TOKENS = 1024
@@ -22,14 +23,18 @@ VISUAL_CHUNK_PICTURES = 32
 _PADDED_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
-def build_backbone(config: PreTrainedConfig) -> nn.Module:
+def build_backbone(config: PreTrainedConfig, pooled_layers: Sequence[int] | None = None) -> nn.Module:
     """Build an untrained backbone without the parts that the model does not use.
 
     These are the pooler (mean pooling reads the hidden states), SpecAugment (it fails on clips shorter than
     its masks) and the decoder of Whisper.
+
+    Args:
+        config: the backbone's configuration.
+        pooled_layers: for Whisper, see `WhisperBackbone`.
     """
     if config.model_type == "whisper":
-        return WhisperBackbone(config)
+        return WhisperBackbone(config, pooled_layers)
     for field in ("mask_time_prob", "mask_feature_prob"):
         if hasattr(config, field):
             setattr(config, field, 0.0)
@@ -163,7 +168,7 @@ def embed_by_length(
 
     # A text's width ends at its last real token, so only trailing padding is cut.
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return _by_width((mask * places).amax(dim=1).clamp_min(1), chunk_tokens, encode)
+    return encode_by_width((mask * places).amax(dim=1).clamp_min(1), chunk_tokens, encode)
 
 
 def encode_waveforms(
@@ -173,8 +178,8 @@ def encode_waveforms(
 
     The embedding of a waveform does not depend on the others in the batch. So waveforms of different lengths
     share a batch only in backbones that are known to ignore padding; other backbones, such as those whose
-    first norm runs over time (feat_extract_norm "group"), get batches of equal length. Whisper gets segments
-    of 30 s; see `encode_pieces`.
+    first norm runs over time (feat_extract_norm "group"), get batches of equal length. Whisper gets pieces of
+    at most 30 s; see `encode_pieces`.
 
     Args:
         backbone: a model that takes input_values and returns last_hidden_state, or a `WhisperBackbone`.
@@ -183,7 +188,7 @@ def encode_waveforms(
         chunk_samples: maximum samples per forward pass, padding included (a longer waveform runs alone).
 
     Returns:
-        (audios, hidden).
+        (audios, size of the stream).
 
     Raises:
         ValueError: a waveform is shorter than one frame.
@@ -206,7 +211,7 @@ def encode_waveforms(
             states, backbone._get_feature_vector_attention_mask(states.shape[1], kept.long()).bool()
         )
 
-    return _by_width(widths, chunk_samples, encode, same_width=not padded)
+    return encode_by_width(widths, chunk_samples, encode, same_width=not padded)
 
 
 def encode_pictures(
@@ -243,26 +248,3 @@ def takes_padding(config: Any) -> bool:
     return (
         config.model_type in _PADDED_FAMILIES and per_frame and not getattr(config, "conv_pos_batch_norm", 0)
     )
-
-
-# Compiling this would recompile for each number and length of rows; `encode` is still compiled.
-@torch.compiler.disable(recursive=False)
-def _by_width(
-    widths: Tensor, most: int, encode: Callable[[Tensor, int], Tensor], *, same_width: bool = False
-) -> Tensor:
-    """Encode rows of similar width together, (rows, hidden); `encode` takes row indices and the width."""
-    order = widths.argsort(stable=True)
-    ascending = widths[order].tolist()
-    chunks = _chunks(ascending, most, same_width=same_width)
-    return torch.cat([encode(order[chunk], ascending[chunk][-1]) for chunk in chunks])[order.argsort()]
-
-
-def _chunks(ascending_widths: list[int], most: int, *, same_width: bool) -> list[slice]:
-    """Split ascending widths into slices whose padded size is at most `most`, optionally of equal widths."""
-    slices, start = [], 0
-    for index, width in enumerate(ascending_widths):
-        too_large = (index + 1 - start) * width > most
-        if index > start and (too_large or (same_width and width > ascending_widths[start])):
-            slices.append(slice(start, index))
-            start = index
-    return [*slices, slice(start, len(ascending_widths))]

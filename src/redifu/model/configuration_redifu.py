@@ -64,6 +64,8 @@ class ReDiFuConfig(PreTrainedConfig):
         text_config: configuration of a text backbone (any AutoModel); None reads precomputed text features.
         audio_config: configuration of a waveform backbone: wav2vec2, hubert, wavlm and similar models, or
             whisper, of which only the encoder is used.
+        audio_layers: layers of a whisper backbone, counted from 1, whose means and standard deviations over
+            time are the audio features; None for the mean of its last layer. Later layers are not built.
         vision_config: configuration of an image backbone: vit and similar models.
         hidden_size: size of every stream inside the model.
         num_attention_heads: heads of the differential encoders.
@@ -116,6 +118,7 @@ class ReDiFuConfig(PreTrainedConfig):
     visual_size: int | None = 342
     text_config: PreTrainedConfig | dict | None = None
     audio_config: PreTrainedConfig | dict | None = None
+    audio_layers: list[int] | tuple[int, ...] | None = None
     vision_config: PreTrainedConfig | dict | None = None
     # Everywhere.
     hidden_size: int = 256
@@ -163,6 +166,9 @@ class ReDiFuConfig(PreTrainedConfig):
             if isinstance(backbone := getattr(self, field), PreTrainedConfig):
                 self._check_backbone(field, backbone)
                 setattr(self, f"{name}_size", backbone.hidden_size)
+        if self.audio_layers is not None:
+            self.audio_layers = list(self.audio_layers)
+            self.audio_size = 2 * len(self.audio_layers) * self._pooled_whisper().hidden_size
         self._check()
 
     @classmethod
@@ -262,6 +268,18 @@ class ReDiFuConfig(PreTrainedConfig):
             raise ValueError(f"vision_config must configure an image transformer such as vit, got {family}")
         if config.is_encoder_decoder:
             raise ValueError(f"{field} must configure an encoder or a decoder, got {family}, which has both")
+
+    def _pooled_whisper(self) -> Any:
+        """Return the configuration of the whisper backbone, after checking that it has `audio_layers`."""
+        config, given = self.audio_config, list(self.audio_layers or ())
+        if not isinstance(config, PreTrainedConfig) or config.model_type != "whisper":
+            raise ValueError("audio_layers requires an audio_config of whisper")
+        exist = set(given) <= set(range(1, config.encoder_layers + 1))
+        if not given or sorted(set(given)) != given or not exist:
+            raise ValueError(
+                f"audio_layers must be ascending numbers from 1 to {config.encoder_layers}, got {given}"
+            )
+        return config
 
     def _check_fusion(self) -> None:
         """Check that options have the streams they require."""

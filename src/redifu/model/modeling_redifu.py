@@ -76,7 +76,8 @@ class ReDiFuModel(ReDiFuPreTrainedModel):
         super().__init__(config)
         for name, field in BACKBONE_CONFIGS.items():
             if (backbone_config := getattr(config, field)) is not None:
-                self.add_module(f"{name}_backbone", build_backbone(backbone_config))
+                layers = config.audio_layers if name == "audio" else None
+                self.add_module(f"{name}_backbone", build_backbone(backbone_config, layers))
         sizes = {name: getattr(config, f"{name}_size") for name in config.modalities}
         self.projections = nn.ModuleDict(
             {name: nn.Linear(size, config.hidden_size) for name, size in sizes.items()}
