@@ -20,13 +20,17 @@ from answers import predicted
 from media.made_media import tone, write_sound
 from model.tiny_models import AUDIO_CONFIGS, VISION_CONFIGS, raw_model
 from redifu.inference.loading import load_pretrained
-from redifu.model import ReDiFuFeatureExtractor
+from redifu.media.decoding import Span, read_sound
+from redifu.model import ReDiFuFeatureExtractor, backbones, modeling_redifu
+from redifu.model.backbones import build_backbone, encode_waveforms
+from redifu.training import trainer
 from redifu.training.build import build_model
 from redifu.training.optimization import parameter_groups
 from redifu.training.recipe import Recipe, TrainingSection
 from redifu.training.trainer import train
 from training.toy import LABELS, toy_values, write_conversations
 
+WEIGHTS = "model.safetensors"
 RATES = {"text": 1e-5, "audio": 2e-5, "visual": 3e-5, "fusion": 1e-3}
 
 
@@ -81,6 +85,55 @@ def test_an_audio_backbone_learns_or_is_frozen(
     talk = {"id": "d", "utterances": [{"speaker": "Ana", "audio": str(folder / f"{LABELS[0]}.wav")}]}
     ((_, scores),) = predicted(model, processor, [talk])
     assert scores.shape == (1, 3) and scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_frozen_sounds_are_embedded_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    encode = backbones.encode_waveforms
+    monkeypatch.setattr(
+        modeling_redifu,
+        "encode_waveforms",
+        lambda backbone, values, mask: heard.append(len(values)) or encode(backbone, values, mask),
+    )
+    changes = {"model_audio_backbone": str(folder / "whisper"), "training_freeze_audio": True}
+    counts = []
+    for epochs in (1, 3):
+        heard.clear()
+        output = str(tmp_path / f"model-{epochs}")
+        train(recipe(folder, training_output=output, **changes, training_epochs=epochs))
+        counts.append(sum(heard))
+    # Only dev is heard again after each epoch.
+    assert counts[1] - counts[0] == 2 * len(LABELS)
+
+
+def test_frozen_sounds_teach_the_same_as_sounds_that_are_read_every_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"model_audio_backbone": str(folder / "whisper"), "training_freeze_audio": True}
+    changes |= {"model_audio_layers": [1], "training_epochs": 2}
+    once = load_file(train(recipe(folder, training_output=str(tmp_path / "once"), **changes)) / WEIGHTS)
+    monkeypatch.setattr(trainer, "embed_training_media", lambda _, processor, data: (processor, data))
+    again = load_file(train(recipe(folder, training_output=str(tmp_path / "again"), **changes)) / WEIGHTS)
+    assert once.keys() == again.keys()
+    for name, value in once.items():
+        # Adam turns the rounding of small gradients into steps.
+        torch.testing.assert_close(value, again[name], rtol=1e-2, atol=2e-3)
+
+
+def test_pooled_layers_are_normalised_by_the_training_data(folder: Path, tmp_path: Path) -> None:
+    changes = {"model_audio_backbone": str(folder / "whisper"), "model_audio_layers": [1]}
+    done = train(recipe(folder, training_output=str(tmp_path / "model"), **changes))
+    backbone = load_pretrained(done)[0].redifu.audio_backbone
+    plain = build_backbone(backbone.config, [1]).eval()
+    weights = AutoModel.from_pretrained(folder / "whisper").encoder.state_dict()
+    plain.load_state_dict(weights, strict=False)
+    sounds = [read_sound(folder / f"{label}.wav", [Span()], sampling_rate=16000) for label in LABELS]
+    values = [torch.from_numpy(dict(each)[0]) for each in sounds]
+    rows = torch.cat([encode_waveforms(plain, one[None], torch.ones(1, len(one)).bool()) for one in values])
+    torch.testing.assert_close(backbone.pooled_mean, rows.mean(dim=0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(backbone.pooled_deviation, rows.std(dim=0, correction=0), rtol=1e-3, atol=1e-4)
 
 
 def test_pictures_are_read_as_the_backbone_was_trained(folder: Path) -> None:

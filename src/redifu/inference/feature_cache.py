@@ -119,8 +119,8 @@ class FeatureCache:
         self.extractor = processor.feature_extractor
         self.max_utterances = processor.max_utterances
         self.feature_extractor = self._of_features(processor.feature_extractor)
-        self._processor = copy(processor)
-        self._processor.feature_extractor = self.feature_extractor
+        self.processor = copy(processor)
+        self.processor.feature_extractor = self.feature_extractor
         self._embedded_texts = EmbeddedTexts(model)
         reads_text = processor.tokenizer is not None
         self.keys = {
@@ -129,7 +129,7 @@ class FeatureCache:
 
     def batch(self, conversations: Sequence[Mapping[str, Any]]) -> Any:
         """Return the model's inputs, with text_features in place of input_ids."""
-        batch = self._processor.batch(conversations)
+        batch = self.processor.batch(conversations)
         self.model.eval()
         return self._embedded_texts(batch.to(self.model.device))
 

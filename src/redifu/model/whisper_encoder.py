@@ -16,12 +16,19 @@ from .width_groups import encode_by_width
 
 FRAME, HOP = 400, 160  # samples: 25 ms, every 10 ms; the defaults of WhisperFeatureExtractor
 _POSITION = 2 * HOP  # samples per position: the second convolution has stride 2
-_SMALLEST_VARIANCE = 1e-10  # so that the standard deviation of constant states has a gradient
+POOLING_STATISTICS = frozenset({"pooled_mean", "pooled_deviation"})  # no pretrained encoder has them
+SMALLEST_DEVIATION = 1e-5  # of states over time, so that constant states have a gradient
 
 
 class WhisperBackbone(WhisperEncoder):
-    """Whisper's encoder for inputs of any length up to 30 s, without the decoder."""
+    """Whisper's encoder for inputs of any length up to 30 s, without the decoder.
 
+    With `pooled_layers`, the pooled features are normalised by their mean and standard deviation in the
+    training data, which `normalise_by` sets.
+    """
+
+    pooled_mean: Tensor
+    pooled_deviation: Tensor
     _keys_to_ignore_on_load_unexpected = [r"decoder\.", "proj_out", "projector", "classifier"]
 
     def __init__(self, config: Any, pooled_layers: Sequence[int] | None = None):
@@ -36,6 +43,9 @@ class WhisperBackbone(WhisperEncoder):
         self.pooled_layers = pooled_layers
         if pooled_layers is not None:
             self.layers = self.layers[: max(pooled_layers)]
+            size = 2 * len(pooled_layers) * config.hidden_size
+            self.register_buffer("pooled_mean", torch.zeros(size))
+            self.register_buffer("pooled_deviation", torch.ones(size))
         # Fixed sinusoids: as a parameter, they would become trainable when weights are loaded.
         positions = self.embed_positions.weight.detach()
         del self.embed_positions.weight
@@ -45,6 +55,16 @@ class WhisperBackbone(WhisperEncoder):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load like any transformers model, from the weights of the encoder or of a full Whisper model."""
         return super().from_pretrained(*args, key_mapping={r"^(model\.)?encoder\.": ""}, **kwargs)
+
+    def normalise_by(self, embeddings: Tensor) -> None:
+        """Normalise from now on by the statistics of embeddings, (audios, size), of the training data.
+
+        The embeddings must have been computed before any call of this.
+        """
+        self.pooled_mean.copy_(embeddings.mean(dim=0))
+        # A constant feature carries no information: it becomes 0, without a division by 0.
+        deviation = embeddings.std(dim=0, correction=0)
+        self.pooled_deviation.copy_(deviation.where(deviation > SMALLEST_DEVIATION, 1.0))
 
     def forward(self, input_features: Tensor, attention_mask: Tensor) -> list[Tensor]:
         """Encode spectrograms; what is masked changes nothing.
@@ -83,7 +103,7 @@ def encode_pieces(
 
     Args:
         backbone: without `pooled_layers`, the embedding is the mean of the last layer's states. With them, it
-            is the mean of each of these layers, then the standard deviation of each.
+            is the mean of each of these layers, then the standard deviation of each, normalised.
         audio_values: (audios, samples) float at 16 kHz; the padding may hold any values.
         mask: (audios, samples) bool, True for real samples, padding at the end.
         chunk_samples: maximum samples per forward pass, padding included (but at least one piece).
@@ -148,7 +168,8 @@ def _joined(backbone: WhisperBackbone, moments: Tensor, shares: Tensor) -> Tenso
     if backbone.pooled_layers is None:
         return mean
     variance = shares.to(means.dtype) @ (variances + (means - mean).square())
-    return torch.cat([mean, variance.clamp_min(_SMALLEST_VARIANCE).sqrt()])
+    pooled = torch.cat([mean, variance.clamp_min(SMALLEST_DEVIATION**2).sqrt()])
+    return (pooled - backbone.pooled_mean) / backbone.pooled_deviation
 
 
 def _positions(samples: int) -> int:

@@ -32,6 +32,7 @@ from redifu.training.checkpoints import (
     save_checkpoint,
 )
 from redifu.training.consistency_fit import fit_consistency
+from redifu.training.frozen_media import embed_training_media, normalise_pooling
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.run_log import Report, RunLog
@@ -139,7 +140,10 @@ class TrainingRun:
         if checkpoint is None and (streams := unmeasured_streams(recipe, self.processor)):
             given = [conversation.to_inputs() for conversation in self.data["train"]]
             self.processor.feature_extractor.fit(given, streams=streams)
-        self._build_batches()
+        if checkpoint is None and recipe.model.checkpoint is None and model.config.audio_layers is not None:
+            self._begin("measuring the sounds")
+            normalise_pooling(model, self.processor, self.data["train"])
+        self._build_batches(model)
         self._build_steps(model, checkpoint)
         self.accelerator.wait_for_everyone()
 
@@ -195,12 +199,17 @@ class TrainingRun:
         processor.save_pretrained(self.folder)
         replace_json(self.folder / METRICS, metrics)
 
-    def _build_batches(self) -> None:
+    def _build_batches(self, model: Any) -> None:
         """Split and batch the training data; each process loads its share of every batch."""
+        raw = self.processor.feature_extractor.raw
+        self.reader = self.processor
+        if raw and all(getattr(self.settings, f"freeze_{name}") for name in raw) and not self.is_over:
+            self._begin(f"embedding the training data: {' and '.join(raw)}")
+            self.reader, self.data = embed_training_media(model, self.processor, self.data)
         self.dialogues = TrainingDialogues(
             self.data["train"],
             noisy=self.data.get("train_noisy"),
-            processor=self.processor,
+            processor=self.reader,
             modality_dropout=self.settings.modality_dropout,
             seed=self.settings.seed,
         )
@@ -240,8 +249,8 @@ class TrainingRun:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
 
     def _collate(self, dialogues: list[Conversation]) -> Any:
-        read = [read_media(each, self.processor.feature_extractor) for each in dialogues]
-        batch: Any = self.processor.batch([each.to_inputs() for each in read])
+        read = [read_media(each, self.reader.feature_extractor) for each in dialogues]
+        batch: Any = self.reader.batch([each.to_inputs() for each in read])
         # A share that does not count has no labels. Its loss is 0, but the model must still compute it.
         batch.setdefault("labels", torch.full(batch["utterance_mask"].shape, IGNORED_LABEL))
         return batch
