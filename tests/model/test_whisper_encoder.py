@@ -67,7 +67,9 @@ def literal(encoder: Any, waveform: Tensor) -> Tensor:
 def test_a_waveform_is_heard_as_transformers_has_it(backbone: Any, chunk_samples: int) -> None:
     values, mask = sounds(1, 160, 161, 320, 321, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE - 100)
     sizes: list[torch.Size] = []
-    hook = backbone.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
+    hook = backbone.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["input_features"].shape), with_kwargs=True
+    )
     found = encode_waveforms(backbone, values, mask, chunk_samples=chunk_samples)
     hook.remove()
     assert sum(pieces for pieces, _, _ in sizes) == 7 + 2 + 3

@@ -154,7 +154,7 @@ def _moments(backbone: WhisperBackbone, pieces: list[Tensor]) -> Tensor:
     batch = pad_sequence(spectrograms, batch_first=True).transpose(1, 2).to(backbone.dtype)
     kept = real[..., None]
     moments = []
-    for states in backbone(batch, real):
+    for states in backbone(input_features=batch, attention_mask=real):
         mean = states.masked_fill(~kept, 0.0).sum(dim=1) / counts[:, None]
         deviations = (states - mean[:, None]).masked_fill(~kept, 0.0)
         moments.append(torch.stack([mean, deviations.square().sum(dim=1) / counts[:, None]], dim=1))
