@@ -50,10 +50,10 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
     """Train the model of a recipe, or resume an interrupted run of the same recipe.
 
     The run is written to OUTPUT.unfinished, which becomes training.output when it has finished. That folder
-    holds model and processor, recipe.yaml, data.json (digests of the data), metrics.json (dev and test scores of the epoch that was best on
-    dev, or of the last one without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run
-    of the same recipe is not repeated. On a CPU, a resumed run gives the same bits as an uninterrupted one on
-    the same machine with the same number of threads.
+    holds model and processor, recipe.yaml, data.json (digests of the data), metrics.json (dev and test scores
+    of the epoch that was best on dev, or of the last one without dev), log.jsonl and, with the extra `train`,
+    tensorboard. A finished run of the same recipe is not repeated. On a CPU, a resumed run gives the same
+    bits as an uninterrupted one on the same machine with the same number of threads.
 
     With several processes (torchrun), the loss of a step is the mean over the labelled utterances of all
     processes; only the squared losses per stream are averaged over the processes.
