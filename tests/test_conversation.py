@@ -160,6 +160,14 @@ def test_a_medium_is_named_unless_it_needs_no_reading() -> None:
         assert read.medium_of(ben.with_fields(**{name: np.zeros(2, np.float32)}), "audio") is None
 
 
+@pytest.mark.parametrize("channel", [0, -1, True, 1.5, "left"])
+def test_a_channel_is_a_number_from_1(channel: object) -> None:
+    with pytest.raises(ValueError, match="utterance 0: audio_channel: expected the number of a channel"):
+        Conversation.from_dict(
+            {"utterances": [{"speaker": "Ana", "audio": "a.wav", "audio_channel": channel}]}
+        )
+
+
 def test_what_is_computed_is_not_written_and_what_is_changed_is() -> None:
     read = Conversation.from_dict(conversation(label="joy", mood="own", audio="a.wav"))
     ben = read.utterances[1]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from redifu.conversation_values import (
+    checked_channel,
     checked_features,
     checked_span,
     checked_string,
@@ -40,6 +41,7 @@ class Utterance:
         video: a path, the bytes of a file, {"frames", "frames_per_second"} or a value of a datasets column.
         start: seconds from the start of the medium.
         end: seconds, or None for the end of the medium.
+        audio_channel: the channel of the sound in which the speaker is heard, from 1; None is their mean.
         label: the true emotion.
         words: {"word", "start", "end", "probability"} of each recognised word, in seconds and from 0 to 1.
         text_confidence: how sure speech recognition was of the text, 0 to 1.
@@ -60,6 +62,7 @@ class Utterance:
     video: Any = None
     start: float | None = None
     end: float | None = None
+    audio_channel: int | None = None
     label: str | None = None
     words: Sequence[Mapping[str, Any]] | None = None
     text_confidence: float | None = None
@@ -102,13 +105,16 @@ class Utterance:
             raise ValueError(f"expected at least one of {', '.join(STREAMS)}; got none")
         if (label := value.get("label")) is not None:
             fields["label"] = checked_string("label", label)
+        if (channel := value.get("audio_channel")) is not None:
+            fields["audio_channel"] = checked_channel(channel)
         fields |= recognised(value)
         return cls(**fields, **checked_span(value), **readings(value), given=value)
 
     @property
     def span(self) -> Span:
         """The part of the media that contains the utterance."""
-        return Span(start=self.start or 0.0, end=self.end)
+        channel = None if self.audio_channel is None else self.audio_channel - 1
+        return Span(start=self.start or 0.0, end=self.end, channel=channel)
 
     def with_fields(self, **fields: Any) -> "Utterance":
         """Return a copy with changed fields, for computation only; its JSON is unchanged."""

@@ -121,6 +121,13 @@ def checked_span(value: Mapping[str, Any]) -> dict[str, Any]:
     return span
 
 
+def checked_channel(value: Any) -> int:
+    """Return the number of a channel, from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"audio_channel: expected the number of a channel, from 1 up, got {shown(value)}")
+    return value
+
+
 def readings(value: Mapping[str, Any]) -> dict[str, Any]:
     """Read quality and missing streams from a table of features; ignore invalid values."""
     quality: dict[str, dict[str, float]] = {}

@@ -60,6 +60,11 @@ def test_a_cell_may_have_lines_and_quotes_of_its_own(cell: str) -> None:
     assert csv_rows(file.getvalue())[1] == [(2, ["d1", "0", "Ana", cell])]
 
 
+def test_a_line_that_begins_with_a_comma_is_no_row() -> None:
+    header, rows = csv_rows('label,text,speaker\n,"Well\n, yes",Ana\njoy,No.,Ben\n')
+    assert rows == [(2, ["", "Well\n, yes", "Ana"]), (4, ["joy", "No.", "Ben"])]
+
+
 def test_rows_know_their_lines() -> None:
     text = 'a,b\r\n1,"x\ny"\r\n\r\n,\r\n2,z\r\n'
     assert csv_rows(text) == (["a", "b"], [(2, ["1", "x\ny"]), (6, ["2", "z"])])

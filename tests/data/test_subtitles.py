@@ -131,6 +131,17 @@ def test_a_line_of_automatic_captions_is_said_once(
             [(UNKNOWN_SPEAKER, t) for t in ("[laughs] Hi.", "Yes.", "[laughs] Go.")],
         ),
         (
+            ["[SPEAKER_00] Hi.", "[SPEAKER_01] So", "[laughs] Go.", *["[SPEAKER_01] No."] * 7],
+            [
+                *[("SPEAKER_00", "Hi."), ("SPEAKER_01", "So"), ("SPEAKER_01", "[laughs] Go.")],
+                *[("SPEAKER_01", "No.")] * 7,
+            ],
+        ),
+        (
+            ["[Ana] Hi.", "[Ben] Yes\n[laughs] and no.", "[Ana] Go."],
+            [("Ana", "Hi."), ("Ben", "Yes [laughs] and no."), ("Ana", "Go.")],
+        ),
+        (
             ["It said: go.", "Yes.", "He said: no."],
             [(UNKNOWN_SPEAKER, t) for t in ("It said: go.", "Yes.", "He said: no.")],
         ),

@@ -17,6 +17,7 @@ from redifu.data.readers import read_conversations
 from redifu.media.decoding import Span
 from redifu.media.face_features import ACTION_UNITS, FACE_DESCRIPTOR_SIZE
 from redifu.media.quality import QUALITY
+from redifu.media.reading import read_waveforms
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.audio_features import LOG_MEL_SIZE
 
@@ -72,6 +73,15 @@ def test_ways_to_give_a_sound_are_equal(tmp_path: Path) -> None:
     for one in read_all:
         assert one.audio_features.shape == (LOG_MEL_SIZE,) and one.audio_features.dtype == np.float32
         np.testing.assert_allclose(one.audio_features, read_all[0].audio_features, atol=2e-2)
+
+
+def test_a_span_of_a_waveform_may_be_of_one_channel() -> None:
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 16000)).astype(np.float32)
+    spans = [Span(channel=number) for number in (0, 1, 2)]
+    medium = {"array": waveform, "sampling_rate": 16000}
+    first, second, none = (reading for _, reading in read_waveforms(medium, spans, sampling_rate=16000))
+    np.testing.assert_array_equal(np.stack([first.values, second.values]), waveform)
+    assert none.missing == "there is no channel 2: expected 0 to 1"
 
 
 def test_a_waveform_of_another_rate_is_resampled_and_cut() -> None:

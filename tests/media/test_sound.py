@@ -50,6 +50,15 @@ def test_a_channel_of_a_call(tmp_path: Path) -> None:
         next(sound_chunks(path, sampling_rate=16000, channel=2))
 
 
+def test_a_span_may_be_of_one_channel(tmp_path: Path) -> None:
+    left, right = tone(0.5), tone(0.5, frequency=330.0)
+    path = write_sound(tmp_path / "call.wav", np.stack([left, right]), codec="pcm_f32le")
+    first, second, both, none = sound(path, *(Span(channel=number) for number in (0, 1, None, 2)))
+    for heard, expected in ((first, left), (second, right), (both, (left + right) / 2)):
+        np.testing.assert_allclose(heard, expected, atol=1e-6)
+    assert str(none) == "there is no channel 2: expected 0 to 1"
+
+
 def test_the_last_moment_of_a_resampled_sound_is_kept(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", tone(1.0, rate=48000), rate=48000)
     assert len(sound(path)[0]) == 16000

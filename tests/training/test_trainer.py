@@ -252,6 +252,22 @@ def test_another_recipe_does_not_touch_a_run(trained: Path, folder: Path) -> Non
         train(toy_recipe(folder, training_output=str(folder / "stranger")))
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, finished: bool) -> None:
+    write_toy_data(tmp_path)
+    recipe = toy_recipe(tmp_path, training_epochs=1, training_output=str(tmp_path / "run"))
+    run = train(recipe)
+    if not finished:
+        run = run.rename(tmp_path / "run.unfinished")
+    data = tmp_path / "train.jsonl"
+    given = data.read_bytes()
+    data.write_bytes(given.replace(b"joy", b"sad", 1) + b"\n")
+    with pytest.raises(ValueError, match=r"a run with other data \(.*train.jsonl has changed since\)"):
+        train(recipe)
+    data.write_bytes(given)
+    assert train(recipe) == tmp_path / "run"
+
+
 def test_the_test_set_is_scored_once_and_at_the_end(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

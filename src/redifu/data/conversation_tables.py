@@ -33,7 +33,7 @@ MELD_COLUMNS = {
 MELD_REQUIRED = {"Utterance", "Speaker", "Dialogue_ID", "Utterance_ID"}
 
 # The columns that are interpreted; utterances keep other columns of a table.
-COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", *STREAMS)
+COLUMNS = ("dialogue_id", "turn", "split", "speaker", "label", "start", "end", "audio_channel", *STREAMS)
 
 # The columns that every table of predictions has, and long ones.
 _OWN = {"dialogue_id", "turn", "speaker", "text", *FEATURES}
@@ -260,6 +260,8 @@ def _cell(name: str, value: Any) -> Any:
     with suppress(ValueError, RecursionError):
         if name in ("start", "end"):
             return seconds(str(value))
+        if name == "audio_channel" and (number := float(value)).is_integer():
+            return int(number)
         if name in FEATURES and isinstance(value, str):
             return json.loads(value)
     return value

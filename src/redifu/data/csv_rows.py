@@ -102,9 +102,14 @@ def _check_quotes(header: Sequence[str], rows: Sequence[Row], delimiter: str) ->
                 seen = [set(column) for column in zip(*(cells for _, cells in rows), strict=True)]
             for later in cell.splitlines()[1:]:
                 begin = [part.strip() for part in later.split(delimiter)]
-                if 0 < place < len(begin) and all(
-                    _alike(part, own, known)
-                    for part, own, known in zip(begin[:place], cells, seen, strict=False)
+                # Empty cells are no sign of a row: a line of a text can begin with a comma.
+                if (
+                    0 < place < len(begin)
+                    and any(begin[:place])
+                    and all(
+                        _alike(part, own, known)
+                        for part, own, known in zip(begin[:place], cells, seen, strict=False)
+                    )
                 ):
                     raise LineError(
                         line,

@@ -153,7 +153,10 @@ def _key(medium: Medium, extractor: ReDiFuFeatureExtractor) -> str | None:
     """Return a hash of everything the readings depend on, or None if the file cannot be opened."""
     backend = getattr(extractor, f"{medium.stream}_backend")
     detector = extractor.face_detector if medium.stream == "visual" else None
-    spans = [(span.start, span.end) for span in medium.spans]
+    # Without a channel, the keys are those of earlier versions.
+    spans = [
+        (span.start, span.end, *([] if span.channel is None else [span.channel])) for span in medium.spans
+    ]
     digest = hashlib.sha256(json.dumps([VERSION, medium.stream, backend, detector, spans]).encode())
     path = action_units_file(medium.path) if backend == "action_units" else Path(medium.path)
     try:
@@ -185,7 +188,7 @@ def _to_cache(path: Path, readings: Sequence[Reading]) -> None:
 
 def _cells(utterance: Utterance) -> dict[str, Any]:
     """Return the cells of a `SCHEMA` row, except the dialogue columns."""
-    cells = {name: getattr(utterance, name) for name in (*_TEXTS, *_TIMES, *MEDIA.values(), *FEATURES)}
+    cells = {name: getattr(utterance, name) for name in _FIELDS}
     for stream, measures in utterance.quality.items():
         cells[f"{stream}_quality"] = [measures.get(name, math.nan) for name in QUALITY[stream]]
     return {**cells, "missing": dict(utterance.missing) or None}
@@ -216,6 +219,7 @@ def _remove_other_shards(folder: Path, shards: Collection[str]) -> None:
 
 
 _TEXTS, _TIMES = ("speaker", "text", "label"), ("start", "end")
+_FIELDS = (*_TEXTS, *_TIMES, *MEDIA.values(), "audio_channel", *FEATURES)
 _NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
@@ -224,6 +228,7 @@ SCHEMA = pa.schema(
         **dict.fromkeys(("split", *_TEXTS), pa.string()),
         **dict.fromkeys(_TIMES, pa.float64()),
         **dict.fromkeys(MEDIA.values(), pa.string()),
+        "audio_channel": pa.int64(),
         **dict.fromkeys(FEATURES, _NUMBERS),
         **dict.fromkeys((f"{name}_quality" for name in MEDIA), _NUMBERS),
         "missing": pa.struct({name: pa.string() for name in MEDIA}),

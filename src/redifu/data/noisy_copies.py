@@ -112,16 +112,19 @@ def _sounds_of(conversation: Conversation) -> Iterator[list[tuple[int, int, np.n
                 logger.warning(f"{conversation.where(turn)}: audio left unchanged: {medium}: {reason}")
             else:
                 sounds.append((turn, round(span.start * SAMPLING_RATE), waveform))
-        if sounds:
-            yield sounds
+        # A copy is mono, so that the speakers of several channels do not lie over each other.
+        for channel in dict.fromkeys(conversation.utterances[turn].audio_channel for turn, _, _ in sounds):
+            yield [each for each in sounds if conversation.utterances[each[0]].audio_channel == channel]
 
 
 def _unread(utterance: Utterance) -> Utterance:
     """Return the utterance without values read from its audio."""
     given = {
-        key: value for key, value in utterance.given.items() if key not in ("audio_features", "audio_quality")
+        key: value
+        for key, value in utterance.given.items()
+        if key not in ("audio_features", "audio_quality", "audio_channel")
     }
-    return replace(utterance, audio_features=None, audio_values=None, given=given)
+    return replace(utterance, audio_features=None, audio_values=None, audio_channel=None, given=given)
 
 
 def _write_wave(path: Path, parts: Sequence[tuple[int, np.ndarray]]) -> None:

@@ -1,5 +1,6 @@
 """Create conversations from a recording and a file of its turns."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import Any, NamedTuple
 from redifu.conversation import MEDIA, Conversation, Utterance
 from redifu.data.turns import Turn, place_of, read_turns
 from redifu.media.containers import MediaError, duration_of, measured_duration, opened, streams_of
+from redifu.media.sound import channels_of
+
+logger = logging.getLogger(__name__)
 
 
 class Recording(NamedTuple):
@@ -52,7 +56,8 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
         # Only what was measured cuts a turn, because a header can be wrong.
         with _opened(recording) as container:
             duration = measured_duration(container)
-    utterances = [_utterance(turn, streams) for turn in _within(given, duration, source=str(turns))]
+    given = _within(_with_real_channels(given, recording), duration, source=str(turns))
+    utterances = [_utterance(turn, streams) for turn in given]
     value = {"id": Path(recording).stem, "utterances": utterances}
     return Conversation.from_dict(value, source=str(turns), folder=folder)
 
@@ -114,8 +119,25 @@ def _within(turns: Sequence[Turn], duration: float | None, *, source: str) -> li
     return [turn._replace(end=min(turn.end, duration)) for turn in turns]
 
 
-def _utterance(turn: Turn, streams: dict[str, str]) -> dict[str, Any]:
+def _with_real_channels(turns: list[Turn], recording: str | Path) -> list[Turn]:
+    """Forget the channels of turns if the recording has fewer."""
+    named = max((turn.channel or 0 for turn in turns), default=0)
+    if not named:
+        return turns
+    try:
+        count = channels_of(recording)
+    except MediaError:  # reading the utterances will say so
+        return turns
+    if named <= count:
+        return turns
+    logger.warning(f"{recording}: the turns name channel {named}, but there are {count}: their mean is used")
+    return [turn._replace(channel=None) for turn in turns]
+
+
+def _utterance(turn: Turn, streams: dict[str, Any]) -> dict[str, Any]:
     said = {} if turn.text is None else {"text": turn.text}
+    if turn.channel is not None and "audio" in streams:
+        streams = {**streams, "audio_channel": turn.channel}
     # Rounded to microseconds to hide floating-point error.
     span = {"start": round(turn.start, 6), "end": round(turn.end, 6)}
     return {"speaker": turn.speaker, **said, **streams, **span}

@@ -58,6 +58,7 @@ class SpeakerMarks:
         """Count the prefixes of the lines of all cues."""
         self._cues: Counter[tuple[bool, str]] = Counter()
         beginning: Counter[bool] = Counter()
+        self._first: set[str] = set()  # names in brackets at the beginning of a cue
         total = 0
         self._refused: dict[str, None] = {}
         changed: list[_Prefix | None] = []
@@ -68,12 +69,14 @@ class SpeakerMarks:
             total += bool(pieces)
             if pieces and (first := _prefix(pieces[0].text)):
                 beginning[first.bare] += 1
+                self._first |= {first.name} if first.bare else set()
             changed += [_prefix(piece.text) for piece in pieces if piece.change]
         self._share = {bare: beginning[bare] / max(total, 1) for bare in (False, True)}
         self._recurs = {
             bare: any(count > 1 for (kind, _), count in self._cues.items() if kind == bare)
             for bare in (False, True)
         }
+        self._labelled = any(map(_LABEL.fullmatch, self._first))
         self._changes = bool(changed)
         self._named_changes = any(prefix and self._is_name(prefix) for prefix in changed)
 
@@ -139,8 +142,9 @@ class SpeakerMarks:
             return False
         throughout = self._share[prefix.bare] >= _MOST_CUES and self._recurs[prefix.bare]
         recurs = self._cues[prefix.bare, prefix.name] > 1
-        if prefix.bare:  # "[laughs]" recurs as well
-            return throughout
+        if prefix.bare:  # "[laughs]" recurs as well, beside "[SPEAKER_00]" and within cues of "[Ana]"
+            like_a_name = not self._labelled or _is_written_like_a_name(prefix.name)
+            return throughout and prefix.name in self._first and like_a_name
         return (recurs or throughout) if len(words) == 1 else recurs and self._share[False] >= 0.5
 
 

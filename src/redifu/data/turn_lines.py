@@ -22,6 +22,7 @@ class Turn(NamedTuple):
         speaker: a name, never empty.
         text: None where nobody wrote down what was said.
         line: counted from 1; of JSON, the number of the segment.
+        channel: of the recording, from 1, if the file tells the speakers' channels apart.
     """
 
     start: float
@@ -29,6 +30,7 @@ class Turn(NamedTuple):
     speaker: str
     text: str | None
     line: int
+    channel: int | None = None
 
 
 def read_text(path: Path) -> str:

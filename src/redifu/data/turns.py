@@ -34,11 +34,11 @@ def read_turns(path: str | Path) -> list[Turn]:
     leaves open is logged as a warning.
 
     Args:
-        path: .rttm (its SPEAKER lines, without text), .srt, .vtt, .ass, .ssa, .json of whisperX (segments
-            without a speaker are said by "unknown"), .csv with the columns start, end (seconds or H:M:S),
-            speaker and perhaps text, or .txt with lines such as `Ana  0:03` above the words, as Otter exports
-            it, or `0:03 Ana: words` (a turn ends where the next begins); in UTF-8, or in UTF-16 with a byte
-            order mark.
+        path: .rttm (its SPEAKER lines, without text; their channels if these differ), .srt, .vtt, .ass, .ssa,
+            .json of whisperX (segments without a speaker are said by "unknown"), .csv with the columns start,
+            end (seconds or H:M:S), speaker and perhaps text, or .txt with lines such as `Ana  0:03` above the
+            words, as Otter exports it, or `0:03 Ana: words` (a turn ends where the next begins); in UTF-8, or
+            in UTF-16 with a byte order mark.
 
     Returns:
         At least one turn, sorted by start and then by end; turns may overlap.
@@ -79,6 +79,7 @@ def place_of(line: int, path: str | Path) -> str:
 
 def _turns_of_rttm(lines: list[str], note: Note) -> Iterator[Turn]:
     recording = None
+    turns: list[Turn] = []
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or fields[0].startswith(";") or fields[0] in _OTHER_RTTM:
@@ -90,7 +91,11 @@ def _turns_of_rttm(lines: list[str], note: Note) -> Iterator[Turn]:
             got = f"{shown(recording)} and {shown(fields[1])}"
             raise LineError(number, f"expected turns from one recording, got {got}")
         start, duration = (seconds_of(field, line=number) for field in fields[3:5])
-        yield Turn(start, start + duration, name_of(fields[7], line=number), None, number)
+        channel = int(fields[2]) if fields[2].isdecimal() and int(fields[2]) else None
+        turns.append(Turn(start, start + duration, name_of(fields[7], line=number), None, number, channel))
+    # Most tools write the channel 1 for whatever they heard.
+    several = len({turn.channel for turn in turns}) > 1
+    yield from turns if several else (turn._replace(channel=None) for turn in turns)
 
 
 def _turns_of_csv(lines: list[str], note: Note) -> Iterator[Turn]:

@@ -27,10 +27,14 @@ PICTURE_SECONDS = 0.04
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The part of a medium that is one utterance, in seconds; an `end` of None is the end of the medium."""
+    """The part of a medium that is one utterance, in seconds; an `end` of None is the end of the medium.
+
+    `channel` is the number of a sound channel, from 0; None is the mean of the channels.
+    """
 
     start: float = 0.0
     end: float | None = None
+    channel: int | None = None
 
     @property
     def stop(self) -> float:
@@ -54,7 +58,7 @@ class Frames:
 def read_sound(
     source: str | Path | bytes, spans: Sequence[Span], *, sampling_rate: int
 ) -> Iterator[tuple[int, np.ndarray | MediaError]]:
-    """Read the audio of spans of a file as mono, the mean of its channels.
+    """Read the audio of spans of a file as mono, the mean of its channels or one of them.
 
     The file is decoded once, and memory holds only the spans that are being read. Gaps in the timestamps and
     a late start of the stream are filled with zeros. In a damaged file, everything before the damage is used.
@@ -113,7 +117,7 @@ def sound_chunks(
         for position, samples in sound_blocks(source, sampling_rate=sampling_rate):
             end = position + samples.shape[1]
             while True:
-                chunk.take(position, _of_channel(samples, channel))
+                chunk.take(position, of_channel(samples, channel))
                 if end < chunk.stop:
                     break
                 yield chunk.waveform(size)
@@ -128,7 +132,8 @@ def sound_chunks(
         yield chunk.waveform(max(place + part.shape[1] for place, part in chunk.parts))
 
 
-def _of_channel(samples: np.ndarray, channel: int | None) -> np.ndarray:
+def of_channel(samples: np.ndarray, channel: int | None) -> np.ndarray:
+    """Return one channel of (channels, samples), or all for None; raise a MediaError if there is none."""
     if channel is None:
         return samples
     if not 0 <= channel < len(samples):
@@ -267,16 +272,20 @@ class _SpanOfSound(_Taker):
         super().__init__(span)
         self.sampling_rate = sampling_rate
         self.chunk = _Chunk(round(span.start * sampling_rate), round(span.stop * sampling_rate))
+        self.wrong: MediaError | None = None
 
     def take(self, position: int, samples: np.ndarray) -> None:
         """Take the part of the samples, which start at `position` in the medium, that is in the span."""
         if self.see((position + samples.shape[1]) / self.sampling_rate):
-            self.chunk.take(position, samples)
+            try:
+                self.chunk.take(position, of_channel(samples, self.span.channel))
+            except MediaError as error:
+                self.wrong = error
 
     def result(self, failure: MediaError | None) -> np.ndarray | MediaError:
         """Return the waveform, or an error."""
-        if self.too_long or not self.chunk.parts:
-            return self.missing(failure)
+        if self.wrong or self.too_long or not self.chunk.parts:
+            return self.wrong or self.missing(failure)
         try:
             return self.chunk.waveform(max(place + part.shape[1] for place, part in self.chunk.parts))
         except MediaError as error:

@@ -15,6 +15,7 @@ from redifu.media.decoding import (
     MediaError,
     Span,
     UnreadableMediumError,
+    of_channel,
     read_frames,
     read_sound,
 )
@@ -159,16 +160,17 @@ def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int
     if waveform.ndim not in (1, 2):
         raise ValueError(f"expected a (samples,) or (channels, samples) waveform, got shape {waveform.shape}")
     for number, span in enumerate(spans):
-        part = waveform[..., round(span.start * given_rate) : round(span.stop * given_rate)]
+        part = np.atleast_2d(waveform)[:, round(span.start * given_rate) : round(span.stop * given_rate)]
         if not part.size:
             yield number, MediaError(f"the waveform has no samples from {span.start:g} s onward")
             continue
         try:
+            part = of_channel(part, span.channel)
             check_finite(part)
         except MediaError as error:
             yield number, error
             continue
-        yield number, _resampled(mono(np.atleast_2d(part)), int(given_rate), rate)
+        yield number, _resampled(mono(part), int(given_rate), rate)
 
 
 def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:

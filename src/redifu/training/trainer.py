@@ -32,6 +32,7 @@ from redifu.training.checkpoints import (
     save_checkpoint,
 )
 from redifu.training.consistency_fit import fit_consistency
+from redifu.training.data_digests import check_digests, keep_digests
 from redifu.training.frozen_media import embed_training_media, normalise_pooling
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, load_recipe
@@ -50,10 +51,10 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
     """Train the model of a recipe, or resume an interrupted run of the same recipe.
 
     The run is written to OUTPUT.unfinished, which becomes training.output when it has finished. That folder
-    holds model and processor, recipe.yaml, metrics.json (dev and test scores of the epoch that was best on
-    dev, or of the last one without dev), log.jsonl and, with the extra `train`, tensorboard. A finished run
-    of the same recipe is not repeated. On a CPU, a resumed run gives the same bits as an uninterrupted one on
-    the same machine with the same number of threads.
+    holds model and processor, recipe.yaml, data.json (digests of the data), metrics.json (dev and test scores
+    of the epoch that was best on dev, or of the last one without dev), log.jsonl and, with the extra `train`,
+    tensorboard. A finished run of the same recipe is not repeated. On a CPU, a resumed run gives the same
+    bits as an uninterrupted one on the same machine with the same number of threads.
 
     With several processes (torchrun), the loss of a step is the mean over the labelled utterances of all
     processes; only the squared losses per stream are averaged over the processes.
@@ -68,8 +69,8 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
 
     Raises:
         FileNotFoundError: a file in the recipe does not exist.
-        ValueError: the recipe or the data are invalid, or training.output has a run of another recipe or is
-            being trained by another process.
+        ValueError: the recipe or the data are invalid, or training.output has a run of another recipe or with
+            data that have changed since, or is being trained by another process.
         FloatingPointError: the loss is not finite.
     """
     output = Path(recipe.expanded().training.output)
@@ -88,10 +89,12 @@ def train(recipe: Recipe, *, report: Report = unheard) -> Path:
 def _train(written: Recipe, output: Path, unfinished: Path, report: Report) -> Path:
     if output.exists():
         _refuse_another(output, written)
+        check_digests(written.expanded(), output)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # left if the run was killed at the very end
         return output
     if (unfinished / RECIPE).exists():
         _refuse_another(unfinished, written)
+        check_digests(written.expanded(), unfinished)
     run = TrainingRun(written.expanded(), unfinished, report=report)
     run.keep_recipe(written)
     if run.accelerator.is_main_process:
@@ -151,6 +154,7 @@ class TrainingRun:
         """Write the recipe, as the user wrote it, to the folder of the run."""
         if self.accelerator.is_main_process and not self.progress.epoch:
             self.folder.mkdir(parents=True, exist_ok=True)
+            keep_digests(recipe.expanded(), self.folder)
             replace_text(self.folder / RECIPE, recipe.to_yaml())
 
     def _begin(self, stage: str) -> None:
