@@ -21,9 +21,9 @@ LEAST_FRAMES = 60
 DISTANCE, SHARE_OF_MEAN_DISTANCE = 0.135, 0.8
 # Seconds of speech that a speaker has at least; shorter ones are taken for others.
 SHORTEST_SPEAKER = 3.0
-# Voices that are gathered into speakers at a time; all others go to the nearest speaker. Their distances take
-# 64 MB, however long the recording is.
-MOST_VOICES = 4000
+# Voices that are gathered into speakers; all others go to the nearest speaker. This takes at most 0.3 GB,
+# however long the recording is.
+MOST_VOICES = 2000
 # A speech detector misses weak beginnings and ends, so its spans are widened by these seconds, and then cut
 # to what is louder than the background by these decibels, or by this share of the range of levels if less.
 WIDENED, OVER_BACKGROUND, SHARE_OF_RANGE = 0.3, 6.0, 0.25
