@@ -194,6 +194,13 @@ def test_whole_numbers_are_numbers(field: str) -> None:
     assert getattr(tiny_config(**{field: 0}), field) == 0
 
 
+@pytest.mark.parametrize("field", ["relation_window", "attention_window"])
+def test_windows_fit_an_integer_of_tensors(field: str) -> None:
+    assert getattr(ReDiFuConfig(**{field: 2**31 - 1}), field) == 2**31 - 1
+    with pytest.raises(ValueError, match=f"{field} must be at most 2,147,483,647, got 1,000,000,000"):
+        ReDiFuConfig(**{field: 10**30})
+
+
 @pytest.mark.parametrize("fields", [*VARIANTS.values(), {"audio_size": None}], ids=str)
 def test_round_trip(fields: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(**fields)

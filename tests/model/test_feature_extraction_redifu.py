@@ -176,3 +176,12 @@ def test_measures_of_quality_are_no_longer_inputs() -> None:
     with pytest.raises(ValueError, match="quality_size is no longer supported: expected None, got 4"):
         ReDiFuFeatureExtractor(audio_size=3, quality_size=4)
     assert "quality_size" not in ReDiFuFeatureExtractor(audio_size=3, quality_size=None).to_dict()
+
+
+@pytest.mark.parametrize(("count", "size"), [(10**30, 224), (4, 10**30), (65, 1024)])
+def test_the_pixels_of_an_utterance_are_bounded(count: int, size: int) -> None:
+    ReDiFuFeatureExtractor(picture_count=64, picture_size=1024)
+    with pytest.raises(
+        ValueError, match="picture_count times picture_size squared must be at most 67,108,864"
+    ):
+        ReDiFuFeatureExtractor(picture_count=count, picture_size=size)

@@ -84,6 +84,20 @@ def test_earlier_turns_give_way_to_the_text_itself() -> None:
     assert words(batch)[-1].startswith("[CLS] you came !")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("max_utterances", 0, "from 1 to 10,000, got 0"),
+        ("max_utterances", 10**30, "from 1 to 10,000, got 1,000,000"),
+        ("text_context_turns", -1, "from 0 to 10,000, got -1"),
+        ("text_context_turns", 10_001, "from 0 to 10,000, got 10,001"),
+    ],
+)
+def test_the_work_for_a_dialogue_is_bounded(name: str, value: int, said: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be {said}"):
+        text_processor(**{name: value})
+
+
 def test_context_needs_no_separator_in_the_tokenizer() -> None:
     plain = tokenizer(cls_token="[CLS]")
     assert plain.sep_token is None

@@ -151,6 +151,19 @@ def test_stopping_waits_a_while_for_a_client_that_does_not_read() -> None:
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(("proxies", "refused"), [(None, True), ("", True), ("127.0.0.1", False)])
+def test_only_a_proxy_tells_the_address_of_a_client(
+    monkeypatch: pytest.MonkeyPatch, proxies: str | None, refused: bool
+) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    if proxies is not None:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    with service(max_client_sessions=2) as one, httpx.Client(base_url=one.url) as client:
+        ways = [{"X-Forwarded-For": f"203.0.113.{number}"} for number in range(3)]
+        codes = [client.post("/sessions", json={}, headers=headers).status_code for headers in ways]
+        assert codes == [201, 201, 429 if refused else 201]
+
+
 def test_a_page_of_another_site_is_refused() -> None:
     with service() as one, httpx.Client(base_url=one.url) as client:
         own = {"Origin": one.url}

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 MODALITIES = ("text", "audio", "visual")
+LARGEST_WINDOW = 2**31 - 1  # utterances; distances between them are compared with it
 # The configuration field of each stream's backbone.
 BACKBONE_CONFIGS = {"text": "text_config", "audio": "audio_config", "visual": "vision_config"}
 
@@ -302,6 +303,9 @@ class ReDiFuConfig(PreTrainedConfig):
         for field, least in [*((size, 1) for size in sizes), *((window, 0) for window in windows)]:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}")
+        for field in windows:
+            if getattr(self, field) > LARGEST_WINDOW:
+                raise ValueError(f"{field} must be at most {LARGEST_WINDOW:,}, got {getattr(self, field):,}")
         for field in heads:
             if self.hidden_size % getattr(self, field):
                 raise ValueError(

@@ -13,6 +13,7 @@ from .configuration_redifu import MODALITIES
 from .model_inputs import RAW_INPUTS
 
 # The backend that passes sound and pictures to the model's backbone.
+MOST_PIXELS = 2**26  # of all pictures of an utterance, 64 of 1024 x 1024
 BACKBONE = "backbone"
 OPENSMILE = "opensmile:"
 # Number of features per backend. Visual features are computed where video files are read.
@@ -97,6 +98,10 @@ class ReDiFuFeatureExtractor(FeatureExtractionMixin):
                 "picture_count and picture_size must be at least 1, picture_mean must have three numbers and "
                 "picture_std three positive ones, got "
                 f"{picture_count}, {picture_size}, {list(picture_mean)} and {list(picture_std)}"
+            )
+        if (pixels := picture_count * picture_size**2) > MOST_PIXELS:
+            raise ValueError(
+                f"picture_count times picture_size squared must be at most {MOST_PIXELS:,}, got {pixels:,}"
             )
         self.picture_count = picture_count
         self.picture_size = picture_size

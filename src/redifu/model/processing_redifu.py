@@ -18,6 +18,8 @@ logger = logging.get_logger(__name__)
 
 _MOST_CHARACTERS_OF_A_TOKEN = 100
 
+# The work for a dialogue grows with the square of its utterances.
+MOST_UTTERANCES = 10_000
 TEXT = MODALITIES.index("text")
 
 
@@ -47,11 +49,12 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
             max_utterances: longer dialogues are split.
             kwargs: further values that transformers stores.
         """
-        least = {"text_context_turns": 0, "max_text_tokens": 1, "max_utterances": 1}
-        given = {"text_context_turns": text_context_turns, "max_text_tokens": max_text_tokens}
-        for name, value in {**given, "max_utterances": max_utterances}.items():
-            if value < least[name]:
-                raise ValueError(f"{name} must be at least {least[name]}, got {value}")
+        if max_text_tokens < 1:
+            raise ValueError(f"max_text_tokens must be at least 1, got {max_text_tokens}")
+        counts = (("text_context_turns", text_context_turns, 0), ("max_utterances", max_utterances, 1))
+        for name, value, least in counts:
+            if not least <= value <= MOST_UTTERANCES:
+                raise ValueError(f"{name} must be from {least} to {MOST_UTTERANCES:,}, got {value:,}")
         self.labels = list(labels or [])
         self.speaker_in_text = speaker_in_text
         self.text_context_turns = text_context_turns

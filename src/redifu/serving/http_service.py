@@ -32,6 +32,8 @@ from redifu.serving.session_store import SessionStore, TooManySessionsError, Unk
 from . import http_schema
 
 KEY_VARIABLE = "REDIFU_API_KEY"
+# uvicorn's own: the addresses of proxies whose X-Forwarded-For is believed.
+PROXIES_VARIABLE = "FORWARDED_ALLOW_IPS"
 
 _SOURCE = "request"  # stands in errors where a file name would
 _STATUS: dict[type[Exception], int] = {
@@ -249,6 +251,8 @@ def _server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         http=type("Connection", (BoundedConnection,), bounds),
         log_level="warning",
         access_log=False,
+        # Without a proxy, whoever is on this machine could choose an address, and so escape the limits.
+        proxy_headers=bool(os.environ.get(PROXIES_VARIABLE)),
         # asyncio accepts up to this many connections before it notices that some have already ended.
         backlog=128,
         timeout_graceful_shutdown=limits.drain_seconds,
