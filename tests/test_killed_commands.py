@@ -39,14 +39,14 @@ from pathlib import Path
 from random import Random
 import killed_commands as killed
 def torn(arguments):
-    for name in ("b", Path("log.txt").stat().st_mtime_ns):
+    for name in ("b", time.time_ns()):
         Path("out", f"{name}").write_text("half")
         time.sleep(0.2)
         Path("out", f"{name}").write_text("whole")
     return 0
 killed.run = torn
 Path("out").mkdir()
-print(*killed.kill_and_repeat([], kills=2, random=Random(1), old=False)[1], sep="\\n")
+print(*killed.kill_and_repeat([], kills=4, random=Random(1), old=False)[1], sep="\\n")
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     environment["TMPDIR"] = str(tmp_path)
