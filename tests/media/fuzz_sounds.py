@@ -2,17 +2,12 @@
 
 What is heard is compared with the tones that were written, with FFmpeg's own decoding as PyAV gives it, and
 spans with the whole. The same kind and number give the same file.
-
-    python tests/media/fuzz_sounds.py --files 500
 """
 
-import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
@@ -262,18 +257,3 @@ def difference(kind: str, number: int, folder: Path) -> str | None:
         found = [f"refused: {type(error).__name__}: {error}"]
     made.path.unlink()
     return f"{kind} {number} ({made.path.name}, {made.form}): {'; '.join(found)}" if found else None
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--files", type=int, default=50, help="of each kind")
-    options = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        found = [difference(kind, number, Path(folder)) for kind in KINDS for number in range(options.files)]
-    wrong = [each for each in found if each]
-    print(*wrong, f"{len(found):,} files, {len(wrong)} differences", sep="\n")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
