@@ -117,7 +117,7 @@ class ReDiFuProcessor(CarriesCode, ProcessorMixin):
         """
         if self.tokenizer is None or not has_content(utterance, "text"):
             return None
-        # A long word is one token, but no text of so many characters fits.
+        # A long word can be a single token, but a text beyond this number of characters never fits.
         text, most = utterance["text"], _MOST_CHARACTERS_OF_A_TOKEN * self.max_text_tokens
         ids = self.tokenizer(text[:most], add_special_tokens=False, verbose=False)["input_ids"]
         tokens = self.tokenizer.convert_ids_to_tokens(ids)

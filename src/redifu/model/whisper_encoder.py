@@ -173,7 +173,7 @@ def _joined(backbone: WhisperBackbone, moments: Tensor, shares: Tensor) -> Tenso
 
 
 def _positions(samples: int) -> int:
-    """Return the number of positions that cover so many samples."""
+    """Return how many positions a number of samples takes."""
     return -(-samples // _POSITION)
 
 

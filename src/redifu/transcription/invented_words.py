@@ -10,8 +10,8 @@ _MARKS = " .,!?…-–—'\"♪"  # a word of only these was not said
 # and more, at no-speech probabilities up to 0.46. Noises, given to the models as if they were speech, have up
 # to 0.39, and up to 0.72 at no-speech probabilities above 0.6.
 _LOWEST_CONFIDENCE, _LOWEST_CONFIDENCE_IN_NOISE, _NO_SPEECH = 0.4, 0.75, 0.6
-# Words that the model repeats where there is no sound for them get hardly any time: a repetition is faster
-# than this, in seconds a word, or so many words in a row are shorter than this.
+# Words that the model repeats without any sound for them get hardly any time. A repetition is dropped if it
+# has fewer seconds per word than _FASTEST_REPETITION, and so is a run of words each shorter than _CRAMMED.
 _FASTEST_REPETITION, _LONGEST_REPETITION = 0.08, 24
 _CRAMMED_RUN, _CRAMMED = 3, 0.03
 
