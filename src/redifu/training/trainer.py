@@ -215,6 +215,7 @@ class TrainingRun:
             noisy=self.data.get("train_noisy"),
             processor=self.reader,
             modality_dropout=self.settings.modality_dropout,
+            side_dropout=self.settings.side_dropout,
             seed=self.settings.seed,
         )
         self.batches = LengthGroupedBatchSampler(
