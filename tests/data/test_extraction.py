@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import redifu
+from media.crashing_decoder import let_decoder_crash
 from media.made_media import tone, write_sound
 from redifu.data import extraction, media_reading
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
@@ -121,6 +122,25 @@ def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path, reads: list
     assert len(reads) == looked_for == 3
     batch = extractor([again.to_inputs()])
     assert batch["modality_mask"][0, :, 1].tolist() == [True, False, True]
+
+
+def test_a_crash_costs_its_own_file_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    (tmp_path / "talk 0.wav").rename(tmp_path / "crash.wav")
+    path.write_text(path.read_text().replace("talk 0.wav", "crash.wav"))
+    with monkeypatch.context() as crashing:
+        let_decoder_crash(tmp_path, crashing)
+        assert extract(path, output) == 3
+    lines = [json.loads(line) for line in (output / REPORT).read_text().splitlines()]
+    assert {(line["dialogue"], line["failed"], line["reason"]) for line in lines} == {
+        ("d0", True, "the process that decoded it crashed")
+    }
+    first, second = read_conversations(output)
+    assert all(one.audio_features is None for one in first.utterances)
+    assert all(one.audio_features is not None for one in second.utterances)
+    assert extract(path, output) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")

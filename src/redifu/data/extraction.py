@@ -25,7 +25,7 @@ from redifu.data.recordings import relocated
 from redifu.data.tables import MANIFEST
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY
-from redifu.media.reading import Reading, action_units_file
+from redifu.media.reading import CRASHED, Reading, action_units_file
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.feature_extraction_redifu import BACKBONE
 
@@ -33,7 +33,6 @@ REPORT, CACHE = "report.jsonl", "cache"
 # Raise this when a backend's output for the same file changes: cached readings of other versions are ignored.
 VERSION = 2
 SHARD_UTTERANCES = 10_000
-CRASHED = Reading(missing="the process that decoded it crashed", failed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,8 @@ def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) 
     if kept is not None and (found := _from_cache(kept, len(medium.spans))) is not None:
         return found
     readings = read_spans(extractor, medium.stream, medium.path, medium.spans)
-    if kept is not None:
+    # A crash may have been for lack of memory: it is tried again.
+    if kept is not None and not any(reading is CRASHED for reading in readings):
         _to_cache(kept, readings)
     return readings
 
