@@ -172,6 +172,20 @@ def test_shards_are_bounded_and_those_of_an_earlier_extraction_go(
     assert [one.id for one in read_conversations(output)] == ["d0"]
 
 
+def test_shards_of_two_extractions_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "SHARD_UTTERANCES", 2)
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    (tmp_path / "renamed").mkdir()
+    extract(write_talk(tmp_path / "renamed", clips=3), tmp_path / "other")
+    # As a kill leaves them, between taking the names of one shard and the next.
+    (tmp_path / "other" / "part-00001.parquet").replace(output / "part-00001.parquet")
+    with pytest.raises(ValueError, match=r"part-00001\.parquet: changed since manifest\.json was written"):
+        list(read_conversations(output))
+    extract(path, output)
+    assert len(list(read_conversations(output))) == 2
+
+
 def test_processes_give_the_same(tmp_path: Path) -> None:
     path = write_talk(tmp_path)
     extract(path, tmp_path / "one")

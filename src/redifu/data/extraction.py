@@ -22,7 +22,7 @@ from redifu.conversation_values import shown_names
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
 from redifu.data.recordings import relocated
-from redifu.data.tables import MANIFEST
+from redifu.data.tables import MANIFEST, file_digest
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY
 from redifu.media.reading import CRASHED, Reading, action_units_file
@@ -201,8 +201,9 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, files: ExitStack
         part = rows[first : first + SHARD_UTTERANCES]
         name = f"part-{number:05}.parquet"
         table = pa.Table.from_pylist(part, schema=SCHEMA)
-        pq.write_table(table, files.enter_context(replacing(folder / name)))
-        shards.append({"file": name, "utterances": len(part)})
+        pq.write_table(table, partial := files.enter_context(replacing(folder / name)))
+        # A kill between the renames would leave shards of two extractions: the digest tells them apart.
+        shards.append({"file": name, "utterances": len(part), "sha256": file_digest(partial)})
     return shards
 
 
