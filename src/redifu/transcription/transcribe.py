@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation
-from redifu.data.recordings import Recording, prepare_recording, probe_recording, relative_path
+from redifu.data.recordings import prepare_recording, probe_recording, relative_path
+from redifu.media.containers import Recording
 from redifu.media.sound import channels_of
 from redifu.transcription.heard_parts import HeardPart, PartReader, Report
 from redifu.transcription.speakers import load_speaker_model
