@@ -26,7 +26,6 @@ from redifu.media.decoder_process import answer
 answer(int(sys.argv[1]))
 """
 
-
 CRASHED = "the process that decoded it crashed"
 
 
@@ -55,7 +54,10 @@ def decode_apart(function: Callable[..., Any], *arguments: Any, **options: Any) 
         results = function(*arguments, **options)
         yield from results if isgenerator(results) else [results]
         return
-    decoder = _idle.pop() if _idle else _Decoder()
+    try:
+        decoder = _idle.pop()
+    except IndexError:
+        decoder = _Decoder()
     ended = False
     try:
         for kind, value in decoder.answers(function, arguments, options):
