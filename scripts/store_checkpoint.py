@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from redifu.inference.loading import load_pretrained
+from redifu.model.configuration_redifu import BACKBONE_CONFIGS
 
 
 def store(run: Path, target: Path) -> None:
@@ -19,7 +20,7 @@ def store(run: Path, target: Path) -> None:
     model.half().save_pretrained(target)
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     # from_pretrained would otherwise load float16, which does not match float32 features.
-    for part in (config, config["text_config"] or {}):
+    for part in (config, *(config[name] or {} for name in BACKBONE_CONFIGS.values())):
         part["dtype"] = "float32"
     text = json.dumps(config, indent=2, sort_keys=True)
     (target / "config.json").write_text(text + "\n", encoding="utf-8")

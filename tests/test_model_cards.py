@@ -19,7 +19,7 @@ from script_modules import load_script
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
-SIZE_LIMIT = 60_000_000
+SIZE_LIMIT = 75_000_000
 RECIPES = {"redifu-meld-text": "meld-text", "redifu-meld-ravdess": "meld-ravdess"}
 # Of three streams, and made with data that forbids commercial use.
 DEMONSTRATION = ROOT / "model_cards/redifu-meld-ravdess"
@@ -109,9 +109,9 @@ def test_the_demonstration_reads_files_of_all_streams() -> None:
         for name in ("config.json", "processor_config.json")
     )
     extractor = extractor["feature_extractor"]
-    assert (extractor["audio_backend"], extractor["visual_backend"]) == ("log_mel", "action_units")
+    assert (extractor["audio_backend"], extractor["visual_backend"]) == ("backbone", "action_units")
     assert config["text_config"] is not None and config["temperature"] != 1.0
-    assert (config["audio_size"], config["visual_size"]) == (291, 35)
+    assert (config["audio_layers"], config["audio_size"], config["visual_size"]) == ([2, 3], 1536, 35)
 
 
 def test_the_example_of_the_demonstration_shows_three_streams(tmp_path: Path) -> None:

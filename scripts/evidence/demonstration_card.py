@@ -2,7 +2,7 @@
 
     python scripts/store_checkpoint.py runs/meld-ravdess-1 model_cards/redifu-meld-ravdess
     python scripts/evidence/demonstration_card.py model_cards/redifu-meld-ravdess \\
-        --data runs/evidence/paired-text
+        --data runs/evidence/paired-raw.jsonl
 
 With --data, which needs the splits dev and test, metrics.json gets the scores of the stored weights, with
 intervals. The card, README.md, is rendered from demonstration_card.md, metrics.json and the configuration;
