@@ -100,7 +100,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _hearing(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options given for a recording."""
-    names = ("turns", "speakers", "channels", "language", "speech_model")
+    names = ("turns", "speakers", "channels", "language", "speech_model", "speaker_model")
     return {name: given for name in names if (given := getattr(options, name))}
 
 

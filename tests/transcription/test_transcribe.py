@@ -39,12 +39,13 @@ class EverySecondSpeaker:
     """The speakers "a" and "b" in turns, a second each; keeps what it was asked."""
 
     digest = "every second"
+    hears_whole = False
 
     def hear(self, waveform, speech, *, start):
         spans = np.array(speech, dtype=float).reshape(-1, 2) + start
         return HeardVoices(spans, spans, np.ones((len(spans), 2), np.float32))
 
-    def segments(self, heard, speakers):
+    def segments(self, heard, speakers, *, sound):
         self.asked = speakers
         spans = np.concatenate([part.speech for part in heard])
         return [SpeakerSegment(a, b, "ab"[int(a) % 2]) for a, b in spans.tolist()]
@@ -54,7 +55,7 @@ class EverySecondSpeaker:
 def models(monkeypatch, tmp_path):
     speech, speakers = LoudWords(), EverySecondSpeaker()
     monkeypatch.setattr(transcribe, "load_speech_model", lambda name, *, language=None: speech)
-    monkeypatch.setattr(transcribe, "load_speaker_model", lambda: speakers)
+    monkeypatch.setattr(transcribe, "load_speaker_model", lambda name: speakers)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return speech, speakers
 

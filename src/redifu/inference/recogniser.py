@@ -111,7 +111,8 @@ class Recogniser:
                 `Conversation` objects.
             split: the split to read from a file or Dataset with several.
             columns: the table's column name for each of our keys, {"text": "Utterance"}.
-            recording: turns, speakers, channels, language, speech_model and report of `read_recording`.
+            recording: turns, speakers, channels, language, speech_model, speaker_model and report of
+                `read_recording`.
 
         Raises:
             FileNotFoundError: the file does not exist.

