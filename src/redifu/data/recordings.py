@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,9 @@ from redifu.media.containers import MediaError, duration_of, measured_duration, 
 from redifu.media.sound import channels_of
 
 logger = logging.getLogger(__name__)
+
+# Called with the step of the work on a recording, how much of it is done, and how much there is if known.
+Report = Callable[[str, float, float | None], None]
 
 
 class Recording(NamedTuple):

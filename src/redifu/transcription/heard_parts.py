@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from redifu.atomic_files import replacing
+from redifu.data.recordings import Report
 from redifu.media.decoding import sound_chunks
 from redifu.transcription.speakers import HeardVoices, SpeakerModel
 from redifu.transcription.speech_recognition import SAMPLING_RATE, SpeechModel
@@ -23,8 +24,6 @@ PART, END_OF_PART = 240.0, 30.0
 SECONDS_OF_CHUNK = 30.0
 # Voices are gathered from fainter speech than words are recognised in.
 VOICE_THRESHOLD = 0.2
-
-Report = Callable[[float, float | None], None]
 
 
 class HeardPart(NamedTuple):
@@ -59,6 +58,7 @@ class PartReader:
     def read(self, channel: int | None) -> list[HeardPart]:
         """Hear all parts of a channel; None is the mean of all channels, with the voices of its speakers."""
         heard = []
+        step = "recognising speech" + ("" if channel is None else f" in channel {channel + 1}")
         for number, (start, waveform) in enumerate(self._waveforms(channel)):
             file = self.folder / f"{'mono' if channel is None else channel}-{number:04d}.safetensors"
             part = _read(file)
@@ -66,14 +66,14 @@ class PartReader:
                 part = self._hear(waveform, start, voices=channel is None)
                 _write(file, part)
             heard.append(part)
-            if self.report is not None:
-                self.report(start + len(waveform) / SAMPLING_RATE, self.duration)
+            self._report(step, start + len(waveform) / SAMPLING_RATE, self.duration)
         return heard
 
     def segments(self, heard: Sequence[HeardPart], speakers: tuple[int, int | None]) -> list[SpeakerSegment]:
         """Find who speaks when in the parts of `read(None)`; `speakers` are the least and largest number."""
         if not any(part.words for part in heard):
             return []
+        self._report("telling speakers apart", 0, None)
         voices = [part.voices for part in heard]
         if not self.speakers.hears_whole:
             return self.speakers.segments(voices, speakers, sound=self._sound)
@@ -84,6 +84,10 @@ class PartReader:
             with replacing(file) as partial:
                 partial.write_text(json.dumps(found))
         return [SpeakerSegment(*values) for values in json.loads(file.read_text())]
+
+    def _report(self, step: str, done: float, total: float | None) -> None:
+        if self.report is not None:
+            self.report(step, done, total)
 
     def _sound(self) -> np.ndarray:
         return np.concatenate(list(sound_chunks(self.recording, sampling_rate=SAMPLING_RATE)))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation
-from redifu.data.recordings import Recording, prepare_recording, probe_recording, relative_path
+from redifu.data.recordings import Recording, Report, prepare_recording, probe_recording, relative_path
 from redifu.media.sound import channels_of
-from redifu.transcription.heard_parts import HeardPart, PartReader, Report
+from redifu.transcription.heard_parts import HeardPart, PartReader
 from redifu.transcription.speakers import load_speaker_model
 from redifu.transcription.speech_recognition import load_speech_model
 from redifu.transcription.timed_words import SpeakerSegment, Word
@@ -68,7 +68,7 @@ class Transcriber:
             speakers: the least and the largest number of speakers; None for no limit.
             channels: every channel is one speaker.
             folder: the media paths of the conversation are relative to it; the recording's by default.
-            report: called with the seconds that are done, and the seconds in all if they are known.
+            report: called with the step, and the seconds of the recording that are done and in all.
 
         Returns:
             The conversation; without speech, it has no utterances. Each utterance has text, start, end,
