@@ -2,6 +2,7 @@
 
 import json
 import logging
+import wave
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from media.made_media import tone, write_sound
 from model.tiny_models import LABELS, text_model
 from model.tiny_processors import text_processor, tokenizer
 from redifu.cli import main
+from redifu.media.reading import read_waveforms
 from redifu.model import ReDiFuFeatureExtractor, ReDiFuProcessor
 from redifu.transcription.timed_words import SpeakerSegment, Word
 
@@ -135,6 +137,28 @@ def test_each_channel_is_a_speaker(models, tmp_path):
     assert said == [("speaker 1", "w0. w1."), ("speaker 2", "w3.")]
 
 
+def sound_of(conversation, utterance):
+    medium = conversation.medium_of(utterance, "audio")
+    ((_, reading),) = read_waveforms(medium, [utterance.span], sampling_rate=16000)
+    return reading.values
+
+
+def test_the_sound_of_an_utterance_is_that_of_its_channel(models, tmp_path):
+    channels = np.stack([tone(2.0), tone(2.0, frequency=440.0)])
+    path = write_sound(tmp_path / "call.wav", channels)
+    conversation = transcribe.read_recording(path, channels=True)
+    assert [each.audio_channel for each in conversation.utterances] == [1, 2]
+    for each in conversation.utterances:
+        start, end = round(each.start * 16000), round(each.end * 16000)
+        own = channels[each.audio_channel - 1, start:end]
+        assert sound_of(conversation, each) == pytest.approx(own, abs=1e-4)
+
+
+def test_without_channels_the_sound_is_their_mean(models, tmp_path):
+    path = write_sound(tmp_path / "call.wav", np.stack([tone(2.0), tone(2.0, frequency=440.0)]))
+    assert {each.audio_channel for each in transcribe.read_recording(path).utterances} == {None}
+
+
 def test_channels_that_speak_together_overlap(models, tmp_path):
     path = write_sound(tmp_path / "call.wav", np.stack([tone(1.0), tone(1.0)]))
     conversation = transcribe.read_recording(path, channels=True)
@@ -203,6 +227,21 @@ def test_prepare_and_predict_write_an_empty_list_for_silence(models, tmp_path, c
 def test_no_voice_has_no_speaker():
     nothing = HeardVoices(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 192), np.float32))
     assert VoiceModel.segments(None, [nothing, nothing], (1, None)) == []
+
+
+@pytest.mark.slow
+def test_each_side_of_a_call_is_heard_in_its_channel(test_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = test_data / "data" / "speech" / "stereo_diarization.wav"
+    with wave.open(str(path)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2) / 2**15
+        rate = file.getframerate()
+    conversation = transcribe.read_recording(path, channels=True)
+    assert {each.audio_channel for each in conversation.utterances} == {1, 2}
+    for each in conversation.utterances:
+        inside = samples[round(each.start * rate) : round(each.end * rate)]
+        level = np.sqrt(np.square(sound_of(conversation, each)).mean())
+        assert level == pytest.approx(np.sqrt(np.square(inside[:, each.audio_channel - 1]).mean()), rel=0.05)
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ class Transcriber:
             spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
         else:
             parts = reader.read(None)
-            spoken = turns_from_words(_words(parts), reader.segments(parts, speakers))
+            segments = reader.segments(parts, speakers)
+            spoken = [(turn, None) for turn in turns_from_words(_words(parts), segments)]
         return _conversation(recording, media, folder, spoken)
 
 
@@ -126,8 +127,8 @@ def _words(parts: Sequence[HeardPart]) -> list[Word]:
     return [word for part in parts for word in part.words]
 
 
-def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[SpokenTurn]:
-    """Make the turns of a recording with one speaker a channel; speakers are numbered by their channels."""
+def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[tuple[SpokenTurn, int | None]]:
+    """Make the turns of a recording with one speaker a channel, each with its channel, from 1."""
     segments = [
         [SpeakerSegment(start, end, str(number)) for part in parts for start, end in part.voices.speech]
         for number, parts in enumerate(channels, start=1)
@@ -137,8 +138,8 @@ def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[SpokenTu
         others = [each for channel in segments for each in channel if each.speaker != str(number)]
         for turn in turns_from_words(_words(parts), segments[number - 1]):
             share = overlap_share(turn.start, turn.end, others)
-            spoken.append(turn._replace(speaker=f"speaker {number}", overlap=share))
-    return sorted(spoken, key=lambda turn: turn.start)
+            spoken.append((turn._replace(speaker=f"speaker {number}", overlap=share), number))
+    return sorted(spoken, key=lambda each: each[0].start)
 
 
 def _with_words(conversation: Conversation, words: Sequence[Word]) -> Conversation:
@@ -156,15 +157,16 @@ def _with_words(conversation: Conversation, words: Sequence[Word]) -> Conversati
 
 
 def _conversation(
-    recording: Path, media: Recording, folder: Path, turns: Sequence[SpokenTurn]
+    recording: Path, media: Recording, folder: Path, turns: Sequence[tuple[SpokenTurn, int | None]]
 ) -> Conversation:
     path = relative_path(recording, folder)
     streams = {name: path for name, has in (("audio", media.has_audio), ("video", media.has_video)) if has}
     utterances = [
         {"speaker": turn.speaker, **streams, "start": round(turn.start, 3), "end": round(turn.end, 3)}
+        | ({} if channel is None else {"audio_channel": channel})
         | _said(turn.words)
         | {"overlap": turn.overlap}
-        for turn in turns
+        for turn, channel in turns
     ]
     if not utterances:
         logger.warning(f"{recording}: no speech was found")
