@@ -22,6 +22,9 @@ from redifu.transcription.timed_words import SpeakerSegment, Word
 # Seconds of sound that are heard at a time, and the seconds at its end in which it is cut at a pause.
 PART, END_OF_PART = 240.0, 30.0
 SECONDS_OF_CHUNK = 30.0
+# The level of the loudest thousandth of a part's samples, below which the part is amplified to another level:
+# detectors of speech miss what is faint.
+FAINT, AMPLIFIED = 0.01, 0.1
 # Voices are gathered from fainter speech than words are recognised in.
 VOICE_THRESHOLD = 0.2
 
@@ -93,6 +96,7 @@ class PartReader:
         return np.concatenate(list(sound_chunks(self.recording, sampling_rate=SAMPLING_RATE)))
 
     def _hear(self, waveform: np.ndarray, start: float, *, voices: bool) -> HeardPart:
+        waveform = audible(waveform)
         spans = self.speech.spans_of_speech(waveform)
         words = [
             word._replace(start=word.start + start, end=word.end + start)
@@ -126,11 +130,21 @@ class PartReader:
         return first + round((begin + end) / 2 * SAMPLING_RATE)
 
 
+def audible(waveform: np.ndarray) -> np.ndarray:
+    """Amplify a faint waveform; others, and silence, are returned as they are."""
+    level = float(np.quantile(np.abs(waveform), 0.999))
+    if not 0 < level < FAINT:
+        return waveform
+    return (waveform * (AMPLIFIED / level)).clip(-1, 1)
+
+
 def _folder_of(recording: Path, *digests: str) -> Path:
     """Return the folder that keeps what these models heard in a file with this content."""
     with recording.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-    key = hashlib.sha256("\n".join([content, f"{PART} {END_OF_PART}", *digests]).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\n".join([content, f"{PART} {END_OF_PART} {FAINT} {AMPLIFIED}", *digests]).encode()
+    ).hexdigest()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "redifu" / "heard" / key
     # What people say is private.

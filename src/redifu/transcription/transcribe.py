@@ -1,13 +1,15 @@
 """From a recording to a conversation: words, speakers and turns."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation
 from redifu.data.recordings import Recording, Report, prepare_recording, probe_recording, relative_path
+from redifu.media.containers import MediaError
 from redifu.media.sound import channels_of
 from redifu.transcription.heard_parts import HeardPart, PartReader
 from redifu.transcription.speakers import load_speaker_model
@@ -81,19 +83,22 @@ class Transcriber:
         """
         recording = Path(recording)
         folder = recording.parent if folder is None else Path(folder)
-        media = probe_recording(recording)
-        if not media.has_audio:
-            raise ValueError(f"{recording}: expected sound to recognise speech in, found none")
-        reader = PartReader(recording, self.speech, self.speakers, duration=media.duration, report=report)
-        if turns is not None:
-            return _with_words(prepare_recording(recording, turns, folder=folder), _words(reader.read(None)))
-        if channels:
-            spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
-        else:
-            parts = reader.read(None)
-            segments = reader.segments(parts, speakers)
-            spoken = [(turn, None) for turn in turns_from_words(_words(parts), segments)]
-        return _conversation(recording, media, folder, spoken)
+        with _naming(recording):
+            media = probe_recording(recording)
+            if not media.has_audio:
+                raise ValueError(f"{recording}: expected sound to recognise speech in, found none")
+            reader = PartReader(recording, self.speech, self.speakers, duration=media.duration, report=report)
+            if turns is not None:
+                return _with_words(
+                    prepare_recording(recording, turns, folder=folder), _words(reader.read(None))
+                )
+            if channels:
+                spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
+            else:
+                parts = reader.read(None)
+                segments = reader.segments(parts, speakers)
+                spoken = [(turn, None) for turn in turns_from_words(_words(parts), segments)]
+            return _conversation(recording, media, folder, spoken)
 
 
 def read_recording(
@@ -121,6 +126,15 @@ def read_recording(
     return transcriber(
         recording, turns=turns, speakers=speakers, channels=channels, folder=folder, report=report
     )
+
+
+@contextmanager
+def _naming(recording: Path) -> Iterator[None]:
+    """Name the recording in errors of its sound."""
+    try:
+        yield
+    except MediaError as error:
+        raise ValueError(f"{recording}: {error}") from None
 
 
 def _words(parts: Sequence[HeardPart]) -> list[Word]:
