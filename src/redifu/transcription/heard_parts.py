@@ -62,6 +62,7 @@ class PartReader:
         """Hear all parts of a channel; None is the mean of all channels, with the voices of its speakers."""
         heard = []
         step = "recognising speech" + ("" if channel is None else f" in channel {channel + 1}")
+        self._report(step, 0, self.duration)
         for number, (start, waveform) in enumerate(self._waveforms(channel)):
             file = self.folder / f"{'mono' if channel is None else channel}-{number:04d}.safetensors"
             part = _read(file)
