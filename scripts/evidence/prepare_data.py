@@ -1,4 +1,4 @@
-"""Makes the data of the comparisons, which the recipes name: controlled conversations and CMU-MOSI.
+"""Makes the data of the comparisons: controlled conversations, CMU-MOSI, and MELD's own speech.
 
 `paired` joins MELD's texts, speakers and labels with clips of RAVDESS, which provide sound (log_mel) and
 action units (OpenFace). The texts are embedded once, by the frozen all-MiniLM-L6-v2. OUTPUT then holds
@@ -8,6 +8,9 @@ action units (OpenFace). The texts are embedded once, by the frozen all-MiniLM-L
     noisy/            copies of the training conversations with noise in their sounds: 1.1 GB
     paired-noisy/     features of these copies
     mosi.parquet      CMU-MOSI with its own features and named labels
+    meld-speech-F.parquet
+                      MELD's dev set with embeddings of its own texts and speech; each dialogue is in the
+                      test set of one fold F, 1 to 5
 
     python scripts/evidence/prepare_data.py path/to/data --output path/to/evidence --num-proc 2
 """
@@ -17,6 +20,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -36,6 +40,7 @@ SPLITS = ("train", "dev", "test")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXTS_AT_ONCE = 64
 TRAINING_SNR = (-5, 20)  # dB
+FOLDS, DEV_SHARE = 5, 1 / 8  # of MELD's speech, by dialogue; the share is of the training dialogues
 # Whether a clip shows the label is for analysis only, and not an input.
 COLUMNS = [
     "Dialogue_ID",
@@ -53,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="folder with meld, ravdess, paired and mosi")
+    parser.add_argument("data", type=Path, help="folder with meld, ravdess, paired, mosi, ...")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--num-proc", type=int, default=1)
     options = parser.parse_args()
@@ -70,6 +75,7 @@ def main() -> None:
             num_processes=options.num_proc,
         )
     write_mosi(options.data / "mosi" / "utterances.parquet", options.output / "mosi.parquet")
+    write_meld_speech(options.data, options.output)
 
 
 def paired_conversations(data: Path, *, folder: Path) -> Iterator[Conversation]:
@@ -118,6 +124,26 @@ def write_mosi(source: Path, output: Path) -> None:
     table["label"] = table["label"].map({0: "negative", 1: "positive"})
     # The models read features only.
     table.drop(columns="text").to_parquet(output, index=False)
+
+
+def write_meld_speech(data: Path, output: Path) -> None:
+    """Write the folds of MELD's dev set, with embeddings of its texts and speech."""
+    table = pd.read_csv(data / "meld" / "dev.csv", dtype=str, keep_default_na=False)
+    # This utterance has no embeddings.
+    table = table[(table["Dialogue_ID"] != "110") | (table["Utterance_ID"] != "7")]
+    names = {"Dialogue_ID": "dialogue_id", "Utterance_ID": "turn", "Speaker": "speaker", "Emotion": "label"}
+    table = table[list(names)].rename(columns=names)
+    for stream, name in {"text": "text_roberta_base_val", "audio": "audio_wav2vec2_val"}.items():
+        rows = np.load(data / "meld_dev_embeddings" / f"{name}.npy", allow_pickle=False)
+        table[f"{stream}_features"] = list(rows)
+    dialogues = np.random.default_rng(0).permutation(table["dialogue_id"].unique())
+    folds = np.array_split(dialogues, FOLDS)
+    for number, tested in enumerate(folds, start=1):
+        rest = [dialogue for fold in folds if fold is not tested for dialogue in fold]
+        splits = dict.fromkeys(tested, "test") | dict.fromkeys(rest, "train")
+        splits |= dict.fromkeys(rest[:: round(1 / DEV_SHARE)], "dev")
+        table["split"] = table["dialogue_id"].map(splits)
+        table.to_parquet(output / f"meld-speech-{number}.parquet", index=False)
 
 
 if __name__ == "__main__":

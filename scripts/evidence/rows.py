@@ -75,6 +75,30 @@ def pooled_rows(
     return rows
 
 
+def joined_folds(folds: Sequence[RobustnessPredictions]) -> RobustnessPredictions:
+    """Return the predictions of several models for different dialogues as those of one run."""
+    first, *rest = folds
+    if any(_points(each) != _points(first) for each in rest):
+        raise ValueError("folds must be predicted under the same conditions")
+    starts = np.cumsum([0, *(each.dialogues.max() + 1 for each in folds[:-1])])
+    conditions = []
+    for place, condition in enumerate(first.conditions):
+        parts = [each.conditions[place] for each in folds]
+        probabilities = np.concatenate([part.probabilities for part in parts], axis=1)
+        shares = [len(each.references) / sum(len(one.references) for one in folds) for each in folds]
+        reliability = {
+            name: sum(share * part.reliability[name] for share, part in zip(shares, parts, strict=True))
+            for name in condition.reliability
+        }
+        conditions.append(replace(condition, probabilities=probabilities, reliability=reliability))
+    return replace(
+        first,
+        references=np.concatenate([each.references for each in folds]),
+        dialogues=np.concatenate([each.dialogues + start for each, start in zip(folds, starts, strict=True)]),
+        conditions=conditions,
+    )
+
+
 def majority_predictions(known: RobustnessPredictions) -> RobustnessPredictions:
     """Return predictions on the clean data that give every utterance the shares of the true labels."""
     shares = np.bincount(known.references, minlength=len(known.labels)) / len(known.references)

@@ -5,6 +5,7 @@
 
 A run is a folder written by `redifu train`. Its seed is read from recipe.yaml, and its model is the folder's
 name without "-sN". Gain and harm are measured against the text-only run of the same seed on the clean data.
+Runs NAME-fF-sN are folds of one run: {fold} in the path of the data is F, and their predictions are joined.
 The probabilities of each run are kept in a folder beside the output; a second call scores only runs that are
 new or whose weights, data or grid have changed. There are rows for each run, for all seeds of a model
 together, and for the most frequent label; see `rows.py`.
@@ -21,6 +22,7 @@ import numpy as np
 from rows import (
     ALL_SEEDS,
     MAJORITY,
+    joined_folds,
     load_predictions,
     majority_predictions,
     pooled_rows,
@@ -67,17 +69,19 @@ def score(
     Raises:
         ValueError: two runs have the same model and seed, or a seed has no text-only run.
     """
-    models = by_model(runs)
-    references = {seed: run for seeds in by_model(text_only).values() for seed, run in seeds.items()}
-    if len(references) < len(text_only):
+    models, texts = by_model(runs), by_model(text_only)
+    if len(texts) > 1:
         raise ValueError(f"expected one text-only run of each seed, got {', '.join(map(str, text_only))}")
+    references = next(iter(texts.values()), {})
     wanted = {seed for seeds in models.values() for seed in seeds}
     if text_only and (lacking := wanted - references.keys()):
         raise ValueError(f"there is no text-only run of seed {', '.join(sorted(lacking))}")
     cache.mkdir(parents=True, exist_ok=True)
 
-    def predicted(run: Path, under: Grid) -> RobustnessPredictions:
-        return predict_run(run, data=data, split=split, grid=under, cache=cache)
+    def predicted(folds: Sequence[Path], under: Grid) -> RobustnessPredictions:
+        return joined_folds(
+            [predict_run(run, data=data_of(run, data), split=split, grid=under, cache=cache) for run in folds]
+        )
 
     clean = Grid(conditions={}, seed=grid.seed)
     rows: list[Row] = []
@@ -95,22 +99,40 @@ def score(
         rows.extend(tidy_rows(pooled, dataset=dataset, model=model, seed=ALL_SEEDS))
 
     for model, seeds in models.items():
-        add(model, {seed: predicted(run, grid) for seed, run in seeds.items()})
+        add(model, {seed: predicted(folds, grid) for seed, folds in seeds.items()})
     # Its predictions are the same for every seed, but the text-only reference is not.
-    frequent = majority_predictions(predicted(runs[0], grid))
-    add(MAJORITY, dict.fromkeys(references or [seed_of(runs[0])], frequent))
+    seed, folds = next(iter(next(iter(models.values())).items()))
+    add(MAJORITY, dict.fromkeys(references or [seed], majority_predictions(predicted(folds, grid))))
     return rows
 
 
-def by_model(runs: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Group runs by model and seed."""
-    models: dict[str, dict[str, Path]] = defaultdict(dict)
+def by_model(runs: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
+    """Group runs by model and seed; the runs of a seed are its folds.
+
+    Raises:
+        ValueError: two runs have the same model, seed and fold.
+    """
+    models: dict[str, dict[str, dict[int, Path]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
-        model, seed = re.sub(r"-s\d+$", "", run.name), seed_of(run)
-        if seed in models[model]:
-            raise ValueError(f"{models[model][seed]} and {run} are of the same model and seed, {seed}")
-        models[model][seed] = run
-    return models
+        model, seed, fold = re.sub(r"(-f\d+)?-s\d+$", "", run.name), seed_of(run), fold_of(run)
+        if fold in (folds := models[model][seed]):
+            raise ValueError(f"{folds[fold]} and {run} are of the same model and seed, {seed}")
+        folds[fold] = run
+    return {
+        model: {seed: [folds[fold] for fold in sorted(folds)] for seed, folds in seeds.items()}
+        for model, seeds in models.items()
+    }
+
+
+def fold_of(run: Path) -> int:
+    """Return the fold of a run; 0 if it has none."""
+    found = re.search(r"-f(\d+)-s\d+$", run.name)
+    return int(found[1]) if found else 0
+
+
+def data_of(run: Path, data: Path) -> Path:
+    """Return the data of a run's fold."""
+    return Path(str(data).replace("{fold}", str(fold_of(run))))
 
 
 def predict_run(

@@ -2,7 +2,8 @@
 
 A comparison is a YAML file with `recipe`, the values that all models share; `seeds`; and `models`, the
 overrides of each model by name. The run of model NAME with seed S is RUNS/NAME-sS, as `redifu train` writes
-it. Finished runs are left as they are.
+it. With `folds: K`, each model is trained K times per seed, as NAME-fF-sS, and {fold} in the paths of the
+data is F, from 1 to K. Finished runs are left as they are.
 
     EVIDENCE=path/to/evidence python scripts/evidence/train.py scripts/evidence/paired.yaml --runs runs/paired
     ... --models default concat-mlp --seeds 1 2 --num-proc 2
@@ -34,8 +35,9 @@ def main() -> int:
     options = parser.parse_args()
     comparison = yaml.safe_load(options.comparison.read_text(encoding="utf-8"))
     recipes = [
-        recipe_of(comparison, name, seed=seed, runs=options.runs)
+        recipe_of(comparison, name, seed=seed, runs=options.runs, fold=fold)
         for seed in options.seeds or comparison["seeds"]
+        for fold in folds_of(comparison)
         for name in options.models or comparison["models"]
     ]
     failed = 0
@@ -50,13 +52,26 @@ def main() -> int:
     return int(failed > 0)
 
 
-def recipe_of(comparison: dict[str, Any], name: str, *, seed: int, runs: Path) -> Recipe:
+def folds_of(comparison: dict[str, Any]) -> list[int | None]:
+    """Return the folds of a comparison, counted from 1; None is its only one."""
+    return list(range(1, comparison["folds"] + 1)) if "folds" in comparison else [None]
+
+
+def recipe_of(
+    comparison: dict[str, Any], name: str, *, seed: int, runs: Path, fold: int | None = None
+) -> Recipe:
     """Return the recipe of one model of a comparison."""
     values = {section: dict(keys) for section, keys in comparison["recipe"].items()}
     for key, value in (comparison["models"][name] or {}).items():
         section, _, field = key.partition(".")
         values[section][field] = value
-    values["training"] |= {"seed": seed, "output": str(runs / f"{name}-s{seed}")}
+    run = f"{name}-s{seed}" if fold is None else f"{name}-f{fold}-s{seed}"
+    values["training"] |= {"seed": seed, "output": str(runs / run)}
+    values["data"] |= {
+        key: {**source, "path": source["path"].replace("{fold}", str(fold))}
+        for key, source in values["data"].items()
+        if isinstance(source, dict) and "path" in source
+    }
     return Recipe.from_dict(values)
 
 

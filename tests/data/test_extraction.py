@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import redifu
+from media.crashing_decoder import let_decoder_crash
 from media.made_media import tone, write_sound
 from redifu.data import extraction, media_reading
 from redifu.data.extraction import CACHE, REPORT, extract_conversations
@@ -123,6 +124,25 @@ def test_bad_files_are_reported_and_the_rest_goes_on(tmp_path: Path, reads: list
     assert batch["modality_mask"][0, :, 1].tolist() == [True, False, True]
 
 
+def test_a_crash_costs_its_own_file_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    (tmp_path / "talk 0.wav").rename(tmp_path / "crash.wav")
+    path.write_text(path.read_text().replace("talk 0.wav", "crash.wav"))
+    with monkeypatch.context() as crashing:
+        let_decoder_crash(tmp_path, crashing)
+        assert extract(path, output) == 3
+    lines = [json.loads(line) for line in (output / REPORT).read_text().splitlines()]
+    assert {(line["dialogue"], line["failed"], line["reason"]) for line in lines} == {
+        ("d0", True, "the process that decoded it crashed")
+    }
+    first, second = read_conversations(output)
+    assert all(one.audio_features is None for one in first.utterances)
+    assert all(one.audio_features is not None for one in second.utterances)
+    assert extract(path, output) == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 def test_a_pipe_and_an_address_are_missing_streams(tmp_path: Path) -> None:
     path, output = write_talk(tmp_path), tmp_path / "out"
@@ -150,6 +170,20 @@ def test_shards_are_bounded_and_those_of_an_earlier_extraction_go(
     extract(write_talk(tmp_path, dialogues=1), output)
     assert sorted(each.name for each in output.glob("*.parquet")) == [f"part-0000{n}.parquet" for n in (0, 1)]
     assert [one.id for one in read_conversations(output)] == ["d0"]
+
+
+def test_shards_of_two_extractions_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "SHARD_UTTERANCES", 2)
+    path, output = write_talk(tmp_path), tmp_path / "out"
+    extract(path, output)
+    (tmp_path / "renamed").mkdir()
+    extract(write_talk(tmp_path / "renamed", clips=3), tmp_path / "other")
+    # As a kill leaves them, between taking the names of one shard and the next.
+    (tmp_path / "other" / "part-00001.parquet").replace(output / "part-00001.parquet")
+    with pytest.raises(ValueError, match=r"part-00001\.parquet: changed since manifest\.json was written"):
+        list(read_conversations(output))
+    extract(path, output)
+    assert len(list(read_conversations(output))) == 2
 
 
 def test_processes_give_the_same(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from media.crashing_decoder import let_decoder_crash
 from redifu.conversation import Conversation
 from redifu.data.readers import read_conversations
 from redifu.data.recordings import prepare_recording, probe_recording
 from redifu.data.writers import write_conversations
+from redifu.media import decoder_process
 
 pytest.importorskip("av", reason="PyAV is not installed: it comes with the extra media")
 
@@ -133,9 +135,19 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, name: str, content: byt
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "av.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "av")
+    monkeypatch.setattr(decoder_process, "_idle", [])
     with pytest.raises(ValueError, match=r"requires PyAV: pip install 'redifu\[media\]'"):
         probe_recording(write_sound(tmp_path / "a.wav"))
+
+
+def test_a_crash_of_the_decoder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_decoder_crash(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"crash\.wav: the process that decoded it crashed$"):
+        probe_recording(write_sound(tmp_path / "crash.wav"))
+    assert probe_recording(write_sound(tmp_path / "a.wav")).has_audio
 
 
 def test_several_conversations_are_a_list_or_lines(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from redifu.conversation import Conversation, Utterance
-from redifu.data.stream_dropout import hide_streams
+from redifu.data.stream_dropout import hide_sides, hide_streams
 from training.toy import toy_conversations
 
 KEYS = ("text_features", "audio_features")
@@ -60,6 +60,29 @@ def test_hiding_changes_neither_the_conversation_nor_what_is_no_stream() -> None
         kept = {key: value for key, value in given.items() if key not in KEYS}
         assert kept == {key: value for key, value in shown.items() if key not in KEYS}
     assert hidden.to_dict() == conversation.to_dict() == written, "what is hidden is written all the same"
+
+
+def test_sides_are_hidden_in_whole_conversations_and_texts_are_not() -> None:
+    sides = {"audio": "a.wav", "audio_features": [1.0], "video": "a.mp4", "visual_features": [1.0]}
+    utterances = [
+        {"speaker": "Ana", "text": "Hi", **sides},
+        {"speaker": "Ben", "text_features": [1.0], **sides},
+    ]
+    mute = {"speaker": "Ana", **sides}
+    conversation = Conversation.from_dict({"id": "one", "utterances": [*utterances, mute]})
+    generator, seen = np.random.default_rng(0), Counter[tuple[str, ...]]()
+    for _ in range(2000):
+        hidden = hide_sides(conversation, probability=0.3, generator=generator)
+        first, second, third = (
+            tuple(key for key in sides if getattr(one, key) is not None) for one in hidden.utterances
+        )
+        assert first == second and third == tuple(sides)
+        assert hidden.utterances[0].text == "Hi" and hidden.utterances[1].text_features is not None
+        seen[first] += 1
+    sound, pictures = ("audio", "audio_features"), ("video", "visual_features")
+    shares = {shown: count / 2000 for shown, count in seen.items()}
+    expected = {(*sound, *pictures): 0.49, sound: 0.21, pictures: 0.21, (): 0.09}
+    assert shares == pytest.approx(expected, abs=0.03)
 
 
 def test_a_stream_the_model_does_not_read_saves_no_other() -> None:

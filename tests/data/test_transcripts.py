@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from redifu.data.readers import read_conversations
+from redifu.data.readers import conversations_from_text, read_conversations
 from redifu.data.turns import read_turns
 
 OTTER = """\
@@ -73,6 +73,47 @@ def test_a_time_may_stand_before_the_name(tmp_path: Path, line: str) -> None:
         (8.0, 9.5, "Ben", "Yes, I do."),
     ]
     assert said(path) == [("Ana", "Hi."), ("Ben", "Yes, I do.")]
+
+
+def test_a_mark_needs_no_space_before_a_digit(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "Ana:2 of us went.\nBen:no\n10:30 Ana:3 at 10:30.\nSpeaker 1: 2:1\n")
+    assert said(path) == [
+        ("Ana", "2 of us went."),
+        ("Ben", "no"),
+        ("Ana", "3 at 10:30."),
+        ("Speaker 1", "2:1"),
+    ]
+
+
+@pytest.mark.parametrize("line", ["we met at 10:30", "10:30", "it was 3:2 for us", "https://example.org"])
+def test_a_time_or_an_address_is_no_mark(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "a.txt", f"Ana: Hi.\n{line}\n")
+    with pytest.raises(ValueError, match="line 2: expected 'Speaker: text'"):
+        said(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[Ana] Hi.\n\n[Ben] Yes: 2.\n", [("Ana", "Hi."), ("Ben", "Yes: 2.")]),
+        ("[Ana]: Hi.\n[Ben]:Yes.\n", [("Ana", "Hi."), ("Ben", "Yes.")]),
+        ("[ana] Hi.\n[ben] Yes.\n[ana] Go.", [("ana", "Hi."), ("ben", "Yes."), ("ana", "Go.")]),
+        ("[0:03] [Ana] Hi.\n[0:08] [Ben] Yes.", [("Ana", "Hi."), ("Ben", "Yes.")]),
+        ("[0:03] Ana: Hi.\n[0:08] Ben: Yes.", [("Ana", "Hi."), ("Ben", "Yes.")]),
+        ("[14.03.25, 20:15:09] Ana: Hi.\n[14.03.25, 20:16:09] Ben: Yes.", [("Ana", "Hi."), ("Ben", "Yes.")]),
+    ],
+)
+def test_names_may_stand_in_brackets(tmp_path: Path, text: str, expected: list[tuple[str, str]]) -> None:
+    assert said(write(tmp_path / "a.txt", text)) == expected
+    # Pasted, it is not taken for JSON.
+    (pasted,) = conversations_from_text(text)
+    assert [(one.speaker, one.text) for one in pasted.utterances] == expected
+
+
+@pytest.mark.parametrize("text", ["[laughs] Hi.\n[sighs] Yes.", "[Ana] Hi.\nYes.", "[1] Hi.\n[2] Yes."])
+def test_noises_and_numbers_in_brackets_are_no_names(text: str) -> None:
+    with pytest.raises(ValueError, match="expected 'Speaker: text'"):
+        list(conversations_from_text(text))
 
 
 # Chats

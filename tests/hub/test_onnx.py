@@ -48,6 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_export_is_the_same_bytes_again(folder: Path, tmp_path: Path) -> None:
+    assert main(["export", str(folder), "--output", str(tmp_path / FILE)]) == 0
+    assert (tmp_path / FILE).read_bytes() == (folder / FILE).read_bytes()
+
+
 # Of every stream it would be the same graph thrice; and edges become dense ids.
 SMALLER = {"relation_modalities": ["text"], "edges": True}
 

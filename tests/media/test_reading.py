@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from media.crashing_decoder import let_decoder_crash
 from media.made_media import tone, write_sound, write_video
 from redifu.conversation import Conversation, Utterance
 from redifu.data import media_reading
@@ -73,6 +74,24 @@ def test_ways_to_give_a_sound_are_equal(tmp_path: Path) -> None:
     for one in read_all:
         assert one.audio_features.shape == (LOG_MEL_SIZE,) and one.audio_features.dtype == np.float32
         np.testing.assert_allclose(one.audio_features, read_all[0].audio_features, atol=2e-2)
+
+
+def test_a_crash_costs_the_stream_of_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_decoder_crash(tmp_path, monkeypatch)
+    names = ["a.wav", "crash.wav", "b.wav"]
+    paths = [str(write_sound(tmp_path / name, tone(0.5))) for name in names]
+    film = str(write_video(tmp_path / "crash.mp4", [np.zeros((64, 64, 3), np.uint8)] * 5))
+    given = [{"audio": path} for path in paths] + [{"audio": paths[0], "video": film}]
+    heard = read(given, **BOTH)
+    assert [one.audio_features is not None for one in heard] == [True, False, True, True]
+    crash = "is missing: {}: the process that decoded it crashed"
+    assert [record.getMessage() for record in caplog.records] == [
+        "dialogue d, utterance 1: audio " + crash.format(paths[1]),
+        "dialogue d, utterance 3: visual " + crash.format(film),
+    ]
+    assert "crashed" in heard[1].missing["audio"] and "crashed" in heard[3].missing["visual"]
 
 
 def test_a_span_of_a_waveform_may_be_of_one_channel() -> None:

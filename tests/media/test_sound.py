@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from media.made_media import tone, write_sound
+from redifu.media import decoding
+from redifu.media.decoder_process import DecoderCrashedError
 from redifu.media.decoding import MediaError, Span, channels_of, read_sound, sound_chunks
 from redifu.media.quality import audio_quality
 from redifu.media.sound import LARGEST_DRIFT
@@ -71,6 +74,19 @@ def test_what_has_no_sound_is_said(tmp_path: Path) -> None:
             next(sound_chunks(path, sampling_rate=16000))
         with pytest.raises(MediaError, match=reason):
             channels_of(path)
+
+
+def test_what_was_heard_before_a_crash_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def crashing(*_: object, **options: object) -> Iterator[np.ndarray]:
+        yield np.ones(8000, np.float32)
+        raise DecoderCrashedError("the process that decoded it crashed")
+
+    monkeypatch.setattr(decoding, "decode_apart", crashing)
+    (chunk,) = sound_chunks("a.wav", sampling_rate=16000, seconds=0.5)
+    assert len(chunk) == 8000
+    assert caplog.messages == ["the sound ends at 0.50 s: the process that decoded it crashed"]
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ def test_each_client_gets_its_turn() -> None:
     queue: FairQueue[str] = FairQueue()
     for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
         queue.put(item[0], item)
-    assert [queue.take(alone)[0] for _ in range(6)] == ["a1", "b1", "c1", "a2", "c2", "a3"]
-    assert queue.take(alone) == []
+    assert [queue.take(alone) for _ in range(6)] == [
+        ([item[0]], [item]) for item in ("a1", "b1", "c1", "a2", "c2", "a3")
+    ]
+    assert queue.take(alone) == ([], [])
 
 
 def test_a_batch_is_of_all_clients_and_what_does_not_fit_comes_next() -> None:
@@ -38,7 +40,59 @@ def test_a_batch_is_of_all_clients_and_what_does_not_fit_comes_next() -> None:
         queue.put(item[0], item)
     same_case = [queue.take(lambda taken, item: item.islower() is taken[0].islower() and len(taken) < 3)]
     same_case += [queue.take(lambda taken, item: item.islower() is taken[0].islower())]
-    assert same_case == [["a1", "c1", "a2"], ["B1"]]
+    assert [taken for _, taken in same_case] == [["a1", "c1", "a2"], ["B1"]]
+
+
+def test_clients_share_the_time_and_not_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    queue: FairQueue[str] = FairQueue()
+    used = {"greedy": 0.0, "b": 0.0, "c": 0.0}
+    for client in used:
+        queue.put(client, client)
+    while now < 300:
+        (client,), _ = queue.take(alone)
+        with queue.charged([client], [1]):
+            seconds = 5.0 if client == "greedy" else 0.5
+            now += seconds
+        used[client] += seconds
+        queue.put(client, client)
+    assert all(seconds == pytest.approx(100, abs=5) for seconds in used.values())
+    # One that comes late does not make up for the time when it asked for nothing.
+    queue.put("late", "late")
+    first = []
+    for _ in range(8):
+        (client,), _ = queue.take(alone)
+        with queue.charged([client], [1]):
+            now += 0.5
+        first.append(client)
+        queue.put(client, client)
+    assert first.count("late") <= 3
+
+
+def test_a_batch_is_charged_by_the_sizes_of_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    queue: FairQueue[str] = FairQueue()
+    for client in ("large", "small"):
+        queue.put(client, client)
+    clients, _ = queue.take(lambda taken, item: True)
+    queue.put("new", "new")
+    with queue.charged(clients, [9, 1]):
+        now += 10.0
+    for client in ("large", "small"):
+        queue.put(client, client)
+    assert [queue.take(alone)[0] for _ in range(3)] == [["new"], ["small"], ["large"]]
+
+
+def test_a_client_that_has_gone_is_forgotten() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(100):
+        queue.put(f"client {number}", number)
+        clients, _ = queue.take(alone)
+        with queue.charged(clients, [1]):
+            time.sleep(0.0001)
+    assert len(queue._used) < 10
 
 
 def test_a_small_client_waits_for_one_piece_of_a_greedy_one() -> None:

@@ -104,8 +104,7 @@ def test_frozen_sounds_are_embedded_once(
         output = str(tmp_path / f"model-{epochs}")
         train(recipe(folder, training_output=output, **changes, training_epochs=epochs))
         counts.append(sum(heard))
-    # Only dev is heard again after each epoch.
-    assert counts[1] - counts[0] == 2 * len(LABELS)
+    assert counts[0] == counts[1] > 0
 
 
 def test_frozen_sounds_teach_the_same_as_sounds_that_are_read_every_time(
@@ -114,7 +113,7 @@ def test_frozen_sounds_teach_the_same_as_sounds_that_are_read_every_time(
     changes = {"model_audio_backbone": str(folder / "whisper"), "training_freeze_audio": True}
     changes |= {"model_audio_layers": [1], "training_epochs": 2}
     once = load_file(train(recipe(folder, training_output=str(tmp_path / "once"), **changes)) / WEIGHTS)
-    monkeypatch.setattr(trainer, "embed_training_media", lambda _, processor, data: (processor, data))
+    monkeypatch.setattr(trainer, "embed_media_once", lambda _, processor, data: (processor, data))
     again = load_file(train(recipe(folder, training_output=str(tmp_path / "again"), **changes)) / WEIGHTS)
     assert once.keys() == again.keys()
     for name, value in once.items():

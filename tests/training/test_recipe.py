@@ -73,6 +73,7 @@ def test_a_misspelt_key_in_the_file_is_answered_too(tmp_path: Path) -> None:
         ("training.epochs=0", "epochs must be at least 1, got 0"),
         ("training.epochs=many", "'epochs' expected int, got str"),
         ("training.modality_dropout=1", "modality_dropout must be at least 0 and below 1, got 1"),
+        ("training.side_dropout=-0.1", "side_dropout must be at least 0 and below 1, got -0.1"),
         ("training.learning_rate=.nan", "learning_rate must be at least 0, got nan"),
         ("data.columns=text", "'columns' with value"),
         ("training.max_grad_norm=0", "max_grad_norm must be above 0, got 0"),

@@ -134,6 +134,23 @@ def test_a_stream_is_hidden_with_the_file_it_was_read_from() -> None:
     assert {one.given["turn"] % 3 for one in hidden} == {0, 1, 2}
 
 
+def test_side_dropout_hides_the_sound_of_whole_dialogues() -> None:
+    options = {"processor": Cuts(), "modality_dropout": 0.0, "seed": 3}
+    whole, without = (TrainingDialogues(talks(40), side_dropout=rate, **options) for rate in (0.0, 0.5))
+    hidden = []
+    for place in range(len(whole)):
+        pairs = list(zip(whole[place, True].utterances, without[place, True].utterances, strict=True))
+        gone = {
+            shown.audio_features is None
+            for given, shown in pairs
+            if given.text_features is not None and given.audio_features is not None
+        }
+        assert len(gone) <= 1
+        assert all((shown.text_features is None) == (given.text_features is None) for given, shown in pairs)
+        hidden += gone
+    assert 0.3 < np.mean(hidden) < 0.7
+
+
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
 def test_the_shares_of_the_processes_are_the_batches(num_processes: int) -> None:
     batches = LengthGroupedBatchSampler(range(1, 12), batch_size=3, seed=0)

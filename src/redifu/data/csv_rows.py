@@ -75,17 +75,16 @@ def _delimiter(text: str) -> str:
 def _strict_rows(text: str, delimiter: str, *, first: int) -> list[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
-    while True:
-        # Cells may contain line breaks, so a row starts after the end of the previous one.
-        line = reader.line_num + first
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise LineError(line, f"not a CSV table: {error}; {_QUOTES}") from None
-        if row is None:
-            return rows
-        if "".join(row).strip():
-            rows.append((line, row))
+    line = first
+    try:
+        for row in reader:
+            if "".join(row).strip():
+                rows.append((line, row))
+            # Cells may contain line breaks, so a row starts after the end of the previous one.
+            line = reader.line_num + first
+    except csv.Error as error:
+        raise LineError(line, f"not a CSV table: {error}; {_QUOTES}") from None
+    return rows
 
 
 def _check_quotes(header: Sequence[str], rows: Sequence[Row], delimiter: str) -> None:

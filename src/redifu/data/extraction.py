@@ -22,10 +22,10 @@ from redifu.conversation_values import shown_names
 from redifu.data.executors import ENGINES
 from redifu.data.media_reading import read_spans, with_reading
 from redifu.data.recordings import relocated
-from redifu.data.tables import MANIFEST
+from redifu.data.tables import MANIFEST, file_digest
 from redifu.media.decoding import Span
 from redifu.media.quality import QUALITY
-from redifu.media.reading import Reading, action_units_file
+from redifu.media.reading import CRASHED, Reading, action_units_file
 from redifu.model import ReDiFuFeatureExtractor
 from redifu.model.feature_extraction_redifu import BACKBONE
 
@@ -33,7 +33,6 @@ REPORT, CACHE = "report.jsonl", "cache"
 # Raise this when a backend's output for the same file changes: cached readings of other versions are ignored.
 VERSION = 2
 SHARD_UTTERANCES = 10_000
-CRASHED = Reading(missing="the process that decoded it crashed", failed=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,8 @@ def read_medium(medium: Medium, cache: Path, extractor: ReDiFuFeatureExtractor) 
     if kept is not None and (found := _from_cache(kept, len(medium.spans))) is not None:
         return found
     readings = read_spans(extractor, medium.stream, medium.path, medium.spans)
-    if kept is not None:
+    # A crash may have been for lack of memory: it is tried again.
+    if kept is not None and not any(reading is CRASHED for reading in readings):
         _to_cache(kept, readings)
     return readings
 
@@ -201,8 +201,9 @@ def _write_shards(rows: Sequence[dict[str, Any]], folder: Path, files: ExitStack
         part = rows[first : first + SHARD_UTTERANCES]
         name = f"part-{number:05}.parquet"
         table = pa.Table.from_pylist(part, schema=SCHEMA)
-        pq.write_table(table, files.enter_context(replacing(folder / name)))
-        shards.append({"file": name, "utterances": len(part)})
+        pq.write_table(table, partial := files.enter_context(replacing(folder / name)))
+        # A kill between the renames would leave shards of two extractions: the digest tells them apart.
+        shards.append({"file": name, "utterances": len(part), "sha256": file_digest(partial)})
     return shards
 
 

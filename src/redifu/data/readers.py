@@ -1,6 +1,7 @@
 """Read conversations from JSON, JSON lines, transcripts, tables and datasets, and validate each one."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from redifu.data.conversation_tables import (
 from redifu.data.tables import MANIFEST, read_csv_table, read_parquet, read_shards
 from redifu.data.transcripts import conversation_of, utterances_of_transcript
 from redifu.data.turn_lines import read_lines
+
+# Transcripts can begin with a bracket, too: of a name or a time.
+_JSON = re.compile(r"\s*(?:\{|\[\s*(?:[\[\]{\"]|$))")
 
 
 def read_conversations(
@@ -129,7 +133,7 @@ def conversations_from_text(
     Raises:
         ValueError: invalid text, possibly during iteration; names the line or dialogue and utterance.
     """
-    if text.lstrip().startswith(("{", "[")):
+    if _JSON.match(text):
         values = _conversations_of(parse_json(text, source=source))
     else:
         values = [{"utterances": utterances_of_transcript(text.split("\n"), source=source)}]

@@ -2,34 +2,20 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from redifu.conversation import MEDIA, Conversation, Utterance
 from redifu.data.turns import Turn, place_of, read_turns
-from redifu.media.containers import MediaError, duration_of, measured_duration, opened, streams_of
+from redifu.media.containers import MediaError, Recording, recording_in
+from redifu.media.decoder_process import decode_apart
 from redifu.media.sound import channels_of
 
 logger = logging.getLogger(__name__)
 
 # Called with the step of the work on a recording, how much of it is done, and how much there is if known.
 Report = Callable[[str, float, float | None], None]
-
-
-class Recording(NamedTuple):
-    """The streams of a media file.
-
-    Attributes:
-        has_audio: whether the file has audio.
-        has_video: whether the file has video; cover images do not count.
-        duration: seconds, or None if there are no timestamps.
-    """
-
-    has_audio: bool
-    has_video: bool
-    duration: float | None
 
 
 def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str | Path) -> Conversation:
@@ -57,8 +43,7 @@ def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str |
     duration = media.duration
     if duration is not None and any(turn.end > duration for turn in given):
         # Only what was measured cuts a turn, because a header can be wrong.
-        with _opened(recording) as container:
-            duration = measured_duration(container)
+        duration = _recording_in(recording, measured=True).duration
     given = _within(_with_real_channels(given, recording), duration, source=str(turns))
     utterances = [_utterance(turn, streams) for turn in given]
     value = {"id": Path(recording).stem, "utterances": utterances}
@@ -74,23 +59,16 @@ def probe_recording(path: str | Path) -> Recording:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not a media file or has no audio or video; or PyAV is not installed.
     """
-    path = Path(path)
-    if not path.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
-    with _opened(path) as container:
-        has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
-        duration = duration_of(container) if has_audio or has_video else None
-    if not has_audio and not has_video:
-        raise ValueError(f"{path}: expected an audio or video stream, found neither")
-    return Recording(has_audio, has_video, duration)
+    return _recording_in(path)
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a media file; every error is a ValueError, which the command line reports in one line."""
+def _recording_in(path: str | Path, *, measured: bool = False) -> Recording:
+    """Call `recording_in`; every error is a ValueError, which the command line reports in one line."""
     try:
-        with opened(path) as container:
-            yield container
+        [recording] = decode_apart(recording_in, path, measured=measured)
+        return recording
     except ImportError as error:
         raise ValueError("reading recordings requires PyAV: pip install 'redifu[media]'") from error
     except MediaError as error:

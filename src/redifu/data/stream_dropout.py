@@ -1,11 +1,11 @@
-"""Hide random streams of conversations."""
+"""Hide random streams of utterances and of whole conversations."""
 
 from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
-from redifu.conversation import Conversation
+from redifu.conversation import MEDIA, Conversation
 
 
 def hide_streams(
@@ -40,4 +40,28 @@ def hide_streams(
             # If all would be hidden, keep the one with the largest draw, which is uniformly random.
             hidden -= {max(given, key=given.__getitem__, default=None)}
         utterances.append(utterance.with_fields(**dict.fromkeys(hidden)))
+    return replace(conversation, utterances=utterances)
+
+
+def hide_sides(
+    conversation: Conversation, *, probability: float, generator: np.random.Generator
+) -> Conversation:
+    """Hide sound, and hide pictures, in a whole conversation with a given probability each.
+
+    Args:
+        conversation: not modified.
+        probability: probability of hiding a stream.
+        generator: draws two numbers.
+
+    Returns:
+        A copy of the conversation. Utterances without text keep their streams.
+    """
+    hidden = [
+        name for name, draw in zip(MEDIA, generator.random(len(MEDIA)), strict=True) if draw < probability
+    ]
+    nothing = dict.fromkeys(key for name in hidden for key in (MEDIA[name], f"{name}_features"))
+    utterances = [
+        one if one.text is one.text_features is None else one.with_fields(**nothing)
+        for one in conversation.utterances
+    ]
     return replace(conversation, utterances=utterances)

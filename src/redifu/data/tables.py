@@ -1,5 +1,6 @@
 """Read CSV and Parquet files, and folders of Parquet shards, as Arrow tables."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -64,20 +65,31 @@ def _bounded(file: pq.ParquetFile) -> pa.Table:
     return pa.Table.from_batches(parts, schema=file.schema_arrow)
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_shards(folder: Path) -> pa.Table:
     """Read the shards that the manifest of a folder lists, as one table.
 
     Raises:
-        ValueError: the manifest or a shard is broken.
+        ValueError: the manifest or a shard is broken, or a shard is of another extraction.
     """
     place = folder / MANIFEST
     try:
-        names = [shard["file"] for shard in json.loads(place.read_bytes())["shards"]]
-        if not names or any(Path(name).name != name for name in names):
+        # Older manifests have no digests.
+        shards = [(each["file"], each.get("sha256")) for each in json.loads(place.read_bytes())["shards"]]
+        if not shards or any(Path(name).name != name for name, _ in shards):
             raise ValueError("expected the names of files beside it")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{place}: not a manifest of extracted features: {error}") from None
-    tables = [read_parquet(folder / name) for name in names]
+    tables = []
+    for name, digest in shards:
+        tables.append(read_parquet(folder / name))
+        if digest not in (None, file_digest(folder / name)):
+            raise ValueError(f"{folder / name}: changed since {MANIFEST} was written: repeat the extraction")
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:

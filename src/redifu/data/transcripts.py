@@ -13,8 +13,10 @@ logger = logging.getLogger(__name__)
 # The speaker before the first speaker mark, or if none was recognised.
 UNKNOWN_SPEAKER = "unknown"
 
-# A colon inside a time or a URL does not end a name.
-_LINE = re.compile(r"\s*([^:\uff1a]{1,40}?)\s*[:\uff1a](?![0-9/])\s*(\S.*)")
+# A colon inside a time, a score or a URL does not end a name.
+_LINE = re.compile(r"\s*([^:\uff1a]{1,40}?)\s*[:\uff1a](?!/|(?<=[0-9].)[0-9])\s*(\S.*)")
+# Read where every line has this form.
+_BRACKETED = re.compile(r"\s*\[\s*([^\[\]:\uff1a]{1,40}?)\s*\]\s*[:\uff1a]?\s*(\S.*)")
 # The time before a name: "0:03 Ana: ", "[00:00:03] Ana: ".
 _TIMED = re.compile(rf"\s*[\[(]?{CLOCK}[\])]?\s*(?:[AaPp]\.?[Mm]\.?)?(?:\s-\s)?\s*(?=\S)")
 # The line above the words: "Ana  0:03" of Otter, "Ana (00:03):" of others.
@@ -40,9 +42,9 @@ class _Said(NamedTuple):
 def utterances_of_transcript(lines: Sequence[str], *, source: str) -> list[dict[str, Any]]:
     """Read the utterances of a transcript; empty lines are skipped.
 
-    Read are `Speaker: text`, perhaps after a time of day, one utterance a line; chats that a phone has
-    exported, where a message may have several lines; and blocks of lines below `Speaker  0:03`, which give
-    their utterances start and end.
+    Read are `Speaker: text` or `[Speaker] text`, perhaps after a time, one utterance a line; chats that a
+    phone has exported, where a message may have several lines; and blocks of lines below `Speaker  0:03`,
+    which give their utterances start and end.
 
     Raises:
         ValueError: a line has another form; names the source and the line.
@@ -82,16 +84,29 @@ def _has_headings(lines: Sequence[str]) -> bool:
 
 def _lines(lines: Sequence[str]) -> list[_Said]:
     said = []
+    form = _BRACKETED if _are_bracketed(lines) else _LINE
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        time = _TIMED.match(line)
-        mark = _LINE.match(line, time.end() if time else 0)
+        time, mark = _time_and_mark(line, form)
         if mark is None or not any(character.isalpha() for character in mark[1]):
             raise LineError(number, f"expected 'Speaker: text', got {line!r:.60}")
         start = clock(*time.groups()) if time else None
         said.append(_Said(number, start, mark[1], mark[2].strip()))
     return said
+
+
+def _time_and_mark(line: str, form: re.Pattern[str]) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    time = _TIMED.match(line)
+    return time, form.match(line, time.end() if time else 0)
+
+
+def _are_bracketed(lines: Sequence[str]) -> bool:
+    """Whether every line begins with a name in brackets, and not with a noise such as "[laughs]"."""
+    said = [line for line in lines if line.strip()]
+    names = [mark[1] for line in said if (mark := _time_and_mark(line, _BRACKETED)[1])]
+    recur = len(set(names)) < len(names)
+    return len(names) == len(said) and (recur or not any(name[0].islower() for name in names))
 
 
 def _blocks(lines: Sequence[str], source: str) -> list[_Said]:

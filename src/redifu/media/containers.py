@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redifu.media.timestamps import continuous
 from redifu.optional_packages import optional_package
@@ -47,6 +47,20 @@ class UnreadableMediumError(MediaError):
     """A file cannot be opened or decoded."""
 
 
+class Recording(NamedTuple):
+    """The streams of a media file.
+
+    Attributes:
+        has_audio: whether the file has audio.
+        has_video: whether the file has video; cover images do not count.
+        duration: seconds, or None if there are no timestamps.
+    """
+
+    has_audio: bool
+    has_video: bool
+    duration: float | None
+
+
 def opened(source: str | Path | bytes) -> Any:
     """Open a medium as a container of PyAV.
 
@@ -75,18 +89,29 @@ def opened(source: str | Path | bytes) -> Any:
         raise UnreadableMediumError(f"cannot be opened: {reason}") from None
 
 
-def duration_of(container: Any) -> float | None:
-    """Return the duration of an open container in seconds, or None if there is none to be found.
+def recording_in(source: str | Path, *, measured: bool = False) -> Recording:
+    """Find the streams and the duration of a media file without decoding it.
 
-    Formats without a header guess it from the size of the file, so that their packets are read to the end.
+    Args:
+        source: a path.
+        measured: whether to read all packets to find the duration, instead of believing the file's header.
+            This is always done for formats without one.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        MediaError: the file cannot be opened, or has neither audio nor video.
     """
     av = pyav()
-    if container.duration is not None and container.format.name not in GUESSED:
-        return float(container.duration / av.time_base)
-    return measured_duration(container)
+    with opened(source) as container:
+        has_audio, has_video = (bool(streams_of(container, kind)) for kind in ("audio", "video"))
+        if not has_audio and not has_video:
+            raise MediaError("expected an audio or video stream, found neither")
+        if measured or container.duration is None or container.format.name in GUESSED:
+            return Recording(has_audio, has_video, _measured_duration(container))
+        return Recording(has_audio, has_video, float(container.duration / av.time_base))
 
 
-def measured_duration(container: Any) -> float | None:
+def _measured_duration(container: Any) -> float | None:
     """Return the end of the last packet of an open container in seconds, or None without timestamps."""
     av = pyav()
     beginning = (container.start_time or 0) / av.time_base

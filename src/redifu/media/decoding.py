@@ -10,6 +10,7 @@ import numpy as np
 
 from redifu.media.containers import MediaError, decoded
 from redifu.media.containers import UnreadableMediumError as UnreadableMediumError
+from redifu.media.decoder_process import decode_apart
 from redifu.media.sound import channels_of as channels_of
 from redifu.media.sound import check_finite, mono, sound_blocks
 
@@ -111,8 +112,24 @@ def sound_chunks(
     size = round(seconds * sampling_rate)
     if size < 1:
         raise ValueError(f"seconds must be at least one sample, got {seconds:g}")
-    chunk = _Chunk(0, size)
     end = 0
+    try:
+        for waveform in decode_apart(_chunks, source, size, sampling_rate=sampling_rate, channel=channel):
+            end += len(waveform)
+            yield waveform
+    except UnreadableMediumError as error:
+        if not end:
+            raise
+        place = "" if isinstance(source, bytes) else f"{source}: "
+        logger.warning(f"{place}the sound ends at {end / sampling_rate:.2f} s: {error}")
+
+
+def _chunks(
+    source: str | Path | bytes, size: int, *, sampling_rate: int, channel: int | None
+) -> Iterator[np.ndarray]:
+    """Yield waveforms (size,), of which the last can be shorter; after it, raise what ended them."""
+    chunk = _Chunk(0, size)
+    end, failure = 0, None
     try:
         for position, samples in sound_blocks(source, sampling_rate=sampling_rate):
             end = position + samples.shape[1]
@@ -123,14 +140,11 @@ def sound_chunks(
                 yield chunk.waveform(size)
                 chunk = _Chunk(chunk.stop, chunk.stop + size)
     except UnreadableMediumError as error:
-        if not end:
-            raise
-        place = "" if isinstance(source, bytes) else f"{source}: "
-        logger.warning(f"{place}the sound ends at {end / sampling_rate:.2f} s: {error}")
-    if not end:
-        raise MediaError("there is no sound in the audio stream")
+        failure = error
     if chunk.parts:
         yield chunk.waveform(max(place + part.shape[1] for place, part in chunk.parts))
+    if failure or not end:
+        raise failure or MediaError("there is no sound in the audio stream")
 
 
 def of_channel(samples: np.ndarray, channel: int | None) -> np.ndarray:

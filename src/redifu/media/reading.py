@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from redifu.media import decoder_process
+from redifu.media.decoder_process import DecoderCrashedError, decode_apart
 from redifu.media.decoding import (
     MOST_PICTURES,
     Frames,
@@ -26,6 +28,8 @@ from redifu.media.sound import check_finite, mono
 from redifu.optional_packages import optional_package
 
 FRAMES_PER_SECOND = 5.0
+
+Readings = Iterator[tuple[int, "Reading"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,9 @@ class Reading:
     failed: bool = False
 
 
+CRASHED = Reading(missing=decoder_process.CRASHED, failed=True)
+
+
 def read_waveforms(
     medium: Any, spans: Sequence[Span], *, sampling_rate: int
 ) -> Iterator[tuple[int, Reading]]:
@@ -64,6 +71,10 @@ def read_waveforms(
         ImportError: PyAV (or scipy, to resample an array) is not installed.
         ValueError: the medium has an unsupported type.
     """
+    yield from _read(_waveforms, medium, spans, sampling_rate)
+
+
+def _waveforms(medium: Any, spans: Sequence[Span], sampling_rate: int) -> Readings:
     for number, waveform in _sounds(medium, spans, sampling_rate):
         if isinstance(waveform, MediaError):
             yield number, _nothing(waveform)
@@ -75,7 +86,7 @@ def read_face_descriptors(
     medium: Any, spans: Sequence[Span], *, face_detector: str | None = None
 ) -> Iterator[tuple[int, Reading]]:
     """Describe the speaking face in spans of one medium; see `face_descriptor` and `read_face_crops`."""
-    yield from _read_faces(medium, spans, face_detector, face_descriptor)
+    yield from _read(_faces, medium, spans, face_detector, face_descriptor)
 
 
 def read_face_crops(
@@ -98,7 +109,7 @@ def read_face_crops(
         ImportError: PyAV or OpenCV is not installed.
         ValueError: the medium has an unsupported type.
     """
-    yield from _read_faces(medium, spans, face_detector, partial(face_crops, count=count, size=size))
+    yield from _read(_faces, medium, spans, face_detector, partial(face_crops, count=count, size=size))
 
 
 def action_units_file(medium: str | Path) -> Path:
@@ -121,9 +132,25 @@ def read_spans_of_action_units(medium: Any, spans: Sequence[Span]) -> Iterator[t
         yield number, _kept({"face_share": share}, partial(np.copy, values))
 
 
-def _read_faces(
+def _read(read: Callable[..., Readings], medium: Any, spans: Sequence[Span], *options: Any) -> Readings:
+    """Read spans: those of a file in a process of its own, whose crash costs only what it has not read."""
+    medium = _file_of(medium)
+    if not isinstance(medium, str | Path | bytes):
+        yield from read(medium, spans, *options)
+        return
+    unread = dict.fromkeys(range(len(spans)))
+    try:
+        for number, reading in decode_apart(read, medium, spans, *options):
+            del unread[number]
+            yield number, reading
+    except DecoderCrashedError:
+        for number in unread:
+            yield number, CRASHED
+
+
+def _faces(
     medium: Any, spans: Sequence[Span], face_detector: str | None, describe: Callable[..., np.ndarray]
-) -> Iterator[tuple[int, Reading]]:
+) -> Readings:
     finder = _face_finder(face_detector)
     for number, frames in _pictures(medium, spans):
         if isinstance(frames, MediaError):
@@ -148,7 +175,6 @@ def _kept(quality: Mapping[str, float], describe: Callable[[], np.ndarray]) -> R
 
 
 def _sounds(medium: Any, spans: Sequence[Span], rate: int) -> Iterator[tuple[int, np.ndarray | MediaError]]:
-    medium = _file_of(medium)
     if isinstance(medium, str | Path | bytes):
         yield from read_sound(medium, spans, sampling_rate=rate)
         return
@@ -182,7 +208,6 @@ def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def _pictures(medium: Any, spans: Sequence[Span]) -> Iterator[tuple[int, Frames | MediaError]]:
-    medium = _file_of(medium)
     if isinstance(medium, str | Path | bytes):
         yield from read_frames(medium, spans, frames_per_second=FRAMES_PER_SECOND)
         return

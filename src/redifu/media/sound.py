@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from redifu.media.containers import MediaError, UnreadableMediumError, decoded, pyav
+from redifu.media.decoder_process import decode_apart
 
 # A larger difference between timestamps and decoded samples means that there is a gap.
 LARGEST_DRIFT = 0.05  # seconds
@@ -112,6 +113,11 @@ def channels_of(source: str | Path | bytes) -> int:
         ImportError: PyAV is not installed.
         MediaError: the file cannot be opened, or has no sound.
     """
+    [channels] = decode_apart(_channels_of, source)
+    return channels
+
+
+def _channels_of(source: str | Path | bytes) -> int:
     for _, samples in sound_blocks(source, sampling_rate=16000):
         return len(samples)
     raise MediaError("there is no sound in the audio stream")

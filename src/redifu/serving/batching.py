@@ -1,4 +1,4 @@
-"""Threads for the work of many clients: one client's work holds another's no longer than one batch."""
+"""Threads for the work of many clients, which get equal shares of the time and wait for at most one batch."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -93,9 +93,10 @@ class FairThread:
             self._unanswered -= 1
 
     def _take_turn(self) -> None:
-        taken = self._queue.take(self._fits)
+        clients, taken = self._queue.take(self._fits)
         if batch := [each for each in taken if each.answer.set_running_or_notify_cancel()]:
-            self._finish(batch)
+            with self._queue.charged(clients, [self._size(each) for each in taken]):
+                self._finish(batch)
 
     def _finish(self, batch: Sequence[Any]) -> None:
         try:
@@ -110,6 +111,9 @@ class FairThread:
         else:
             for each, answer in zip(batch, answers, strict=True):
                 each.answer.set_result(answer)
+
+    def _size(self, item: Any) -> int:
+        return 1
 
     def _fits(self, taken: list[Any], item: Any) -> bool:
         return False
@@ -178,6 +182,11 @@ class ModelThread(FairThread):
                 parts.append([])
             parts[-1].append(each)
         return torch.cat([await self._put(client, _Texts(tokens=part)) for part in parts])
+
+    def _size(self, item: Any) -> int:
+        if isinstance(item, _Texts):
+            return _length(item.tokens)
+        return len(item.conversation.utterances) if isinstance(item, _Request) else 1
 
     def _fits(self, taken: list[Any], item: Any) -> bool:
         if type(item) is not type(taken[0]) or isinstance(item, _Call):

@@ -26,18 +26,15 @@ def normalise_pooling(model: Any, processor: Any, conversations: list[Conversati
         model.redifu.audio_backbone.normalise_by(torch.from_numpy(np.stack(rows)))
 
 
-def embed_training_media(
+def embed_media_once(
     model: Any, processor: Any, data: dict[str, list[Conversation]]
 ) -> tuple[Any, dict[str, list[Conversation]]]:
-    """Embed the sounds and pictures of the training data, for backbones that do not change.
+    """Embed the sounds and pictures of all data of a run, for backbones that do not change.
 
     Each utterance is embedded alone, so that its bits do not depend on where a run was interrupted.
 
     Returns:
-        A processor that reads the embeddings as features, and the data with embedded training data.
+        A processor that reads the embeddings as features, and the embedded data.
     """
     cache = FeatureCache(model, processor)
-    read = {
-        name: [cache.read(each) for each in data[name]] for name in ("train", "train_noisy") if name in data
-    }
-    return cache.processor, data | read
+    return cache.processor, {name: [cache.read(each) for each in given] for name, given in data.items()}

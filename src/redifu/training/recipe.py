@@ -158,6 +158,7 @@ class TrainingSection:
         max_grad_norm: gradients with a larger norm are scaled down to it.
         class_weights: "none", "balanced" (inverse to the counts in the training data) or a number per label.
         modality_dropout: probability of hiding each stream of an utterance, except the last one left.
+        side_dropout: probability of hiding sound, and of hiding pictures, in a whole dialogue with texts.
         patience: stop after this many epochs without a better weighted F1 on dev; None never stops early.
         mixed_precision: "no" or "bf16"; dev and test are always scored in float32.
         activation_checkpointing: recompute activations in the backward pass to save memory.
@@ -181,6 +182,7 @@ class TrainingSection:
     max_grad_norm: float | int = 1.0
     class_weights: Literal["none", "balanced"] | list[float | int] = "none"
     modality_dropout: float | int = 0.0
+    side_dropout: float | int = 0.0
     patience: int | None = None
     mixed_precision: Literal["no", "bf16"] = "no"
     activation_checkpointing: bool = False
@@ -191,8 +193,8 @@ class TrainingSection:
         least = {"seed": 0, "epochs": 1, "batch_size": 1, "patience": 1, "num_threads": 1, "weight_decay": 0}
         least |= {"learning_rate": 0} | {f"{name}_learning_rate": 0 for name in BACKBONE_CONFIGS}
         _refuse_below(self, least)
-        for name, most in (("warmup_ratio", 1), ("modality_dropout", 1)):
-            if not 0 <= getattr(self, name) < most:
+        for name in ("warmup_ratio", "modality_dropout", "side_dropout"):
+            if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")

@@ -33,7 +33,7 @@ from redifu.training.checkpoints import (
 )
 from redifu.training.consistency_fit import fit_consistency
 from redifu.training.data_digests import check_digests, keep_digests
-from redifu.training.frozen_media import embed_training_media, normalise_pooling
+from redifu.training.frozen_media import embed_media_once, normalise_pooling
 from redifu.training.optimization import build_optimizer, class_weights, loss_weight
 from redifu.training.recipe import Recipe, load_recipe
 from redifu.training.run_log import Report, RunLog
@@ -195,10 +195,10 @@ class TrainingRun:
             fit_consistency(model, processor, self.data["train"], seed=self.settings.seed)
         metrics: dict[str, Any] = {"best_epoch": self.progress.best_epoch, "epochs": self.progress.epoch}
         if "dev" in self.data:
-            calibrate(model, processor, self.data["dev"])
+            calibrate(model, self.reader, self.data["dev"])
         for name in ("dev", "test"):
             if name in self.data:
-                metrics[name] = evaluate_conversations(model, processor, self.data[name])
+                metrics[name] = evaluate_conversations(model, self.reader, self.data[name])
         model.save_pretrained(self.folder)
         processor.save_pretrained(self.folder)
         replace_json(self.folder / METRICS, metrics)
@@ -207,14 +207,15 @@ class TrainingRun:
         """Split and batch the training data; each process loads its share of every batch."""
         raw = self.processor.feature_extractor.raw
         self.reader = self.processor
-        if raw and all(getattr(self.settings, f"freeze_{name}") for name in raw) and not self.is_over:
-            self._begin(f"embedding the training data: {' and '.join(raw)}")
-            self.reader, self.data = embed_training_media(model, self.processor, self.data)
+        if raw and all(getattr(self.settings, f"freeze_{name}") for name in raw):
+            self._begin(f"embedding the data: {' and '.join(raw)}")
+            self.reader, self.data = embed_media_once(model, self.processor, self.data)
         self.dialogues = TrainingDialogues(
             self.data["train"],
             noisy=self.data.get("train_noisy"),
             processor=self.reader,
             modality_dropout=self.settings.modality_dropout,
+            side_dropout=self.settings.side_dropout,
             seed=self.settings.seed,
         )
         self.batches = LengthGroupedBatchSampler(
@@ -313,7 +314,7 @@ class TrainingRun:
         metrics: list[Any] = [None]
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.model)
-            metrics = [evaluate_conversations(model, self.processor, self.data["dev"])]
+            metrics = [evaluate_conversations(model, self.reader, self.data["dev"])]
         broadcast_object_list(metrics)
         return metrics[0]
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from redifu.conversation import MEDIA, Conversation
-from redifu.data.stream_dropout import hide_streams
+from redifu.data.stream_dropout import hide_sides, hide_streams
 
 NOISY_SHARE = 0.5  # share of dialogues taken from the noisy copies, if there are any
 
@@ -35,6 +35,7 @@ class TrainingDialogues(Dataset):
         *,
         processor: Any,
         modality_dropout: float,
+        side_dropout: float = 0.0,
         seed: int,
         noisy: Sequence[Conversation] | None = None,
     ):
@@ -44,6 +45,7 @@ class TrainingDialogues(Dataset):
             conversations: the training data.
             processor: the model's processor.
             modality_dropout: probability of hiding each stream of an utterance.
+            side_dropout: probability of hiding sound, and of hiding pictures, in a whole dialogue with texts.
             seed: random seed.
             noisy: noisy copies of the conversations, used for `NOISY_SHARE` of an epoch's dialogues.
 
@@ -60,6 +62,7 @@ class TrainingDialogues(Dataset):
             pairs = zip(chain.from_iterable(cut), chain.from_iterable(copies), strict=True)
             self.noisy = [copy for part, copy in pairs if self._teaches(part)]
         self.modality_dropout = modality_dropout
+        self.side_dropout = side_dropout
         self.seed = seed
         self.epoch = 0
 
@@ -79,6 +82,12 @@ class TrainingDialogues(Dataset):
         if self.noisy is not None:
             draw = np.random.default_rng((self.seed, self.epoch, index, 1)).random()
             dialogue = self.noisy[index] if draw < NOISY_SHARE else dialogue
+        if self.side_dropout > 0:
+            dialogue = hide_sides(
+                dialogue,
+                probability=self.side_dropout,
+                generator=np.random.default_rng((self.seed, self.epoch, index, 2)),
+            )
         if self.modality_dropout > 0:
             dialogue = hide_streams(
                 dialogue,

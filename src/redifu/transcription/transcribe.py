@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation
-from redifu.data.recordings import Recording, Report, prepare_recording, probe_recording, relative_path
-from redifu.media.containers import MediaError
+from redifu.data.recordings import Report, prepare_recording, probe_recording, relative_path
+from redifu.media.containers import MediaError, Recording
 from redifu.media.sound import channels_of
 from redifu.transcription.heard_parts import HeardPart, PartReader
 from redifu.transcription.speakers import load_speaker_model

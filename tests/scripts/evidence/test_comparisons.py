@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,8 @@ from training.toy import toy_values, write_toy_data
 
 EVIDENCE = SCRIPTS / "evidence"
 COMPARISONS = {
-    name: yaml.safe_load((EVIDENCE / f"{name}.yaml").read_text()) for name in ("paired", "sounds", "mosi")
+    name: yaml.safe_load((EVIDENCE / f"{name}.yaml").read_text())
+    for name in ("paired", "sounds", "mosi", "meld-speech")
 }
 
 
@@ -27,6 +29,19 @@ def test_every_model_of_a_comparison_can_be_built(name: str, model: str, tmp_pat
     assert recipe.training.seed == 3 and recipe.training.output == str(tmp_path / f"{model}-s3")
     built, processor = build_model(recipe)
     assert built.config.labels == processor.labels == recipe.data.labels
+
+
+def test_each_fold_has_its_own_run_and_data(tmp_path: Path) -> None:
+    script = load_script("evidence/train")
+    assert script.folds_of(COMPARISONS["paired"]) == [None]
+    recipes = [
+        script.recipe_of(COMPARISONS["meld-speech"], "default", seed=3, runs=tmp_path, fold=fold)
+        for fold in script.folds_of(COMPARISONS["meld-speech"])
+    ]
+    assert [Path(each.training.output).name for each in recipes] == [f"default-f{n}-s3" for n in range(1, 6)]
+    for number, recipe in enumerate(recipes, start=1):
+        for source in (recipe.data.train, recipe.data.dev, recipe.data.test):
+            assert source["path"] == f"$EVIDENCE/meld-speech-{number}.parquet"
 
 
 def test_models_of_a_comparison_differ() -> None:
@@ -95,3 +110,29 @@ def test_the_labels_of_mosi_are_named_and_its_texts_left_out(test_data: Path, tm
     assert len(labels) == 752 and set(labels) == {"negative", "positive"}
     # The share of the greater class, as the source tells it.
     assert max(labels.count(label) for label in set(labels)) / len(labels) == pytest.approx(0.621, abs=0.001)
+
+
+def test_the_folds_of_melds_speech_test_each_utterance_once(test_data: Path, tmp_path: Path) -> None:
+    load_script("evidence/prepare_data").write_meld_speech(test_data / "data", tmp_path)
+    tested = []
+    for fold in range(1, 6):
+        splits = {
+            split: list(read_conversations(tmp_path / f"meld-speech-{fold}.parquet", split=split))
+            for split in ("train", "dev", "test")
+        }
+        names = [{each.id for each in part} for part in splits.values()]
+        assert all(names) and len(set.union(*names)) == sum(map(len, names)) == 114
+        tested += splits["test"]
+    rows = {
+        stream: np.load(test_data / "data" / "meld_dev_embeddings" / f"{name}.npy")
+        for stream, name in (("text", "text_roberta_base_val"), ("audio", "audio_wav2vec2_val"))
+    }
+    meld = read_conversations(test_data / "data" / "meld" / "dev.csv")
+    utterances = {(each.id, one.given["turn"]): one for each in meld for one in each.utterances}
+    del utterances["110", 7]
+    found = {(each.id, one.given["turn"]): one for each in tested for one in each.utterances}
+    assert len(found) == sum(len(each.utterances) for each in tested) == 1108
+    for row, (place, one) in enumerate(utterances.items()):
+        assert found[place].label == one.label
+        np.testing.assert_array_equal(found[place].text_features, rows["text"][row])
+        np.testing.assert_array_equal(found[place].audio_features, rows["audio"][row])

@@ -1,6 +1,7 @@
 """Runs are scored once each, against the text-only run of their seed, and the rows are all that is drawn."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,21 @@ def test_a_run_is_scored_again_only_where_its_weights_have_changed(
         if row["model"] == "full" and row["seed"] == "1":
             same = {key: row[key] for key in ("condition", "severity", "metric")}
             assert row["value"] == pytest.approx(value_of(again, seed="2", **same))
+
+
+def test_folds_are_scored_as_one_run(score: ModuleType, folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "test.jsonl").read_text().splitlines(keepends=True)
+    for fold, part in ((1, lines[:3]), (2, lines[3:])):
+        (tmp_path / f"test-{fold}.jsonl").write_text("".join(part))
+        shutil.copytree(folder / "full-s1", tmp_path / f"full-f{fold}-s1")
+    options = {"dataset": "toy", "grid": GRID, "cache": tmp_path}
+    folds = score.score(sorted(tmp_path.glob("full-f*")), data=tmp_path / "test-{fold}.jsonl", **options)
+    whole = score.score([folder / "full-s1"], data=folder / "test.jsonl", **options)
+    for metric in ("weighted_f1", "nll", "ece", "gain_over_text"):
+        same = {"model": "full", "seed": "1", "condition": "clean", "metric": metric}
+        assert value_of(folds, **same) == pytest.approx(value_of(whole, **same), abs=1e-4)
+    pooled = {"model": "full", "seed": "all", "condition": "clean", "metric": "weighted_f1_low"}
+    assert value_of(folds, **pooled) == pytest.approx(value_of(whole, **pooled), abs=1e-4)
 
 
 def test_seeds_that_do_not_fit_are_refused(score: ModuleType, folder: Path, tmp_path: Path) -> None:
