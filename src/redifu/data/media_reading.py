@@ -1,11 +1,13 @@
 """Turn the media of a conversation into features, or into input arrays for backbones."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from redifu.conversation import MEDIA, Conversation, Utterance
+from redifu.data.recordings import Report
 from redifu.media.decoding import Span
 from redifu.media.reading import (
     Reading,
@@ -26,6 +28,7 @@ def read_media(
     extractor: ReDiFuFeatureExtractor,
     *,
     streams: Collection[str] = tuple(MEDIA),
+    report: Report | None = None,
 ) -> Conversation:
     """Read the media of a conversation; each medium is read once.
 
@@ -33,6 +36,7 @@ def read_media(
         conversation: existing features of a stream are kept.
         extractor: selects the backends.
         streams: the streams to read.
+        report: called with the number of utterances read, for each medium.
 
     Returns:
         The conversation with audio_features and visual_features (for a backbone: audio_values and
@@ -47,8 +51,9 @@ def read_media(
     for stream in [name for name in extractor.backends if name in streams]:
         for medium, turns in turns_by_medium(conversation, stream):
             spans = [utterances[turn].span for turn in turns]
+            step = None if report is None else partial(report, f"reading {MEDIA[stream]}")
             try:
-                readings = read_spans(extractor, stream, medium, spans)
+                readings = read_spans(extractor, stream, medium, spans, report=step)
             except ValueError as error:
                 raise ValueError(f"{conversation.where(turns[0])}: {MEDIA[stream]}: {error}") from None
             for turn, reading in zip(turns, readings, strict=True):
@@ -63,7 +68,12 @@ def read_media(
 
 
 def read_spans(
-    extractor: ReDiFuFeatureExtractor, stream: str, medium: Any, spans: Sequence[Span]
+    extractor: ReDiFuFeatureExtractor,
+    stream: str,
+    medium: Any,
+    spans: Sequence[Span],
+    *,
+    report: Callable[[int, int], None] | None = None,
 ) -> list[Reading]:
     """Read spans of one medium with the extractor's backend.
 
@@ -72,6 +82,7 @@ def read_spans(
         stream: "audio" or "visual".
         medium: a path, bytes, an array or a `datasets` value; see `media.reading`.
         spans: in any order; they may overlap.
+        report: called with the number of spans read, and of all spans.
 
     Returns:
         One reading per span; its values are the backend's features.
@@ -80,17 +91,23 @@ def read_spans(
         ImportError: a package that the backend requires is not installed.
         ValueError: the medium has an unsupported type.
     """
+    readings: Iterator[tuple[int, Reading]]
     backend, detector = extractor.backends[stream], extractor.face_detector
     if stream == "audio":
         heard = read_waveforms(medium, spans, sampling_rate=SAMPLING_RATE)
-        found = {number: _described(reading, extractor) for number, reading in heard}
+        readings = ((number, _described(reading, extractor)) for number, reading in heard)
     elif backend == "action_units":
-        found = dict(read_spans_of_action_units(medium, spans))
+        readings = read_spans_of_action_units(medium, spans)
     elif backend == BACKBONE:
         count, size = extractor.picture_count, extractor.picture_size
-        found = dict(read_face_crops(medium, spans, count=count, size=size, face_detector=detector))
+        readings = read_face_crops(medium, spans, count=count, size=size, face_detector=detector)
     else:
-        found = dict(read_face_descriptors(medium, spans, face_detector=detector))
+        readings = read_face_descriptors(medium, spans, face_detector=detector)
+    found = {}
+    for number, reading in readings:
+        found[number] = reading
+        if report is not None:
+            report(len(found), len(spans))
     return [found[number] for number in range(len(spans))]
 
 

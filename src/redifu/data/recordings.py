@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from redifu.media.decoder_process import decode_apart
 from redifu.media.sound import channels_of
 
 logger = logging.getLogger(__name__)
+
+# Called with the step of the work on a recording, how much of it is done, and how much there is if known.
+Report = Callable[[str, float, float | None], None]
 
 
 def prepare_recording(recording: str | Path, turns: str | Path, *, folder: str | Path) -> Conversation:

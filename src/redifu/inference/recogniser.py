@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation, Prediction
+from redifu.data.media_reading import read_media
 from redifu.data.readers import checked, conversations_from_dataset, is_recording, read_conversations
+from redifu.data.recordings import Report
 from redifu.inference.explanation import explain_conversations
 from redifu.inference.loading import load_pretrained
 from redifu.inference.onnx_runtime import load_onnx
@@ -111,7 +113,8 @@ class Recogniser:
                 `Conversation` objects.
             split: the split to read from a file or Dataset with several.
             columns: the table's column name for each of our keys, {"text": "Utterance"}.
-            recording: turns, speakers, channels, language, speech_model and report of `read_recording`.
+            recording: turns, speakers, channels, language, speech_model, speaker_model and report of
+                `read_recording`.
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -185,11 +188,19 @@ class Recogniser:
         """Start a live conversation, whose utterances arrive one by one."""
         return ConversationSession(self.model, self.processor, window=window)
 
-    def _recording(self, path: str | Path, **options: Any) -> Iterator[Conversation]:
+    def _recording(
+        self, path: str | Path, *, report: Report | None = None, **options: Any
+    ) -> Iterator[Conversation]:
         from redifu.transcription.transcribe import read_recording  # brings the models of the extra `speech`
 
-        conversation = read_recording(path, **options)
-        yield checked(conversation, self.check, source=str(path)) if conversation.utterances else conversation
+        conversation = read_recording(path, report=report, **options)
+        if conversation.utterances:
+            conversation = checked(conversation, self.check, source=str(path))
+            # Here and not with the prediction, because faces take as long as words.
+            conversation = read_media(conversation, self.processor.feature_extractor, report=report)
+        if report is not None:
+            report("recognising emotions", 0, None)
+        yield conversation
 
     def _conversation(self, value: Any, index: int) -> Conversation:
         if not isinstance(value, Conversation):

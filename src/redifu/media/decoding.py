@@ -120,7 +120,8 @@ def sound_chunks(
     except UnreadableMediumError as error:
         if not end:
             raise
-        logger.warning(f"the sound ends at {end / sampling_rate:.2f} s: {error}")
+        place = "" if isinstance(source, bytes) else f"{source}: "
+        logger.warning(f"{place}the sound ends at {end / sampling_rate:.2f} s: {error}")
 
 
 def _chunks(

