@@ -4,6 +4,7 @@ Each command imports only what it needs, so help and error messages do not wait 
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,15 @@ MISTAKES = (
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
-_INPUTS = ("conversations", "data", "source", "recipe", "turns", "robustness")  # the options that name files
+_INPUTS = (
+    "conversations",
+    "data",
+    "source",
+    "recipe",
+    "turns",
+    "robustness",
+    "recording",
+)  # the options that name files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +127,20 @@ def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
             model_name=recogniser.name,
             notice=model_notice(recogniser.folder),
         )
+
+
+def _listen(options: argparse.Namespace) -> None:
+    from redifu.inference.listening import file_chunks, listen, paced, pcm_chunks, unpaced
+    from redifu.transcription.live_turns import LiveTurns
+    from redifu.transcription.transcribe import Transcriber
+
+    session = _load(options.model).session()
+    models = Transcriber(speech_model=options.speech_model or "tiny.en", language=options.language)
+    turns = LiveTurns(models.speech, models.speakers, most_speakers=options.speakers)
+    from_stdin = options.recording == "-"
+    chunks = pcm_chunks(sys.stdin.buffer) if from_stdin else file_chunks(options.recording)
+    for frame in listen((paced if options.realtime else unpaced)(chunks), turns, session):
+        print(json.dumps(frame), flush=True)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -291,6 +314,7 @@ def _be_quiet() -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "predict": _predict,
+    "listen": _listen,
     "train": _train,
     "evaluate": _evaluate,
     "publish": _publish,

@@ -41,6 +41,16 @@ def command_parser() -> argparse.ArgumentParser:
     add("--abstain-below", metavar="P", type=float, help="give no emotion with a probability below P")
     add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
 
+    add = _command(
+        commands, "listen", "recognise the emotion of every utterance as people speak"
+    ).add_argument
+    add("model", metavar="MODEL", help=_MODEL)
+    pcm = "- reads 16-bit little-endian mono PCM at 16 kHz from stdin"
+    add("recording", metavar="FILE|-", help=f"audio or video file; {pcm}")
+    add("--realtime", action="store_true", help="read the file at the speed of speech")
+    add("--speakers", metavar="N", type=int, help="largest number of speakers (default: found)")
+    _add_speech_options(add)
+
     add = _command(commands, "train", "train a model, or resume an interrupted run").add_argument
     add("recipe", metavar="RECIPE.yaml", help="recipe with the sections model, data and training")
     add("overrides", metavar="KEY=VALUE", nargs="*", help="override a value in the recipe: training.seed=2")
@@ -112,6 +122,10 @@ def _add_recording_options(add: Callable[..., Any]) -> None:
     )
     add("--speakers", metavar="N|MIN-MAX", type=speakers, help="number of speakers (default: found)")
     add("--channels", action="store_true", help="every channel of the recording is one speaker")
+    _add_speech_options(add)
+
+
+def _add_speech_options(add: Callable[..., Any]) -> None:
     add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
     said = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
     add("--speech-model", metavar="NAME", help=f"Whisper model: {said}")
