@@ -295,7 +295,13 @@ def _serve(options: argparse.Namespace) -> None:
     from redifu.serving.http_service import serve
 
     limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
-    serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
+    serve(
+        partial(_load, options.model),
+        host=options.host,
+        port=options.port,
+        limits=limits,
+        speech_model=options.speech_model,
+    )
 
 
 def _load(name_or_path: str, *, runtime: str = "torch") -> Any:

@@ -11,6 +11,7 @@ from redifu.serving.service_limits import Limits
 _MODEL = "folder of a trained model, or its ORG/NAME on the Hugging Face Hub"
 _CONVERSATIONS = "conversation file, as for predict"
 _SPLIT = "read only this split of the file"
+_SPEECH = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
 _COLUMNS = "the table's column name for each of our keys"
 
 
@@ -108,6 +109,7 @@ def command_parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help=_MODEL)
     add("--host", default="127.0.0.1", help="address to listen on; all but loopback require REDIFU_API_KEY")
     add("--port", type=int, default=8000, help="port; 0 chooses a free one (default: %(default)s)")
+    add("--speech-model", metavar="NAME", default="tiny.en", help=f"Whisper model of live streams: {_SPEECH}")
     for limit in fields(Limits):
         name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
         add(name, metavar="N", type=int, default=limit.default, help=f"{said} (default: %(default)s)")
@@ -127,8 +129,7 @@ def _add_recording_options(add: Callable[..., Any]) -> None:
 
 def _add_speech_options(add: Callable[..., Any]) -> None:
     add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
-    said = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
-    add("--speech-model", metavar="NAME", help=f"Whisper model: {said}")
+    add("--speech-model", metavar="NAME", help=f"Whisper model: {_SPEECH}")
 
 
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:

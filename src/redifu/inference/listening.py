@@ -1,10 +1,9 @@
 """Emotions of a stream of sound, utterance by utterance, as people speak."""
 
-import io
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,10 +43,10 @@ def file_chunks(recording: str | Path) -> Iterator[np.ndarray]:
         raise ValueError(f"{recording}: {error}") from None
 
 
-def pcm_chunks(stream: io.BufferedReader) -> Iterator[np.ndarray]:
-    """Yield 16-bit little-endian mono PCM at 16 kHz as it comes, in chunks of at most 0.1 s."""
+def pcm_chunks(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """Yield 16-bit little-endian mono PCM at 16 kHz in chunks of 0.1 s."""
     samples = PcmSamples()
-    while data := stream.read1(round(2 * _CHUNK * SAMPLING_RATE)):
+    while data := stream.read(round(2 * _CHUNK * SAMPLING_RATE)):
         yield samples(data)
 
 

@@ -148,14 +148,14 @@ class LiveTurns:
 
     def _end(self, count: int, *, speaks: bool = False) -> Iterator[HeardTurn]:
         """Yield the turns of the first frames, and forget these frames."""
-        start, sound, voices = self._passed, np.concatenate(self._frames[:count]), self._voices
+        start, sound, heard = self._passed, np.concatenate(self._frames[:count]), self._voices
         words, self._words, self._voices = self._words, [], []
         self._drop(count)
         self._speaks, self._silence = speaks, self._silence if speaks else 0
         if not words:
             return
         first, last = start * _SECONDS, (start + count) * _SECONDS
-        windows, voices = self._windows(sound, voices)
+        windows, voices = self._windows(sound, heard)
         likeness = self._known.likeness(voices, np.diff(windows[:, 1], prepend=0.0))
         segments = segments_by_likeness(np.array([[first, last]]), windows + first, likeness)
         segments = [each._replace(speaker=f"speaker {int(each.speaker) + 1}") for each in segments]
@@ -163,12 +163,12 @@ class LiveTurns:
             begin, end = (round((time - first) * SAMPLING_RATE) for time in (turn.start, turn.end))
             yield HeardTurn(turn, sound[begin:end])
 
-    def _windows(self, sound: np.ndarray, voices: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _windows(self, sound: np.ndarray, heard: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of a sound in seconds, the last of which ends with it, and their voices."""
         count = len(sound) // FRAME
-        starts = [number * _STEP for number in range(len(voices)) if number * _STEP + _WINDOW < count]
+        starts = [number * _STEP for number in range(len(heard)) if number * _STEP + _WINDOW < count]
         starts.append(max(count - _WINDOW, 0))
-        voices = [*voices[: len(starts) - 1], self._speakers.voice(sound[starts[-1] * FRAME :])]
+        voices = [*heard[: len(starts) - 1], self._speakers.voice(sound[starts[-1] * FRAME :])]
         windows = np.array([(first, min(first + _WINDOW, count)) for first in starts]) * _SECONDS
         return windows, np.stack(voices)
 
