@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from redifu.transcription.known_voices import KnownVoices
-from redifu.transcription.speakers import SpeakerModel, segments_by_likeness
+from redifu.transcription.known_voices import LONGEST, KnownVoices
+from redifu.transcription.speakers import SpeakerModel
 from redifu.transcription.speech_recognition import SAMPLING_RATE, SpeechModel
 from redifu.transcription.timed_words import Word
 from redifu.transcription.turns_from_words import (
     SHORTEST_SECONDS,
     SpokenTurn,
     ends_sentence,
-    turns_of_named,
+    turns_from_words,
 )
 from redifu.transcription.voice_activity import FRAME, VoiceActivity
 
@@ -26,8 +26,11 @@ _MARGIN, _SHORT_PAUSE, _LONG_PAUSE = 6, 6, 15
 _LONG_SPEECH = round(8.0 / _SECONDS)
 # Frames of speech without a pause, which is then cut where it is quietest in its second half.
 _LONGEST = round(15.0 / _SECONDS)
-# Frames of a window of which a voice is made, from one window to the next, and of the quiet place of a cut.
-_WINDOW, _STEP, _QUIET = round(1.5 / _SECONDS), round(0.75 / _SECONDS), 6
+# Frames of speech after which sentences are looked for that are over, and from one look to the next. The end
+# of a sentence is moved to the quietest of some frames around it.
+_FIRST_LOOK, _NEXT_LOOK, _NEAR = round(2.0 / _SECONDS), round(1.0 / _SECONDS), 2
+# Frames of the quiet place at which speech without a sentence is cut.
+_QUIET = 6
 
 
 class HeardTurn(NamedTuple):
@@ -46,9 +49,9 @@ class HeardTurn(NamedTuple):
 class LiveTurns:
     """Hears one stream. What it finds does not depend on how the stream is cut into chunks.
 
-    A turn ends at a pause of 0.5 s; at a pause of 0.2 s after the end of a sentence, or after 8 s of speech;
-    where the speaker changes; and, in speech without any pause, after 15 s. Memory is bounded: it keeps the
-    sound of the turn that is under way, and the mean voice of each speaker.
+    A turn ends at a pause of 0.5 s; at a pause of 0.2 s after a sentence, or after 8 s of speech; and after
+    15 s in any case. In speech without a pause, sentences that are over are noticed within about a second.
+    Memory is bounded: it keeps the sound of the turn that is under way, and the mean voice of each speaker.
     """
 
     def __init__(self, speech: SpeechModel, speakers: SpeakerModel, *, most_speakers: int | None = None):
@@ -71,8 +74,9 @@ class LiveTurns:
         self._frames: list[np.ndarray] = []
         self._passed = 0
         self._speaks, self._silence = False, 0
-        self._voices: list[np.ndarray] = []
-        self._words: list[Word] = []  # at the last short pause
+        # At the last short pause, or the last look, and the number of frames since.
+        self._words: list[Word] = []
+        self._since = 0
 
     @property
     def seconds(self) -> float:
@@ -104,6 +108,7 @@ class LiveTurns:
 
     def _hear(self, frame: np.ndarray) -> Iterator[HeardTurn]:
         self._frames.append(frame)
+        self._since += 1
         probability = self._activity.probability(frame)
         if probability >= _SPEECH:
             self._speaks, self._silence = True, 0
@@ -112,7 +117,6 @@ class LiveTurns:
             return
         elif self._silence or probability < _STILL_SPEECH:
             self._silence += 1
-        self._hear_voices()
         if self._silence == _SHORT_PAUSE:
             self._words = self._recognise(len(self._frames))
             if self._is_whole():
@@ -120,10 +124,27 @@ class LiveTurns:
         elif self._silence == _LONG_PAUSE:
             yield from self._end(self._spoken_frames())
         elif len(self._frames) >= _LONGEST:
-            cut = self._quiet_place()
+            half = len(self._frames) // 2
+            cut = self._quietest(half, len(self._frames), _QUIET)
             self._words = self._recognise(cut)
             yield from self._end(cut, speaks=True)
-            self._hear_voices()
+        elif not self._silence and len(self._frames) >= _FIRST_LOOK and self._since >= _NEXT_LOOK:
+            yield from self._look()
+
+    def _look(self) -> Iterator[HeardTurn]:
+        """End the sentences after which somebody has begun another one."""
+        words = self._recognise(len(self._frames))
+        over = [
+            number
+            for number, word in enumerate(words[:-1], start=1)
+            if ends_sentence(word.text) and word.end - words[0].start >= SHORTEST_SECONDS
+        ]
+        if over:
+            # The first word of a sentence often begins before its time says so.
+            near = round(words[over[-1] - 1].end / _SECONDS) - self._passed
+            cut = self._quietest(max(near - _NEAR, 1), min(near + _NEAR, len(self._frames)), 1)
+            self._words = words[: over[-1]]
+            yield from self._end(cut, speaks=True)
 
     def _spoken_frames(self) -> int:
         """Return the number of frames up to the last speech, with the margin."""
@@ -136,47 +157,33 @@ class LiveTurns:
         seconds = self._words[-1].end - self._words[0].start
         return ends_sentence(self._words[-1].text) and seconds >= SHORTEST_SECONDS
 
-    def _hear_voices(self) -> None:
-        """Hear the voices of the windows that are over, while people go on speaking."""
-        while (first := len(self._voices) * _STEP) + _WINDOW <= self._spoken_frames():
-            self._voices.append(self._speakers.voice(np.concatenate(self._frames[first : first + _WINDOW])))
-
     def _recognise(self, count: int) -> list[Word]:
+        self._since = 0
         start = self._passed * _SECONDS
         words = self._speech.recognise(np.concatenate(self._frames[:count]), [(0.0, count * _SECONDS)])
         return [word._replace(start=word.start + start, end=word.end + start) for word in words]
 
     def _end(self, count: int, *, speaks: bool = False) -> Iterator[HeardTurn]:
         """Yield the turns of the first frames, and forget these frames."""
-        start, sound, heard = self._passed, np.concatenate(self._frames[:count]), self._voices
-        words, self._words, self._voices = self._words, [], []
+        first, sound = self._passed * _SECONDS, np.concatenate(self._frames[:count])
+        words, self._words = self._words, []
         self._drop(count)
         self._speaks, self._silence = speaks, self._silence if speaks else 0
-        if not words:
-            return
-        first, last = start * _SECONDS, (start + count) * _SECONDS
-        windows, voices = self._windows(sound, heard)
-        likeness = self._known.likeness(voices, np.diff(windows[:, 1], prepend=0.0))
-        segments = segments_by_likeness(np.array([[first, last]]), windows + first, likeness)
-        segments = [each._replace(speaker=f"speaker {int(each.speaker) + 1}") for each in segments]
-        for turn in turns_of_named(words, segments):
+        for turn in turns_from_words(words, []):
             begin, end = (round((time - first) * SAMPLING_RATE) for time in (turn.start, turn.end))
-            yield HeardTurn(turn, sound[begin:end])
+            number = self._known.speaker(self._voice(sound, begin, end), turn.end - turn.start)
+            yield HeardTurn(turn._replace(speaker=f"speaker {number + 1}"), sound[begin:end])
 
-    def _windows(self, sound: np.ndarray, heard: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the windows of a sound in seconds, the last of which ends with it, and their voices."""
-        count = len(sound) // FRAME
-        starts = [number * _STEP for number in range(len(heard)) if number * _STEP + _WINDOW < count]
-        starts.append(max(count - _WINDOW, 0))
-        voices = [*heard[: len(starts) - 1], self._speakers.voice(sound[starts[-1] * FRAME :])]
-        windows = np.array([(first, min(first + _WINDOW, count)) for first in starts]) * _SECONDS
-        return windows, np.stack(voices)
+    def _voice(self, sound: np.ndarray, begin: int, end: int) -> np.ndarray:
+        """Return the voice in the middle of a turn, and around it if it is very short."""
+        middle = (begin + end) // 2
+        half = min(max(end - begin, SAMPLING_RATE // 5), round(LONGEST * SAMPLING_RATE)) // 2
+        return self._speakers.voice(sound[max(middle - half, 0) : middle + half])
 
-    def _quiet_place(self) -> int:
-        """Return the number of frames up to the quietest place in the second half."""
-        half = len(self._frames) // 2
-        levels = [float(np.square(frame).mean()) for frame in self._frames[half:]]
-        return half + int(np.convolve(levels, np.ones(_QUIET), "valid").argmin()) + _QUIET // 2
+    def _quietest(self, first: int, last: int, length: int) -> int:
+        """Return the number of frames up to the middle of the quietest frames from first to last."""
+        levels = [float(np.square(frame).mean()) for frame in self._frames[first:last]]
+        return first + int(np.convolve(levels, np.ones(length), "valid").argmin()) + length // 2
 
     def _drop(self, count: int) -> None:
         if count > 0:

@@ -69,7 +69,7 @@ class SpeakerModel(Protocol):
         """Hear the voices of a part of a recording, whose spans of speech are known."""
 
     def voice(self, waveform: np.ndarray) -> np.ndarray:
-        """Return the voice (192,) of a waveform (samples,) of at least 25 ms."""
+        """Return the voice (192,), of length 1, of a waveform (samples,) of at least 25 ms."""
 
     def segments(
         self, heard: Sequence[HeardVoices], speakers: tuple[int, int | None]
@@ -125,7 +125,7 @@ class VoiceModel:
         )
 
     def voice(self, waveform: np.ndarray) -> np.ndarray:
-        """Return the voice (192,) float32 of length 1 of a waveform (samples,) of at least 25 ms."""
+        """Return the voice (192,) float32, of length 1, of a waveform (samples,) of at least 25 ms."""
         energies = log_mel_energies(torch.from_numpy(waveform))
         return self._voices_of(energies, np.array([[0, len(energies)]]))[0]
 
@@ -158,7 +158,7 @@ class VoiceModel:
         if not len(windows):
             return []
         centres = speaker_voices(voices, windows[:, 1] - windows[:, 0], speakers)
-        return segments_by_likeness(speech, windows, voices @ centres.T)
+        return _segments(speech, windows, voices @ centres.T)
 
 
 def loud_spans(waveform: np.ndarray, speech: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -252,19 +252,8 @@ def _of_length_1(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def segments_by_likeness(
-    speech: np.ndarray, windows: np.ndarray, likeness: np.ndarray
-) -> list[SpeakerSegment]:
-    """Give each moment of speech to the speaker whose voice its windows are most like.
-
-    Args:
-        speech: (spans, 2) start and end in seconds.
-        windows: (windows, 2) likewise.
-        likeness: (windows, speakers) cosines.
-
-    Returns:
-        Segments sorted by start, whose speakers are "0", "1" and so on: the columns of `likeness`.
-    """
+def _segments(speech: np.ndarray, windows: np.ndarray, likeness: np.ndarray) -> list[SpeakerSegment]:
+    """Give each moment of speech to the speaker whose voice its windows are most like."""
     found = []
     for begin, end in speech:
         inside = (windows[:, 0] < end) & (windows[:, 1] > begin)
