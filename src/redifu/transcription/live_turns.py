@@ -1,6 +1,7 @@
 """Who says what in a stream of sound, turn by turn, as people speak."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -152,10 +153,8 @@ class LiveTurns:
 
     def _is_whole(self) -> bool:
         """Return whether a short pause is the end of a turn."""
-        if not self._words or len(self._frames) >= _LONG_SPEECH:
-            return True
-        seconds = self._words[-1].end - self._words[0].start
-        return ends_sentence(self._words[-1].text) and seconds >= SHORTEST_SECONDS
+        over = not self._words or ends_sentence(self._words[-1].text)
+        return over or len(self._frames) >= _LONG_SPEECH
 
     def _recognise(self, count: int) -> list[Word]:
         self._since = 0
@@ -169,7 +168,7 @@ class LiveTurns:
         words, self._words = self._words, []
         self._drop(count)
         self._speaks, self._silence = speaks, self._silence if speaks else 0
-        for turn in turns_from_words(words, []):
+        for turn in (turn for sentences in _apart(words) for turn in turns_from_words(sentences, [])):
             begin, end = (round((time - first) * SAMPLING_RATE) for time in (turn.start, turn.end))
             number = self._known.speaker(self._voice(sound, begin, end), turn.end - turn.start)
             yield HeardTurn(turn._replace(speaker=f"speaker {number + 1}"), sound[begin:end])
@@ -189,3 +188,13 @@ class LiveTurns:
         if count > 0:
             del self._frames[:count]
             self._passed += count
+
+
+def _apart(words: list[Word]) -> Iterator[list[Word]]:
+    """Divide words at short pauses after sentences, where the next speaker may have begun."""
+    first = 0
+    for place, (word, following) in enumerate(pairwise(words), start=1):
+        if ends_sentence(word.text) and following.start - word.end >= _SHORT_PAUSE * _SECONDS:
+            yield words[first:place]
+            first = place
+    yield words[first:]
