@@ -159,7 +159,8 @@ class LiveTurns:
     def _recognise(self, count: int) -> list[Word]:
         self._since = 0
         start = self._passed * _SECONDS
-        words = self._speech.recognise(np.concatenate(self._frames[:count]), [(0.0, count * _SECONDS)])
+        sound = np.concatenate(self._frames[:count])
+        words = self._speech.recognise(sound, [(0.0, len(sound) / SAMPLING_RATE)])
         return [word._replace(start=word.start + start, end=word.end + start) for word in words]
 
     def _end(self, count: int, *, speaks: bool = False) -> Iterator[HeardTurn]:
