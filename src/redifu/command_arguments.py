@@ -49,7 +49,7 @@ def command_parser() -> argparse.ArgumentParser:
     pcm = "- reads 16-bit little-endian mono PCM at 16 kHz from stdin"
     add("recording", metavar="FILE|-", help=f"audio or video file; {pcm}")
     add("--realtime", action="store_true", help="read the file at the speed of speech")
-    add("--speakers", metavar="N", type=int, help="largest number of speakers (default: found)")
+    add("--speakers", metavar="N", type=number_of_speakers, help="largest number (default: found)")
     _add_speech_options(add)
 
     add = _command(commands, "train", "train a model, or resume an interrupted run").add_argument
@@ -149,3 +149,10 @@ def speakers(text: str) -> tuple[int, int]:
     if not 1 <= low <= high:
         raise ValueError(text)
     return low, high
+
+
+def number_of_speakers(text: str) -> int:
+    """Parse "2"; argparse shows this function's name in its error message."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
