@@ -49,7 +49,7 @@ class _Texts:
 
 
 class FairThread:
-    """Does the work of many clients in one or few threads. Call all methods from one event loop."""
+    """Does the work of many clients in one thread, or a few. Call all methods from one event loop."""
 
     def __init__(self, name: str, *, max_waiting: int, workers: int = 1):
         """Build it; the first piece of work starts the thread.

@@ -13,6 +13,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -30,6 +31,7 @@ from redifu.serving.live_streams import LiveStreams
 from redifu.serving.ready_texts import ReadyTexts
 from redifu.serving.service_limits import Limits
 from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
+from redifu.transcription.speech_recognition import SAMPLING_RATE
 
 from . import http_schema
 
@@ -243,7 +245,12 @@ def load_transcriber(speech_model: str = "tiny.en") -> Any:
     """Load the models that hear live streams; see `Transcriber`."""
     from redifu.transcription.transcribe import Transcriber  # brings the models of the extra `speech`
 
-    return Transcriber(speech_model=speech_model)
+    models = Transcriber(speech_model=speech_model)
+    # The first calls take seconds, which the first turn must not wait for.
+    second = np.zeros(SAMPLING_RATE, np.float32)
+    models.speech.recognise(second, [(0.0, 1.0)])
+    models.speakers.voice(second)
+    return models
 
 
 def serve(

@@ -146,9 +146,7 @@ class _Stream:
             self._take(first)
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._answer())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
