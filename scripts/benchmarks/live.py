@@ -17,13 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from session import MODEL
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from redifu.media.decoding import sound_chunks
 from redifu.transcription.live_turns import LiveTurns
@@ -66,12 +67,14 @@ async def client(address: str, samples: np.ndarray, *, speakers: int | None, lat
                     late.append(time.perf_counter() - began - frames[-1]["end"])
 
         reading = asyncio.create_task(read())
-        for first in range(0, len(samples), CHUNK):
-            chunk = samples[first : first + CHUNK]
-            await asyncio.sleep(began + (first + len(chunk)) / SAMPLING_RATE - time.perf_counter())
-            await socket.send(chunk.tobytes())
-        await socket.send(b"")
-        await reading
+        with suppress(ConnectionClosed):  # after an error, which is among the frames
+            for first in range(0, len(samples), CHUNK):
+                chunk = samples[first : first + CHUNK]
+                await asyncio.sleep(began + (first + len(chunk)) / SAMPLING_RATE - time.perf_counter())
+                await socket.send(chunk.tobytes())
+            await socket.send(b"")
+        with suppress(ConnectionClosed):
+            await reading
     return frames
 
 

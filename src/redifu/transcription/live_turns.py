@@ -29,7 +29,7 @@ _LONG_SPEECH = round(8.0 / _SECONDS)
 _LONGEST = round(15.0 / _SECONDS)
 # Frames of speech after which sentences are looked for that are over, and from one look to the next. The end
 # of a sentence is moved to the quietest of some frames around it.
-_FIRST_LOOK, _NEXT_LOOK, _NEAR = round(2.0 / _SECONDS), round(1.0 / _SECONDS), 2
+_FIRST_LOOK, _NEXT_LOOK, _NEAR = round(1.2 / _SECONDS), round(0.8 / _SECONDS), 2
 # Frames of the quiet place at which speech without a sentence is cut.
 _QUIET = 6
 
@@ -137,8 +137,9 @@ class LiveTurns:
         words = self._recognise(len(self._frames))
         over = [
             number
-            for number, word in enumerate(words[:-1], start=1)
-            if ends_sentence(word.text) and word.end - words[0].start >= SHORTEST_SECONDS
+            for number, (word, following) in enumerate(pairwise(words), start=1)
+            if _is_apart(word, following)
+            or (ends_sentence(word.text) and word.end - words[0].start >= SHORTEST_SECONDS)
         ]
         if over:
             # The first word of a sentence often begins before its time says so.
@@ -195,7 +196,11 @@ def _apart(words: list[Word]) -> Iterator[list[Word]]:
     """Divide words at short pauses after sentences, where the next speaker may have begun."""
     first = 0
     for place, (word, following) in enumerate(pairwise(words), start=1):
-        if ends_sentence(word.text) and following.start - word.end >= _SHORT_PAUSE * _SECONDS:
+        if _is_apart(word, following):
             yield words[first:place]
             first = place
     yield words[first:]
+
+
+def _is_apart(word: Word, following: Word) -> bool:
+    return ends_sentence(word.text) and following.start - word.end >= _SHORT_PAUSE * _SECONDS
