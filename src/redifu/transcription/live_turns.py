@@ -51,7 +51,7 @@ class LiveTurns:
     """Hears one stream. What it finds does not depend on how the stream is cut into chunks.
 
     A turn ends at a pause of 0.5 s; at a pause of 0.2 s after a sentence, or after 8 s of speech; and after
-    15 s in any case. In speech without a pause, sentences that are over are noticed within about a second.
+    15 s in any case. In speech without a pause, sentences that are over are noticed once the next has begun.
     Memory is bounded: it keeps the sound of the turn that is under way, and the mean voice of each speaker.
     """
 
