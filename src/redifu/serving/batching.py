@@ -49,15 +49,17 @@ class _Texts:
 
 
 class FairThread:
-    """Does the work of many clients in one thread. Call all methods from one event loop."""
+    """Does the work of many clients in one thread, or a few. Call all methods from one event loop."""
 
-    def __init__(self, name: str, *, max_waiting: int):
+    def __init__(self, name: str, *, max_waiting: int, workers: int = 1):
         """Build it; the first piece of work starts the thread.
 
         Args:
             name: of the thread.
             max_waiting: maximum number of pieces of work without an answer.
+            workers: number of threads.
         """
+        self._workers = workers
         self._max_waiting = max_waiting
         self._queue: FairQueue[Any] = FairQueue()
         self._unanswered = 0
@@ -85,7 +87,7 @@ class FairThread:
         try:
             self._queue.put(client, item)
             if self._thread is None:
-                self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self._name)
+                self._thread = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
             # One turn per item; if an earlier turn has already taken it, this one has less to do.
             self._thread.submit(self._take_turn)
             return await asyncio.wrap_future(item.answer)

@@ -1,4 +1,4 @@
-"""Connections of the service: a limited number, each with a limited time to send the head of a request."""
+"""Connections of the service: a limited number, each with a limited time to send a head and to read."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from typing import Any
 
 from h11 import LocalProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -106,3 +107,34 @@ class BoundedConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket of uvicorn that waits only so long for a client to read, and may finish at a shutdown."""
+
+    head_seconds: float
+    _timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Give a client that does not read a time limit."""
+        super().pause_writing()
+        self._timer = self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the clock."""
+        super().resume_writing()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def keepalive_timeout(self) -> None:
+        """Close a connection whose client has disappeared, though it may not read that it is closed."""
+        super().keepalive_timeout()
+        self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def shutdown(self) -> None:
+        """Tell the application that nothing more will come, by an empty message with a close code."""
+        if self.handshake_complete and not self.close_sent:
+            self.stop_keepalive()
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": b"", "code": 1012})  # type: ignore
+        else:
+            super().shutdown()

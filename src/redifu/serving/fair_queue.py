@@ -70,9 +70,11 @@ class FairQueue(Generic[Item]):
         finally:
             seconds = time.perf_counter() - started
             with self._lock:
-                self._least = min(map(self._used.__getitem__, clients), default=self._least)
-                for client, size in zip(clients, sizes, strict=True):
-                    self._used[client] += seconds * size / max(sum(sizes), 1)
+                # Another thread may have forgotten them.
+                used = [self._used.get(client, self._least) for client in clients]
+                self._least = min(used, default=self._least)
+                for client, before, size in zip(clients, used, sizes, strict=True):
+                    self._used[client] = before + seconds * size / max(sum(sizes), 1)
                 # Forget who has used no more than a new client, and everybody when nobody waits.
                 self._used = {
                     client: used

@@ -29,6 +29,7 @@ class Metrics:
         sizes = [2**power for power in range(9)]
         self.batches = observed("redifu_batch_conversations", "Conversations per model call", buckets=sizes)
         self.sessions = Gauge("redifu_sessions", "Live sessions", registry=self.registry)
+        self.streams = Gauge("redifu_streams", "Live streams of sound", registry=self.registry)
 
 
 class Gate:

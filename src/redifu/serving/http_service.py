@@ -9,9 +9,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,11 +25,13 @@ from redifu.data.writers import with_predictions
 from redifu.inference.recogniser import Recogniser
 from redifu.inference.session import ConversationSession, Step
 from redifu.serving.batching import FairThread, ModelThread, TooManyWaitingError
-from redifu.serving.connections import BoundedConnection, LoggedOnce
+from redifu.serving.connections import BoundedConnection, BoundedWebSocket, LoggedOnce
 from redifu.serving.gate import LOOPBACK_HOSTS, Gate, Metrics
+from redifu.serving.live_streams import LiveStreams
 from redifu.serving.ready_texts import ReadyTexts
 from redifu.serving.service_limits import Limits
 from redifu.serving.session_store import SessionStore, TooManySessionsError, UnknownSessionError
+from redifu.transcription.speech_recognition import SAMPLING_RATE
 
 from . import http_schema
 
@@ -48,7 +52,9 @@ _STATUS: dict[type[Exception], int] = {
 class _Service:
     """The routes."""
 
-    def __init__(self, recogniser: Recogniser, *, limits: Limits, metrics: Metrics):
+    def __init__(
+        self, recogniser: Recogniser, *, limits: Limits, metrics: Metrics, live_models: Callable[[], Any]
+    ):
         self.recogniser = recogniser
         self.limits = limits
         self.metrics = metrics
@@ -68,6 +74,14 @@ class _Service:
             idle_seconds=limits.session_idle_seconds,
         )
         metrics.sessions.set_function(lambda: len(self.sessions))
+        self.live = LiveStreams(
+            recogniser,
+            limits=limits,
+            metrics=metrics,
+            preparing=self.preparing,
+            thread=self.thread,
+            load=live_models,
+        )
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an application."""
@@ -80,6 +94,13 @@ class _Service:
             ("GET", "/metrics", self.show_metrics, http_schema.METRICS),
         ):
             app.add_api_route(path, handler, methods=[method], response_class=Response, **operation)
+        app.router.add_websocket_route("/live", self.live.answer)
+
+    def close(self) -> None:
+        """Finish all accepted work."""
+        self.live.close()
+        self.preparing.close()
+        self.thread.close()
 
     async def predict(self, request: Request) -> Response:
         """Recognise the emotion of every utterance of a conversation."""
@@ -174,7 +195,12 @@ class _Service:
 
 
 def create_app(
-    recogniser: Recogniser, *, limits: Limits, key: str | None = None, hosts: Collection[str] | None = None
+    recogniser: Recogniser,
+    *,
+    limits: Limits,
+    key: str | None = None,
+    hosts: Collection[str] | None = None,
+    live_models: Callable[[], Any] | None = None,
 ) -> FastAPI:
     """Build the service as an ASGI application.
 
@@ -183,18 +209,20 @@ def create_app(
         limits: limits for clients.
         key: required by every request except /health; None requires no key.
         hosts: the names by which clients may call the service; None allows any.
+        live_models: makes the `LiveModels` that hear live streams; None for `tiny.en`.
 
     Returns:
         The application; its model thread runs until the lifespan ends. Every error is {"error": one line}.
     """
     metrics = Metrics()
-    service = _Service(recogniser, limits=limits, metrics=metrics)
+    service = _Service(
+        recogniser, limits=limits, metrics=metrics, live_models=live_models or load_live_models
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        service.preparing.close()
-        service.thread.close()
+        service.close()
 
     # The documentation pages would load scripts from another site; the schema is available without them.
     app = FastAPI(
@@ -213,7 +241,21 @@ def create_app(
     return app
 
 
-def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limits) -> None:
+def load_live_models(speech_model: str = "tiny.en") -> Any:
+    """Load the models that hear live streams; see `LiveModels`."""
+    from redifu.transcription.live_turns import LiveModels  # brings the models of the extra `speech`
+
+    models = LiveModels(speech_model=speech_model)
+    # The first calls take seconds, which the first turn must not wait for.
+    second = np.zeros(SAMPLING_RATE, np.float32)
+    models.speech.recognise(second, [(0.0, 1.0)])
+    models.speakers.voice(second)
+    return models
+
+
+def serve(
+    load: Callable[[], Recogniser], *, host: str, port: int, limits: Limits, speech_model: str = "tiny.en"
+) -> None:
     """Print the address and serve until SIGINT or SIGTERM; accepted requests are still answered, for a while.
 
     The key is read from the environment variable REDIFU_API_KEY.
@@ -223,6 +265,7 @@ def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limit
         host: host name or address.
         port: 0 chooses a free port.
         limits: limits for clients.
+        speech_model: recognises the words of live streams; see `load_speech_model`.
 
     Raises:
         ValueError: the port is not available, or `host` is not loopback and there is no key.
@@ -235,7 +278,8 @@ def serve(load: Callable[[], Recogniser], *, host: str, port: int, limits: Limit
     with _listen(host, port) as listening:
         # With a key, no page of another site gets in, by whatever name it calls the service.
         hosts = None if key else {*LOOPBACK_HOSTS, host.lower(), f"[{host.lower()}]"}
-        app = create_app(load(), limits=limits, key=key, hosts=hosts)
+        hear = partial(load_live_models, speech_model)
+        app = create_app(load(), limits=limits, key=key, hosts=hosts, live_models=hear)
         address, port = listening.getsockname()[:2]
         # uvicorn raises the signal again after the last response; this handler then exits with status 0.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -249,6 +293,9 @@ def _server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=type("Connection", (BoundedConnection,), bounds),
+        ws=type("WebSocket", (BoundedWebSocket,), bounds),
+        ws_max_size=limits.max_body_bytes,
+        ws_per_message_deflate=False,  # sound does not compress, and bombs do
         log_level="warning",
         access_log=False,
         # Without a proxy, whoever is on this machine could choose an address, and so escape the limits.

@@ -140,6 +140,11 @@ class VoiceModel:
             self._voices_of(energies, windows),
         )
 
+    def voice(self, waveform: np.ndarray) -> np.ndarray:
+        """Return the voice (192,) float32, of length 1, of a waveform (samples,) of at least 25 ms."""
+        energies = log_mel_energies(torch.from_numpy(waveform))
+        return self._voices_of(energies, np.array([[0, len(energies)]]))[0]
+
     @torch.inference_mode()
     def _voices_of(self, energies: Tensor, windows: np.ndarray, batch: int = 32) -> np.ndarray:
         voices = np.zeros((len(windows), VOICE_SIZE), dtype=np.float32)

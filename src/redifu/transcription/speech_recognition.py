@@ -51,13 +51,6 @@ def load_speech_model(name: str | Path, *, language: str | None = None) -> "Spee
         whisper = faster_whisper.WhisperModel(path, device="cpu", compute_type="int8", files=content)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name}: not a Whisper model in CTranslate2's format: {error}") from error
-    if language is not None and language not in whisper.supported_languages:
-        if not whisper.model.is_multilingual:
-            raise ValueError(
-                f"the speech model {name} knows English only, got language {language!r}: "
-                "use a multilingual model such as base"
-            )
-        raise ValueError(f"unknown language {language!r}: expected a code such as en, de or fr")
     return SpeechModel(whisper, name=str(name), weights=weights, language=language)
 
 
@@ -71,11 +64,23 @@ class SpeechModel:
 
     def __init__(self, whisper: Any, *, name: str, weights: str, language: str | None) -> None:
         """Wrap a faster-whisper model; see `load_speech_model`."""
+        if language is not None and language not in whisper.supported_languages:
+            if not whisper.model.is_multilingual:
+                raise ValueError(
+                    f"the speech model {name} knows English only, got language {language!r}: "
+                    "use a multilingual model such as base"
+                )
+            raise ValueError(f"unknown language {language!r}: expected a code such as en, de or fr")
         self.name = name
+        self._weights = weights
         settings = (weights, language, _PAUSE_MS, _MARGIN_MS, _WINDOW, _LONGEST_GAP, _EMPTY, _BATCH, _BEAM)
         self.digest = hashlib.sha256(repr(settings).encode()).hexdigest()
         self._whisper = whisper
         self._language = language if whisper.model.is_multilingual else "en"
+
+    def for_language(self, language: str | None) -> "SpeechModel":
+        """Return the same model for another language; see `load_speech_model`."""
+        return SpeechModel(self._whisper, name=self.name, weights=self._weights, language=language)
 
     def spans_of_speech(self, waveform: np.ndarray, *, threshold: float = 0.5) -> list[tuple[float, float]]:
         """Find where somebody speaks, with Silero's voice activity detector.

@@ -200,14 +200,15 @@ def _clauses(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
     """Yield the place of the first word, and of the one after the last, of runs without a break."""
     first = 0
     for place, (word, following) in enumerate(pairwise(words), start=1):
-        if following.start - word.end > PAUSE or _ends_sentence(word.text):
+        if following.start - word.end > PAUSE or ends_sentence(word.text):
             yield first, place
             first = place
     if words:
         yield first, len(words)
 
 
-def _ends_sentence(text: str) -> bool:
+def ends_sentence(text: str) -> bool:
+    """Return whether a word, with its punctuation, ends a sentence."""
     text = text.rstrip(_CLOSING)
     return bool(_SENTENCE_END.fullmatch(text)) and not _ABBREVIATION.fullmatch(text)
 
