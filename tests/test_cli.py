@@ -23,6 +23,7 @@ from media.made_media import tone, write_sound
 from redifu.cli import main
 from redifu.console import print_metrics, print_robustness, print_run, printable, say, training_progress
 from redifu.data.readers import read_conversations
+from redifu.media import decoder_process
 from redifu.training.recipe import Recipe
 from redifu.training.trainer import train
 from training.toy import (
@@ -523,7 +524,10 @@ def test_a_package_that_is_not_installed_gets_one_line(
     clip = str(write_sound(tmp_path / "clip.wav", tone(0.5)))
     talk = tmp_path / "talk.json"
     talk.write_text(json.dumps({"utterances": [{"speaker": "Ana", "audio": clip}]}))
-    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"{package}.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)  # which the process that decodes takes over
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.setattr(decoder_process, "_idle", [])
     engine = ["--engine", "ray"] if package == "ray" else []
     complaint = refused(capsys, "extract", str(talk), "--output", str(tmp_path / "out"), *engine)
     assert complaint.endswith(f"{package} is not installed: pip install 'redifu[{extra}]'\n")

@@ -86,7 +86,7 @@ def test_what_was_heard_before_a_crash_is_used(
     monkeypatch.setattr(decoding, "decode_apart", crashing)
     (chunk,) = sound_chunks("a.wav", sampling_rate=16000, seconds=0.5)
     assert len(chunk) == 8000
-    assert caplog.messages == ["the sound ends at 0.50 s: the process that decoded it crashed"]
+    assert caplog.messages == ["a.wav: the sound ends at 0.50 s: the process that decoded it crashed"]
 
 
 @pytest.mark.parametrize(
