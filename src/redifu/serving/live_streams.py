@@ -59,7 +59,7 @@ class LiveStreams:
             metrics: where utterances and streams are counted.
             preparing: the thread that tokenizes.
             thread: the thread of the model.
-            load: makes a `Transcriber`.
+            load: makes `LiveModels`.
         """
         self.recogniser, self.limits, self.metrics = recogniser, limits, metrics
         self.preparing, self.thread = preparing, thread

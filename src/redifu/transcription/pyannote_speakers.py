@@ -2,24 +2,32 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
+from torch.torch_version import TorchVersion
 
 from redifu.transcription.speakers import SAMPLING_RATE, HeardVoices
 from redifu.transcription.timed_words import SpeakerSegment
 from redifu.transcription.weights import local_or_hub_folder, sha256_of
 
 _CONFIGURATION = "config.yaml"
+_PIPELINES = "pyannote.audio.pipelines."
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+# What checkpoints of pyannote hold besides tensors; its own loader would run any pickle.
+_DESCRIPTIONS = ("Specifications", "Problem", "Resolution")
 
 
 def load_pyannote_model(name: str) -> "PyannoteModel":
     """Load a pipeline of pyannote.audio, version 3 or 4.
 
-    Unlike all other weights, those of pyannote are pickles, which can run code.
+    Nothing but tensors and pyannote's own descriptions of a task is unpickled.
 
     Args:
         name: a folder with a config.yaml, or ORG/NAME on the Hugging Face Hub.
@@ -45,8 +53,10 @@ def load_pyannote_model(name: str) -> "PyannoteModel":
             f"{name}: it has no {_CONFIGURATION}: expected a diarization pipeline of pyannote.audio, "
             "such as pyannote/speaker-diarization-community-1"
         )
+    _check_configuration(folder / _CONFIGURATION, name)
     try:
-        pipeline = pyannote.Pipeline.from_pretrained(folder / _CONFIGURATION)
+        with _weights_only():
+            pipeline = pyannote.Pipeline.from_pretrained(folder / _CONFIGURATION)
     except Exception as error:  # whatever class of whatever package a configuration names
         reason = " ".join(str(error).split()) or type(error).__name__
     else:
@@ -60,6 +70,33 @@ def load_pyannote_model(name: str) -> "PyannoteModel":
     contents = [f"{file.relative_to(folder)} {sha256_of(file)}" for file in files]
     settings = "\n".join(["pyannote.audio", str(pyannote.__version__), *contents])
     return PyannoteModel(pipeline, digest=hashlib.sha256(settings.encode()).hexdigest())
+
+
+def _check_configuration(path: Path, name: str) -> None:
+    """Refuse a pipeline of another package: pyannote would import and call whatever is named."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = str(values["pipeline"]["name"])
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
+        named = ""
+    if not named.startswith(_PIPELINES):
+        raise ValueError(f"{name}: {_CONFIGURATION} must name a pipeline in {_PIPELINES}*, got {named!r:.80}")
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Make `torch.load` safe, even where its caller asks for `weights_only=False`."""
+    task = import_module("pyannote.audio.core.task")
+    allowed = [TorchVersion, *(getattr(task, name) for name in _DESCRIPTIONS)]
+    before = os.environ.get(_FORCED)
+    os.environ[_FORCED] = "1"
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        del os.environ[_FORCED]
+        if before is not None:
+            os.environ[_FORCED] = before
 
 
 class PyannoteModel:
