@@ -216,7 +216,7 @@ def test_media_are_read_once(monkeypatch):
 
     read = []
 
-    def reading(extractor, stream, medium, spans):
+    def reading(extractor, stream, medium, spans, **options):
         read.append(medium)
         features = np.full(AUDIO_BACKENDS["log_mel"], 0.5, dtype=np.float32)
         return [Reading(values=features, quality={"snr": 20.0})]

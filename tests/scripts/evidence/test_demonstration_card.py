@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as it is stored, and in data.jsonl labelled conversations of two splits."""
     folder = write_features_model(tmp_path_factory.mktemp("card") / "model")
     (folder / "metrics.json").write_text('{"best_epoch": 3, "epochs": 5}')
-    (folder / "recipe.yaml").write_text("training: {seed: 7, modality_dropout: 0.25}")
+    (folder / "recipe.yaml").write_text("training: {seed: 7, modality_dropout: 0.25, side_dropout: 0.4}")
     generator = np.random.default_rng(0)
     conversations = [
         {
