@@ -194,12 +194,14 @@ def test_a_stream_has_the_words_of_the_recording(real_activity, test_data: Path,
     import soundfile
     from jiwer import wer
 
+    from redifu.transcription.transcribe import Transcriber
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = test_data / "fixtures" / "two_speakers.wav"
     models = LiveModels()
     turns = LiveTurns(models.speech, models.speakers, most_speakers=2)
     found = [*turns.feed(soundfile.read(path, dtype="float32")[0]), *turns.finish()]
-    prepared = models(path, speakers=(2, 2))
+    prepared = Transcriber()(path, speakers=(2, 2))
     texts = [
         " ".join(said).lower()
         for said in ([t.spoken.text for t in found], [u.text for u in prepared.utterances])
