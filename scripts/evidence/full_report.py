@@ -19,7 +19,7 @@ from rows import ALL_SEEDS, MAJORITY, read_rows
 from redifu.evaluation.plots import CONDITIONS, plot_severity
 
 RESULTS = Path(__file__).with_name("results")
-STORED = ("paired", "paired-changes", "paired-sounds", "cmu-mosi", "meld-text")
+STORED = ("meld-speech", "paired", "paired-changes", "paired-sounds", "cmu-mosi", "meld-text")
 
 # A picture of more models is unreadable; these data sets get tables only.
 MOST_DRAWN = 7

@@ -56,6 +56,17 @@ SCORES = {
 }
 plot_gain = partial(plot_severity, metrics=[GAIN])
 FINDINGS = {
+    "meld-speech": Finding(
+        rows="meld-speech",
+        models=(*MAIN, "consistency-none"),
+        columns={
+            **SCORES,
+            "70 % missing": ("missing_side", "0.7", GAIN),
+            "of other utterances": ("permuted", "1", GAIN),
+        },
+        shows="Weighted F1 on real speech",
+        plot=plot_scores,
+    ),
     "clean": Finding(
         rows="paired",
         models=MAIN,
