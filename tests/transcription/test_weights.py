@@ -47,7 +47,7 @@ def test_a_file_that_changes_is_checked_again(package: Path) -> None:
 
 def test_an_unchanged_file_is_read_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked_weights("weights_of_a_test", "model.bin", sha256(b"weights"))
-    monkeypatch.setattr(weights.hashlib, "file_digest", None)
+    monkeypatch.setattr(weights, "file_digest", None)
     checked_weights("weights_of_a_test", "model.bin", sha256(b"weights"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redifu.atomic_files import replace_json
 from redifu.data.extraction import CACHE
+from redifu.data.tables import file_digest
 from redifu.training.recipe import SOURCES, Recipe
 
 DIGESTS = "data.json"
@@ -47,8 +48,7 @@ def _digests(recipe: Recipe) -> dict[str, str]:
 def _digest(place: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of the files of a folder."""
     if place.is_file():
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(place)
     files = {path.relative_to(place): path for path in place.rglob("*") if path.is_file()}
     used = {name.as_posix(): path for name, path in files.items() if CACHE not in name.parts}
     lines = [f"{name} {_digest(used[name])}\n" for name in sorted(used)]

