@@ -16,6 +16,7 @@ from model.tiny_models import text_model
 from model.tiny_processors import conversation, text_processor, utterance
 from redifu.inference.recogniser import Recogniser
 from redifu.serving.service_limits import Limits
+from serving.running import running
 
 http_service = pytest.importorskip("redifu.serving.http_service", reason="serving needs the extra `serve`")
 
@@ -47,18 +48,12 @@ class Service:
 @contextmanager
 def service(**limits: int) -> Iterator[Service]:
     filters = {name: list(logging.getLogger(name).filters) for name in ("uvicorn.error", "asyncio")}
-    one = Service(**limits)
-    one.thread.start()
-    while not one.server.started:
-        time.sleep(0.01)
     try:
-        yield one
+        with running(Service(**limits)) as one:
+            yield one
     finally:
-        one.server.should_exit = True
-        one.thread.join(timeout=30)
         for name, before in filters.items():
             logging.getLogger(name).filters = before
-        assert not one.thread.is_alive()
 
 
 def is_ended(connection: socket.socket) -> bool:
@@ -117,6 +112,7 @@ def test_the_log_has_each_warning_once(capfd: pytest.CaptureFixture[str]) -> Non
                 connection.sendall(b"nonsense\r\n\r\n")
                 connection.recv(1000)
         idle = [one.connect() for _ in range(20)]
+        assert is_ended(idle[0])  # otherwise the service might stop before it has accepted them
         for each in idle:
             each.close()
     lines = capfd.readouterr().err.splitlines()

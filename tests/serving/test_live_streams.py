@@ -29,6 +29,7 @@ import uvicorn  # noqa: E402
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
 from redifu.serving import connections  # noqa: E402
+from serving.running import running  # noqa: E402
 
 MODEL, PROCESSOR = text_model("bert", visual_size=None), text_processor(max_text_tokens=16)
 
@@ -41,13 +42,13 @@ def loud_is_speech(monkeypatch: pytest.MonkeyPatch) -> None:
 class Service:
     """A service on a free port of loopback."""
 
-    def __init__(self, *, key: str | None, transcriber: Any, limits: Limits):
+    def __init__(self, *, key: str | None, models: Any, limits: Limits):
         app = http_service.create_app(
             Recogniser(MODEL, PROCESSOR),
             limits=limits,
             key=key,
             hosts={"127.0.0.1"},
-            live_models=transcriber,
+            live_models=models,
         )
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.address = "{}:{}".format(*self.listening.getsockname())
@@ -67,17 +68,9 @@ class Service:
 
 
 @contextmanager
-def service(*, key: str | None = None, transcriber: Any = Models, **limits: int) -> Iterator[Service]:
-    one = Service(key=key, transcriber=transcriber, limits=Limits(**limits))
-    one.thread.start()
-    while not one.server.started:
-        time.sleep(0.01)
-    try:
+def service(*, key: str | None = None, models: Any = Models, **limits: int) -> Iterator[Service]:
+    with running(Service(key=key, models=models, limits=Limits(**limits))) as one:
         yield one
-    finally:
-        one.server.should_exit = True
-        one.thread.join(timeout=30)
-        assert not one.thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +197,7 @@ def test_sound_that_waits_too_long_ends_the_stream() -> None:
             super().__init__()
             self.speech.recognise = lambda *_: time.sleep(3) or []  # type: ignore[func-returns-value]
 
-    with service(transcriber=Slow, max_stream_lag_seconds=1) as one, one.connect() as connection:
+    with service(models=Slow, max_stream_lag_seconds=1) as one, one.connect() as connection:
         connection.send(pcm(loud(0.3), quiet(0.4)))
         with suppress(ConnectionClosed):
             for _ in range(40):
@@ -314,7 +307,7 @@ def test_a_model_that_fails_ends_the_stream_without_details() -> None:
             super().__init__()
             self.speech.recognise = lambda *_: {}["secret"]
 
-    with service(transcriber=Broken) as one, one.connect() as connection:
+    with service(models=Broken) as one, one.connect() as connection:
         connection.send(TWO_TURNS)
         assert error_of(connection) == ("internal error", 1011)
 
@@ -323,7 +316,7 @@ def test_a_missing_extra_is_named() -> None:
     def missing() -> None:
         raise ImportError("faster_whisper is not installed: pip install 'redifu[speech]'")
 
-    with service(transcriber=missing) as one, one.connect() as connection:
+    with service(models=missing) as one, one.connect() as connection:
         connection.send("{}")
         message, code = error_of(connection)
         assert (message, code) == ("faster_whisper is not installed: pip install 'redifu[speech]'", 1011)
@@ -337,7 +330,7 @@ def test_requests_are_answered_while_a_stream_is_recognised() -> None:
             super().__init__()
             self.speech.recognise = lambda *_: time.sleep(4) or []  # type: ignore[func-returns-value]
 
-    with service(transcriber=Slow) as one, one.connect() as connection:
+    with service(models=Slow) as one, one.connect() as connection:
         connection.send(TWO_TURNS)
         time.sleep(0.3)
         began = time.monotonic()
